@@ -1,0 +1,34 @@
+"""Atomic writes: a file appears complete under its name or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ._errors import OutputWriteError
+
+
+@contextmanager
+def atomic_path(target: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `target` that replaces it on success and vanishes on any failure, Ctrl-C included.
+
+    Raises:
+        OutputWriteError: if the file system refuses; the old file, if any, is intact.
+    """
+    target = Path(target)
+    part = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
+    try:
+        yield part
+        os.replace(part, target)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not target.parent.is_dir():
+            raise OutputWriteError(f"cannot write {target}: no folder {target.parent}; create it first") from error
+        if error.filename is None or Path(error.filename) in (part, target):
+            reason = error.strerror or str(error)
+            raise OutputWriteError(f"cannot write {target}: {reason}; check the folder and its free space") from error
+        raise
+    finally:
+        with suppress(FileNotFoundError):
+            part.unlink()

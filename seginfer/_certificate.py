@@ -1,0 +1,65 @@
+"""Certificate: the measured comparison of an exported pipeline with PyTorch, stored inside the model file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ._schema import coerce_fields
+
+Stage = Literal["preprocess", "network", "postprocess"]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was compared with PyTorch's own pipeline, and how far the two are apart.
+
+    Pixels are counted at the images' own sizes. A pixel is *decisive* when PyTorch's margin between its two best
+    classes exceeds twice the largest logit error: interpolation is a convex combination, so no sequence of such
+    errors can change the class of a decisive pixel. Where it does change, the pipeline is wrong.
+    """
+
+    passed: bool
+    """Every limit of the precision was met."""
+    stage: Stage | None
+    """The first stage that diverged; None if none did."""
+    precision: str
+    """Precision of the exported graph, such as "fp32"."""
+    images: int
+    """How many images were compared."""
+    pixels: int
+    """How many mask pixels were compared."""
+    batch_max_error: float
+    """Largest difference of the preprocessed tensors, in the network's input units."""
+    network_max_error: float
+    """Largest difference of the network's outputs for one and the same input."""
+    logit_max_error: float
+    """Largest difference of the network's outputs, each pipeline with its own preprocessing."""
+    logit_p999_error: float
+    """99.9th percentile of that difference within one image; the worst image."""
+    pixel_agreement: float
+    """Share of all pixels with the same label, 0..1."""
+    decisive_agreement: float
+    """Share of decisive pixels with the same label, 0..1; must be exactly 1 in fp32."""
+    undecided_share: float
+    """Share of pixels that are not decisive, 0..1."""
+    mean_iou: float
+    """Intersection over union with PyTorch's labels, averaged over the classes present, 0..1."""
+    graph_sha256: str = ""
+    """Hash of the model file without its seginfer entry: the graph that the numbers belong to."""
+    runtime: str = ""
+    """What ran the exported graph, such as "onnxruntime 1.23.2 on cpu"."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Versions of the packages that took part."""
+
+    def __post_init__(self) -> None:
+        coerce_fields(self, "certificate")
+
+    def summary(self) -> str:
+        """Return the result in one line."""
+        verdict = "passed" if self.passed else f"FAILED at {self.stage}"
+        return (
+            f"parity {verdict}: decisive pixels {self.decisive_agreement:.4%}, all pixels {self.pixel_agreement:.4%}, "
+            f"logit error max {self.logit_max_error:.2e}, undecided {self.undecided_share:.4%}, "
+            f"mIoU {self.mean_iou:.6f}, {self.images} images"
+        )

@@ -1,0 +1,121 @@
+"""Geometry: where one image sits inside the network input, in integers, and the way back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ._errors import InputError
+from ._spec import InputSpec
+
+Size = tuple[int, int]
+
+
+class Rect(NamedTuple):
+    """A rectangle of whole pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Row and column slices of the rectangle."""
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How one image was placed: resized as a whole to `resized_hw`, its corner at `offset_yx` of the input.
+
+    Every resize policy is this one formula. Letterbox and pad have non-negative offsets and padding around the
+    image; center-crop has non-positive offsets and cuts what does not fit. All sizes are (height, width).
+    """
+
+    image_hw: Size
+    input_hw: Size
+    resized_hw: Size
+    offset_yx: tuple[int, int]
+
+    @property
+    def content(self) -> Rect:
+        """The part of the input that shows the image; the rest is padding."""
+        top, height = _overlap(self.offset_yx[0], self.resized_hw[0], self.input_hw[0])
+        left, width = _overlap(self.offset_yx[1], self.resized_hw[1], self.input_hw[1])
+        return Rect(top, left, height, width)
+
+    @property
+    def visible(self) -> Rect:
+        """The part of the image that the network sees: pixels whose centre falls inside the input."""
+        top, height = _seen(self.offset_yx[0], self.resized_hw[0], self.input_hw[0], self.image_hw[0])
+        left, width = _seen(self.offset_yx[1], self.resized_hw[1], self.input_hw[1], self.image_hw[1])
+        return Rect(top, left, height, width)
+
+    @classmethod
+    def place(cls, image_hw: Size, spec: InputSpec) -> Geometry:
+        """Place an image of (height, width) into the network input by the policy of `spec`.
+
+        Raises:
+            InputError: if policy "pad" meets an image larger than a fixed input.
+        """
+        input_hw = spec.size or (_round_up(image_hw[0], spec.multiple_of), _round_up(image_hw[1], spec.multiple_of))
+        if spec.resize == "stretch":
+            return cls(image_hw, input_hw, input_hw, (0, 0))
+        if spec.resize == "center-crop":
+            resized_hw = _cover(image_hw, input_hw)
+            offset = (-_half_even(resized_hw[0] - input_hw[0]), -_half_even(resized_hw[1] - input_hw[1]))
+            return cls(image_hw, input_hw, resized_hw, offset)
+        resized_hw = image_hw if spec.resize == "pad" else _fit(image_hw, input_hw)
+        if resized_hw[0] > input_hw[0] or resized_hw[1] > input_hw[1]:
+            raise InputError(
+                f"resize policy 'pad' takes images up to {input_hw} (height, width), got {image_hw}; "
+                "use 'letterbox', or a spec without a fixed input.size"
+            )
+        padding = (input_hw[0] - resized_hw[0], input_hw[1] - resized_hw[1])
+        centered = spec.anchor == "center"
+        return cls(image_hw, input_hw, resized_hw, (padding[0] // 2, padding[1] // 2) if centered else (0, 0))
+
+
+def _round_up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def _fit(image_hw: Size, input_hw: Size) -> Size:
+    """Return the largest size of the image's aspect inside the input; the free side is rounded half up."""
+    (h, w), (in_h, in_w) = image_hw, input_hw
+    if in_h * w <= in_w * h:
+        return in_h, max(1, (2 * w * in_h + h) // (2 * h))
+    return max(1, (2 * h * in_w + w) // (2 * w)), in_w
+
+
+def _cover(image_hw: Size, input_hw: Size) -> Size:
+    """Return the smallest size of the image's aspect around the input; the free side is rounded down.
+
+    Source: torchvision.transforms.Resize with one number, which truncates the longer side.
+    """
+    (h, w), (in_h, in_w) = image_hw, input_hw
+    if in_h * w >= in_w * h:
+        return in_h, w * in_h // h
+    return h * in_w // w, in_w
+
+
+def _half_even(value: int) -> int:
+    """Return value / 2, halves rounded to even. Source: torchvision.transforms.CenterCrop, which calls round()."""
+    return (value + (value >> 1 & 1)) >> 1
+
+
+def _overlap(offset: int, extent: int, limit: int) -> tuple[int, int]:
+    start = max(0, offset)
+    return start, min(limit, offset + extent) - start
+
+
+def _seen(offset: int, resized: int, limit: int, image: int) -> tuple[int, int]:
+    """Return first and count of image pixels i with 0 <= (i + 1/2) * resized / image + offset < limit."""
+    first = max(0, _ceil_div(-2 * offset * image - resized, 2 * resized))
+    end = min(image, _ceil_div(2 * (limit - offset) * image - resized, 2 * resized))
+    return first, max(0, end - first)
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)

@@ -1,0 +1,249 @@
+"""Read and write what seginfer needs of an .onnx file without the onnx package: signature, metadata, graph hash.
+
+An .onnx file is one protobuf message. Only field headers are walked; weights are skipped, never copied.
+Source of field numbers: onnx/onnx.proto (ModelProto, GraphProto, ValueInfoProto, TensorProto).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from ._atomic import atomic_path
+from ._errors import MissingFileError, ModelFileError
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA = 7, 8, 14
+_GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
+_TENSOR_NAME, _TENSOR_EXTERNAL = 8, 13
+
+# TensorProto.DataType
+_DTYPES = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    4: "uint16",
+    5: "int16",
+    6: "int32",
+    7: "int64",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Name, shape and element type of a graph input or output; a dimension is a number or, if it varies, a name."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """What an .onnx file says about itself."""
+
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    metadata: dict[str, str]
+    opset: int
+    has_external_data: bool
+
+
+class _Field(NamedTuple):
+    number: int
+    wire: int
+    start: int  # of the header
+    value: int  # the number, or where the bytes begin
+    end: int
+
+
+def read_onnx(path: str | Path) -> OnnxFile:
+    """Read signature and metadata of an .onnx file.
+
+    Raises:
+        MissingFileError: if there is no such file.
+        ModelFileError: if it is truncated or is not an ONNX model.
+    """
+    with _mapped(path) as data:
+        try:
+            fields = list(_fields(data, 0, len(data)))
+            graphs = [f for f in fields if f.number == _MODEL_GRAPH and f.wire == _BYTES]
+            if len(graphs) != 1:
+                raise _MalformedError("it holds no graph")
+            metadata = dict(_string_pair(data, f) for f in fields if f.number == _MODEL_METADATA)
+            return _onnx_file(data, graphs[0], metadata, _opset(data, fields))
+        except (_MalformedError, UnicodeDecodeError) as error:
+            raise ModelFileError(f"{path} is not a complete ONNX model ({error}); copy or export it again") from error
+
+
+def graph_sha256(path: str | Path, *, ignore: str) -> str:
+    """Return the hash of an .onnx file without the metadata entry `ignore`: equal before and after it is attached."""
+    digest = hashlib.sha256()
+    with _mapped(path) as data:
+        for start, end in _spans_without(data, ignore, path):
+            digest.update(memoryview(data)[start:end])
+    return digest.hexdigest()
+
+
+def write_metadata(source: str | Path, target: str | Path, key: str, value: str) -> None:
+    """Copy an .onnx file with one metadata entry set; an older entry of that key is replaced. `target` may be `source`.
+
+    The write is atomic: on any failure the old target is intact and nothing half-written is left.
+    """
+    entry = _tag(1, key.encode()) + _tag(2, value.encode())
+    with atomic_path(target) as part, open(part, "wb") as out:
+        with _mapped(source) as data:
+            for start, end in _spans_without(data, key, source):
+                _copy(data, start, end, out)
+        out.write(_tag(_MODEL_METADATA, entry))
+
+
+class _MalformedError(Exception):
+    """The bytes are not a protobuf message of the expected form."""
+
+
+class _mapped:  # noqa: N801  # reads as a function in `with _mapped(path) as data`
+    """Map a file into memory; an empty or missing file is an error."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+
+    def __enter__(self) -> mmap.mmap:
+        if not self._path.is_file():
+            raise MissingFileError(f"no model file at {self._path}; check the path")
+        if self._path.stat().st_size == 0:
+            raise ModelFileError(f"{self._path} is empty; copy or export it again")
+        with open(self._path, "rb") as file:
+            self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return self._data
+
+    def __exit__(self, *_: object) -> None:
+        self._data.close()
+
+
+def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[_Field]:
+    position = start
+    while position < end:
+        key, value_at = _varint(data, position, end)
+        number, wire = key >> 3, key & 7
+        if number == 0:
+            raise _MalformedError(f"bad field at byte {position}")
+        if wire == _VARINT:
+            value, after = _varint(data, value_at, end)
+        elif wire == _BYTES:
+            length, value = _varint(data, value_at, end)
+            after = value + length
+        elif wire in (_FIXED32, _FIXED64):
+            value, after = value_at, value_at + (4 if wire == _FIXED32 else 8)
+        else:
+            raise _MalformedError(f"bad wire type {wire} at byte {position}")
+        if after > end:
+            raise _MalformedError(f"it ends at byte {end}, {after - end} bytes too early")
+        yield _Field(number, wire, position, value, after)
+        position = after
+
+
+def _varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
+    result = shift = 0
+    while position < end and shift < 64:
+        byte = data[position]
+        position += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return result, position
+        shift += 7
+    raise _MalformedError(f"bad number at byte {position}")
+
+
+def _nested(data: mmap.mmap, field: _Field, number: int) -> Iterator[_Field]:
+    """Yield the sub-fields `number` of a message field."""
+    if field.wire != _BYTES:
+        raise _MalformedError(f"bad field at byte {field.start}")
+    return (f for f in _fields(data, field.value, field.end) if f.number == number)
+
+
+def _text(data: mmap.mmap, field: _Field, number: int) -> str:
+    found = [f for f in _nested(data, field, number) if f.wire == _BYTES]
+    return data[found[-1].value : found[-1].end].decode() if found else ""
+
+
+def _string_pair(data: mmap.mmap, field: _Field) -> tuple[str, str]:
+    return _text(data, field, 1), _text(data, field, 2)
+
+
+def _opset(data: mmap.mmap, fields: list[_Field]) -> int:
+    for field in fields:
+        if field.number == _MODEL_OPSET and _text(data, field, 1) in ("", "ai.onnx"):
+            return max((f.value for f in _nested(data, field, 2)), default=0)
+    raise _MalformedError("it names no operator set")
+
+
+def _onnx_file(data: mmap.mmap, graph: _Field, metadata: dict[str, str], opset: int) -> OnnxFile:
+    weights: set[str] = set()
+    inputs: list[TensorInfo] = []
+    outputs: list[TensorInfo] = []
+    external = False
+    for field in _fields(data, graph.value, graph.end):
+        if field.number == _GRAPH_INITIALIZER:
+            weights.add(_text(data, field, _TENSOR_NAME))
+            external |= any(True for _ in _nested(data, field, _TENSOR_EXTERNAL))
+        elif field.number == _GRAPH_INPUT:
+            inputs.append(_tensor_info(data, field))
+        elif field.number == _GRAPH_OUTPUT:
+            outputs.append(_tensor_info(data, field))
+    real = tuple(info for info in inputs if info.name not in weights)  # IR versions before 4 list weights as inputs
+    return OnnxFile(real, tuple(outputs), metadata, opset, external)
+
+
+def _tensor_info(data: mmap.mmap, field: _Field) -> TensorInfo:
+    shape: tuple[int | str, ...] = ()
+    dtype = "unknown"
+    for type_proto in _nested(data, field, 2):
+        for tensor in _nested(data, type_proto, 1):
+            dtype = next((_DTYPES.get(f.value, "unknown") for f in _nested(data, tensor, 1)), "unknown")
+            for dims in _nested(data, tensor, 2):
+                shape = tuple(_dimension(data, dim) for dim in _nested(data, dims, 1))
+    return TensorInfo(_text(data, field, 1), shape, dtype)
+
+
+def _dimension(data: mmap.mmap, field: _Field) -> int | str:
+    fixed = [f.value for f in _nested(data, field, 1)]
+    return fixed[-1] if fixed else (_text(data, field, 2) or "?")
+
+
+def _spans_without(data: mmap.mmap, key: str, path: str | Path) -> list[tuple[int, int]]:
+    """Return the byte ranges of the top-level fields, without the metadata entry of `key`."""
+    try:
+        return [
+            (f.start, f.end)
+            for f in _fields(data, 0, len(data))
+            if f.number != _MODEL_METADATA or _text(data, f, 1) != key
+        ]
+    except (_MalformedError, UnicodeDecodeError) as error:
+        raise ModelFileError(f"{path} is not a complete ONNX model ({error}); copy or export it again") from error
+
+
+def _tag(number: int, payload: bytes) -> bytes:
+    return _encode(number << 3 | _BYTES) + _encode(len(payload)) + payload
+
+
+def _encode(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _copy(data: mmap.mmap, start: int, end: int, out: BinaryIO) -> None:
+    step = 1 << 24
+    for position in range(start, end, step):
+        out.write(data[position : min(position + step, end)])

@@ -1,0 +1,251 @@
+"""The arithmetic of every pixel, stated once in NumPy: the executable specification that fast kernels must equal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Indices = NDArray[np.intp]
+Fixed = NDArray[np.int32]
+Mask = NDArray[Any]
+
+_CHUNK = 1 << 20  # values interpolated at a time, so that full-size logits are never stored
+
+
+class Taps(NamedTuple):
+    """The two source indices and float32 weights of every output position along one axis."""
+
+    i0: Indices
+    i1: Indices
+    w0: Floats
+    w1: Floats
+
+
+# ---------------------------------------------------------------------------------------------- resizing an image
+
+
+def resize_opencv(image: Image, size: tuple[int, int]) -> Image:
+    """Resize (h, w, c) uint8 as cv2.resize does with INTER_LINEAR: 11-bit weights, rows kept at 2^7, no antialias.
+
+    Source: OpenCV imgproc/src/resize.cpp, the fixed-point path for uchar.
+    """
+    x0, x1, ax, bx = _opencv_taps(image.shape[1], size[1])
+    y0, y1, ay, by = _opencv_taps(image.shape[0], size[0], clamp_weights=False)
+    pixels = image.astype(np.int32)
+    rows = pixels[:, x0] * ax[:, None] + pixels[:, x1] * bx[:, None] >> 4
+    top, bottom = rows[y0] * ay[:, None, None] >> 16, rows[y1] * by[:, None, None] >> 16
+    return (top + bottom + 2 >> 2).astype(np.uint8)
+
+
+def resize_pillow(image: Image, size: tuple[int, int]) -> Image:
+    """Resize (h, w, c) uint8 as Pillow does with BILINEAR: antialiased, 22-bit weights, uint8 between the passes.
+
+    Source: Pillow src/libImaging/Resample.c.
+    """
+    columns = _pillow_pass(image, size[1], axis=1)
+    return _pillow_pass(columns, size[0], axis=0)
+
+
+def resize_torch(image: Image, size: tuple[int, int]) -> Floats:
+    """Resize (h, w, c) to float32 as torch.nn.functional.interpolate(mode="bilinear") does: half-pixel centres."""
+    rows, cols = (linear_taps(n, m) for n, m in zip(image.shape, size, strict=False))
+    pixels = image.astype(np.float32)
+    wide: Floats = pixels[:, cols.i0] * cols.w0[:, None] + pixels[:, cols.i1] * cols.w1[:, None]
+    resized: Floats = wide[rows.i0] * rows.w0[:, None, None] + wide[rows.i1] * rows.w1[:, None, None]
+    return resized
+
+
+def resize_torch_antialias(image: Image, size: tuple[int, int]) -> Floats:
+    """Resize (h, w, c) to float32 as torch's interpolate(mode="bilinear", antialias=True) does."""
+    columns = _weighted_pass(image.astype(np.float32), size[1], axis=1)
+    return _weighted_pass(columns, size[0], axis=0)
+
+
+def resize_nearest(image: Image, size: tuple[int, int]) -> Image:
+    """Resize (h, w, c) uint8 as torch's interpolate(mode="nearest") does: floor of the float32 source position."""
+    y, x = (_nearest_indices(n, m) for n, m in zip(image.shape, size, strict=False))
+    return image[y[:, None], x]
+
+
+RESIZE: dict[str, Callable[[Image, tuple[int, int]], NDArray[Any]]] = {
+    "opencv": resize_opencv,
+    "pillow": resize_pillow,
+    "torch": resize_torch,
+    "torch-antialias": resize_torch_antialias,
+    "nearest": resize_nearest,
+}
+
+
+def linear_taps(n: int, m: int) -> Taps:
+    """Return the taps that resize n samples to m with half-pixel centres.
+
+    Source: torch.nn.functional.interpolate(mode="bilinear", align_corners=False), computed in float32.
+    """
+    return _taps(m, np.float32(n / m), np.float32(0.5), np.float32(0), 0, n - 1)
+
+
+def _taps(m: int, scale: np.float32, centre: np.float32, shift: np.float32, low: int, high: int) -> Taps:
+    """Return taps at `scale * (i + centre) - centre + shift`, kept inside [low, high]."""
+    position = scale * (np.arange(m, dtype=np.float32) + centre) - centre + shift
+    position = np.maximum(position, np.float32(low))
+    i0 = np.minimum(np.floor(position).astype(np.intp), high)
+    w1 = np.clip(position - i0.astype(np.float32), np.float32(0), np.float32(1))
+    return Taps(i0, np.minimum(i0 + 1, high), np.float32(1) - w1, w1)
+
+
+def _opencv_taps(n: int, m: int, *, clamp_weights: bool = True) -> tuple[Indices, Indices, Fixed, Fixed]:
+    """Return two indices and two 11-bit weights; beyond the border OpenCV drops a column's weight but not a row's."""
+    scale = 1.0 / (m / n)
+    position = ((np.arange(m) + 0.5) * scale - 0.5).astype(np.float32)
+    i0 = np.floor(position).astype(np.intp)
+    w1 = position - i0.astype(np.float32)
+    if clamp_weights:
+        w1[(i0 < 0) | (i0 >= n - 1)] = 0
+    a, b = (np.rint(w * np.float32(2048)).astype(np.int32) for w in (np.float32(1) - w1, w1))
+    return np.clip(i0, 0, n - 1), np.clip(i0 + 1, 0, n - 1), a, b
+
+
+def _triangle_taps(n: int, m: int) -> Iterator[tuple[Indices, NDArray[np.float64]]]:
+    """Yield (indices, normalised weights) per tap of the triangle filter, widened when it shrinks the image.
+
+    Source: Pillow's precompute_coeffs with the bilinear filter; torch's antialias follows it.
+    """
+    scale = n / m
+    support = max(scale, 1.0)
+    centre = (np.arange(m) + 0.5) * scale
+    first = np.maximum((centre - support + 0.5).astype(np.intp), 0)
+    count = np.minimum((centre + support + 0.5).astype(np.intp), n) - first
+    taps = first[:, None] + np.arange(count.max())
+    weights = np.maximum(0.0, 1.0 - np.abs((taps - centre[:, None] + 0.5) / support))
+    weights[np.arange(count.max()) >= count[:, None]] = 0.0
+    weights /= weights.sum(1, keepdims=True)
+    return zip(np.minimum(taps, n - 1).T, weights.T, strict=True)
+
+
+def _pillow_pass(image: Image, m: int, axis: int) -> Image:
+    total: NDArray[Any] = np.array(1 << 21)
+    for index, weight in _triangle_taps(image.shape[axis], m):
+        fixed = (weight * (1 << 22) + 0.5).astype(np.int64)
+        total = total + image.take(index, axis) * np.expand_dims(fixed, tuple({0, 1, 2} - {axis}))
+    resized: Image = np.clip(total >> 22, 0, 255).astype(np.uint8)
+    return resized
+
+
+def _weighted_pass(image: Floats, m: int, axis: int) -> Floats:
+    total: NDArray[Any] = np.array(0, np.float32)
+    for index, weight in _triangle_taps(image.shape[axis], m):
+        scale = np.expand_dims(weight.astype(np.float32), tuple({0, 1, 2} - {axis}))
+        total = total + image.take(index, axis) * scale
+    return total
+
+
+def _nearest_indices(n: int, m: int) -> Indices:
+    position = np.arange(m, dtype=np.float32) * np.float32(n / m)
+    return np.minimum(position.astype(np.intp), n - 1)
+
+
+def normalize(pixels: NDArray[Any], gain: Floats, bias: Floats) -> Floats:
+    """Return `pixels * gain + bias` per channel, each operation rounded to float32; (h, w, c) float32."""
+    return pixels.astype(np.float32) * gain + bias
+
+
+# ------------------------------------------------------------------------------------------- making a mask
+
+
+def mask_taps(
+    image: int, resized: int, offset: int, source: int, logits: int, visible: tuple[int, int], align_corners: bool
+) -> Taps:
+    """Return the taps, along one axis, from image pixels into the logits.
+
+    A pixel centre goes through the resize (`image` to `resized` samples), the placement (`offset` inside an input of
+    `source` samples) and the stride (`source` to `logits` samples). Taps stay inside the cells that show the image,
+    so padding never leaks in. Where the content starts and ends on cell borders, this is exactly what
+    torch.nn.functional.interpolate computes on the cropped logits.
+
+    Args:
+        image: the image's size along the axis, in pixels.
+        resized: the image's size after the resize.
+        offset: position of the resized image inside the input; negative where it is cut.
+        source: size of the network input.
+        logits: size of the network output.
+        visible: first image pixel and number of image pixels to return taps for.
+        align_corners: as in torch, sizes minus one are scaled and centres are whole numbers.
+    """
+    if align_corners:
+        image, resized, source, logits_span = image - 1, resized - 1, max(source - 1, 1), logits - 1
+        centre = np.float32(0)
+    else:
+        logits_span, centre = logits, np.float32(0.5)
+    scale = np.float32(resized * logits_span / (image * source)) if image else np.float32(0)
+    start = offset * logits_span // source
+    shift = np.float32(offset * logits_span / source - start)
+    end = -(-(offset + resized) * logits_span // source) - (0 if align_corners else 1)
+    taps = _taps(visible[0] + visible[1], scale, centre, shift, max(0, start) - start, min(logits - 1, end) - start)
+    seen = slice(visible[0], None)
+    return Taps(taps.i0[seen] + start, taps.i1[seen] + start, taps.w0[seen], taps.w1[seen])
+
+
+def interpolate(logits: Floats, rows: Taps, cols: Taps) -> Floats:
+    """Interpolate (h, w, C) logits bilinearly at paired positions; `rows` and `cols` broadcast to K, giving (K, C).
+
+    Weights times values, summed along the row first and then along the column, as torch does: no rounding of this
+    form reverses an order that all four neighbours share, which `a + (b - a) * t` can.
+    """
+    x0, x1 = cols.w0[:, None], cols.w1[:, None]
+    top: Floats = logits[rows.i0, cols.i0] * x0 + logits[rows.i0, cols.i1] * x1
+    bottom: Floats = logits[rows.i1, cols.i0] * x0 + logits[rows.i1, cols.i1] * x1
+    values: Floats = top * rows.w0[:, None] + bottom * rows.w1[:, None]
+    return values
+
+
+def classify_pixels(logits: Floats, rows: Taps, cols: Taps, classify: Callable[[Floats], Mask], out: Mask) -> None:
+    """Fill `out` (H, W) with the class of every pixel.
+
+    Where the four logit cells around a pixel have the same class, the pixel has it too: interpolation is a convex
+    combination. Rounding could still make two classes tie there, so this rule is part of the specification.
+
+    Args:
+        logits: (h, w, C) float32.
+        rows: taps of the H output rows.
+        cols: taps of the W output columns.
+        classify: maps (..., C) values to (...) labels; ties take the lowest.
+        out: (H, W), written completely.
+    """
+    low = classify(logits).astype(out.dtype)
+    out[...] = low[np.ix_(rows.i0, cols.i0)]
+    mixed = out != low[np.ix_(rows.i0, cols.i1)]
+    mixed |= out != low[np.ix_(rows.i1, cols.i0)]
+    mixed |= out != low[np.ix_(rows.i1, cols.i1)]
+    y, x = np.nonzero(mixed)
+    step = max(1, _CHUNK // logits.shape[2])
+    for k in range(0, len(y), step):
+        ys, xs = y[k : k + step], x[k : k + step]
+        out[ys, xs] = classify(interpolate(logits, _at(rows, ys), _at(cols, xs)))
+
+
+def interpolated_rows(logits: Floats, rows: Taps, cols: Taps) -> Iterator[tuple[slice, Floats]]:
+    """Yield (row slice, (rows, W, C) interpolated logits) so that full-size logits are never stored at once."""
+    height, width = len(rows.i0), len(cols.i0)
+    step = max(1, _CHUNK // (width * logits.shape[2]))
+    for start in range(0, height, step):
+        y, x = (grid.ravel() for grid in np.mgrid[start : min(start + step, height), 0:width])
+        values = interpolate(logits, _at(rows, y), _at(cols, x))
+        yield slice(start, start + step), values.reshape(-1, width, logits.shape[2])
+
+
+def nearest_labels(
+    image: int, resized: int, offset: int, source: int, labels: int, visible: tuple[int, int]
+) -> Indices:
+    """Return the label cell that holds the centre of each visible image pixel; arguments as in `mask_taps`."""
+    i = np.arange(visible[0], visible[0] + visible[1], dtype=np.int64)
+    cell = ((2 * i + 1) * resized * labels + 2 * offset * labels * image) // (2 * image * source)
+    return np.clip(cell, 0, labels - 1).astype(np.intp)
+
+
+def _at(taps: Taps, index: Indices) -> Taps:
+    return Taps(taps.i0[index], taps.i1[index], taps.w0[index], taps.w1[index])

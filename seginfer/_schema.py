@@ -1,0 +1,114 @@
+"""Strict conversion between frozen dataclasses and JSON values: unknown keys and wrong types name their place."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ._errors import SpecError
+
+T = TypeVar("T")
+
+
+def structure(cls: type[T], value: object, where: str) -> T:
+    """Build the dataclass `cls` from a JSON object.
+
+    Args:
+        cls: a dataclass whose fields are scalars, tuples, Literals, mappings or dataclasses.
+        value: a mapping, as `json.loads` returns it.
+        where: the place of the value, such as "input", used in messages.
+
+    Raises:
+        SpecError: if a key is unknown or missing, or a value has the wrong type; the message names the key.
+    """
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{where} must be a JSON object, got {type(value).__name__}: {value!r}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]  # T is a dataclass by contract
+    for key in value:
+        if key not in fields:
+            raise SpecError(_unknown_key(where, str(key), list(fields)))
+    for name, field in fields.items():
+        if name not in value and _is_required(field):
+            raise SpecError(f"{where}.{name} is missing; add it, it has no default")
+    hints = get_type_hints(cls)
+    return cls(**{key: coerce(item, hints[key], f"{where}.{key}") for key, item in value.items()})
+
+
+def unstructure(value: Any) -> Any:
+    """Turn dataclasses and tuples into what `json.dumps` accepts."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: unstructure(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [unstructure(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: unstructure(item) for key, item in value.items()}
+    return value
+
+
+def coerce_fields(instance: object, where: str) -> None:
+    """Check and normalise every field of a frozen dataclass in its `__post_init__`: lists become tuples."""
+    for name, hint in get_type_hints(type(instance)).items():
+        object.__setattr__(instance, name, coerce(getattr(instance, name), hint, f"{where}.{name}"))
+
+
+def coerce(value: Any, hint: Any, where: str) -> Any:
+    """Return `value` as the type `hint` asks for, or raise a SpecError that names `where`."""
+    origin = get_origin(hint)
+    if origin is Literal:
+        return _choice(value, get_args(hint), where)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        return coerce(value, next(arg for arg in get_args(hint) if arg is not type(None)), where)
+    if origin is tuple:
+        return _tuple(value, get_args(hint), where)
+    if origin is not None:  # Mapping[str, str]
+        return _mapping(value, get_args(hint), where)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return value if isinstance(value, hint) else structure(hint, value, where)
+    return _scalar(value, hint, where)
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _unknown_key(where: str, key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(known)}"
+    return f"{where} has an unknown key {key!r}; {hint}"
+
+
+def _choice(value: Any, options: tuple[Any, ...], where: str) -> Any:
+    if value not in options:
+        raise SpecError(f"{where} must be one of {', '.join(map(str, options))}, got {value!r}")
+    return value
+
+
+def _tuple(value: Any, item_hints: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise SpecError(f"{where} must be a list, got {type(value).__name__}: {value!r}")
+    if item_hints[-1] is Ellipsis:
+        return tuple(coerce(item, item_hints[0], f"{where}[{i}]") for i, item in enumerate(value))
+    if len(value) != len(item_hints):
+        raise SpecError(f"{where} must hold {len(item_hints)} values, got {len(value)}: {value!r}")
+    return tuple(coerce(item, item_hints[i], f"{where}[{i}]") for i, item in enumerate(value))
+
+
+def _mapping(value: Any, hints: tuple[Any, ...], where: str) -> Mapping[Any, Any]:
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{where} must be a JSON object, got {type(value).__name__}: {value!r}")
+    return {coerce(k, hints[0], where): coerce(v, hints[1], f"{where}.{k}") for k, v in value.items()}
+
+
+def _scalar(value: Any, hint: type, where: str) -> Any:
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if hint in (str, bool) and isinstance(value, hint):
+        return value
+    raise SpecError(f"{where} must be {hint.__name__}, got {type(value).__name__}: {value!r}")

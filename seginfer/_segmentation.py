@@ -1,0 +1,185 @@
+"""Segmentation: the result for one image, with the forms that people take away from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._errors import InputError
+from ._geometry import Geometry
+from ._images import write_image
+from ._optional import require
+from ._spec import ClassSpec, Color, Task
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Wall-clock milliseconds of the call that made a result; images of one batch share them."""
+
+    preprocess_ms: float
+    infer_ms: float
+    postprocess_ms: float
+    batch_size: int = 1
+
+    @property
+    def total_ms(self) -> float:
+        """The whole call."""
+        return self.preprocess_ms + self.infer_ms + self.postprocess_ms
+
+
+class Polygon(NamedTuple):
+    """The outline of one connected region; points are (K, 2) int32 (x, y) pixel positions."""
+
+    class_id: int
+    class_name: str
+    exterior: NDArray[np.int32]
+    holes: tuple[NDArray[np.int32], ...]
+
+
+@dataclass(frozen=True, repr=False)
+class Segmentation:
+    """What the network sees in one image.
+
+    Attributes:
+        mask: (H, W) class ids at the image's own size, uint8 (uint16 above 256 classes); 0 and 1 for a binary task;
+            (C, H, W) of 0 and 1 for a multilabel task. The array belongs to the result.
+        classes: names and colours of the mask's values.
+        task: semantic, binary or multilabel.
+        geometry: where the image sat inside the network input.
+        timings: how long the stages took.
+        color: channel order of the image.
+        confidence: (H, W) float32, probability of each pixel's label, if it was asked for.
+    """
+
+    mask: NDArray[Any]
+    classes: ClassSpec
+    task: Task
+    geometry: Geometry
+    timings: Timings
+    color: Color = "rgb"
+    confidence: NDArray[np.float32] | None = None
+
+    def __repr__(self) -> str:
+        areas = ", ".join(f"{name} {area:.1%}" for name, area in self.class_areas().items() if area)
+        return f"Segmentation(mask={self.mask.dtype} {self.mask.shape}, {areas}, {self.timings.total_ms:.1f} ms)"
+
+    def class_areas(self) -> dict[str, float]:
+        """Return the share of the image that each class covers, 0..1; classes of a multilabel task may overlap."""
+        pixels = self.geometry.image_hw[0] * self.geometry.image_hw[1]
+        if self.task == "multilabel":
+            counts = self.mask.reshape(len(self.classes.names), -1).sum(1, dtype=np.int64)
+        else:
+            counts = np.bincount(self.mask.ravel(), minlength=len(self.classes.names))
+        return {name: float(count / pixels) for name, count in zip(self.classes.names, counts, strict=False)}
+
+    def colorize(self) -> NDArray[np.uint8]:
+        """Return the mask in class colours, (H, W, 3) uint8 in the channel order of the image (RGB for gray images)."""
+        if self.task == "multilabel":
+            return self._colored_planes()
+        colors: NDArray[np.uint8] = self._lookup[np.minimum(self.mask, len(self.classes.names))]
+        return colors
+
+    def overlay(self, image: NDArray[np.uint8], *, alpha: float = 0.5) -> NDArray[np.uint8]:
+        """Blend the class colours over the image that the mask was made from.
+
+        Args:
+            image: (H, W, 3) uint8, or (H, W) gray; its channel order is the one the segmenter was opened with.
+            alpha: weight of the colours, 0..1.
+
+        Returns:
+            (H, W, 3) uint8 in the image's channel order. Background (class 0, if black) is left as it is.
+
+        Raises:
+            InputError: if the image has another size, or alpha is outside 0..1.
+        """
+        if image.shape[:2] != self.geometry.image_hw or image.dtype != np.uint8:
+            raise InputError(
+                f"overlay needs the uint8 image of {self.geometry.image_hw}, got {image.dtype} {image.shape}"
+            )
+        if not 0 <= alpha <= 1:
+            raise InputError(f"alpha must be within 0..1, got {alpha}")
+        colors = self.colorize()
+        pixels = np.broadcast_to(image.reshape(*image.shape[:2], -1), colors.shape)
+        weight = round(alpha * 256)  # fixed point: blending in uint16 is several times faster than in floats
+        blended = (pixels.astype(np.uint16) * (256 - weight) + colors.astype(np.uint16) * weight + 128) >> 8
+        painted = colors.any(-1, keepdims=True)
+        return np.where(painted, blended, pixels).astype(np.uint8)
+
+    def save(self, path: str | Path) -> None:
+        """Write the mask as a picture of class ids; the suffix names the format (.png keeps values exactly).
+
+        Raises:
+            InputError: for a multilabel mask, which has no single id per pixel, or a format that would change ids.
+            OutputWriteError: if the file cannot be written; an old file stays intact.
+        """
+        if self.task == "multilabel":
+            raise InputError("a multilabel mask has several ids per pixel; save `colorize()` or numpy.save the mask")
+        if Path(path).suffix.lower() in (".jpg", ".jpeg", ".webp"):
+            raise InputError(f"{Path(path).suffix} is lossy and would change class ids; use .png")
+        write_image(path, self.mask)
+
+    def rle(self) -> dict[str, dict[str, Any]]:
+        """Return one run-length encoding per class that is present.
+
+        Returns:
+            class name -> {"size": [H, W], "counts": [...]}: runs of 0 and 1 in turn, starting with 0, down the columns.
+
+        Source:
+            the uncompressed RLE of the COCO annotation format.
+        """
+        return {name: _rle(plane) for _, name, plane in self._planes()}
+
+    def polygons(self) -> list[Polygon]:
+        """Return the outlines of all connected regions, holes included.
+
+        Raises:
+            MissingDependencyError: if OpenCV is not installed.
+        """
+        cv2 = require("cv2", extra="cli", purpose="tracing polygons")
+        return [
+            Polygon(class_id, name, exterior, holes)
+            for class_id, name, plane in self._planes()
+            for exterior, holes in _outlines(cv2, plane)
+        ]
+
+    @cached_property
+    def _lookup(self) -> NDArray[np.uint8]:
+        """Colours by mask value; the last row is black, for the ignore value."""
+        table = np.array([*self.classes.colors, (0, 0, 0)], np.uint8)
+        return np.ascontiguousarray(table[:, ::-1]) if self.color == "bgr" else table
+
+    def _colored_planes(self) -> NDArray[np.uint8]:
+        result = np.zeros((*self.geometry.image_hw, 3), np.uint8)
+        for class_id, _, plane in self._planes():
+            result[plane] = self._lookup[class_id]
+        return result
+
+    def _planes(self) -> list[tuple[int, str, NDArray[np.bool_]]]:
+        """Return (class id, name, (H, W) bool) of every class present; 0 of a binary mask is not a class."""
+        is_multilabel = self.task == "multilabel"
+        planes = (
+            (i, name, self.mask[i] != 0 if is_multilabel else self.mask == i)
+            for i, name in enumerate(self.classes.names)
+            if not (self.task == "binary" and i == 0)
+        )
+        return [(i, name, plane) for i, name, plane in planes if plane.any()]
+
+
+def _rle(plane: NDArray[np.bool_]) -> dict[str, Any]:
+    flat = plane.ravel(order="F")
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    bounds = np.concatenate(([0], edges, [flat.size]))
+    counts = np.diff(bounds).tolist()
+    return {"size": list(plane.shape), "counts": [0, *counts] if flat[0] else counts}
+
+
+def _outlines(cv2: Any, plane: NDArray[np.bool_]) -> list[tuple[NDArray[np.int32], tuple[NDArray[np.int32], ...]]]:
+    contours, hierarchy = cv2.findContours(plane.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    points = [contour.reshape(-1, 2).astype(np.int32) for contour in contours]
+    parents = hierarchy.reshape(-1, 4)[:, 3]
+    return [(points[i], tuple(points[k] for k in np.flatnonzero(parents == i))) for i in np.flatnonzero(parents < 0)]

@@ -1,0 +1,244 @@
+"""Segmenter: image in, mask out; preprocess, backend and postprocess in a row, and no arithmetic of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._errors import BackendError, InputError
+from ._geometry import Geometry
+from ._model_file import read_model
+from ._postprocess import confidence as confidence_maps
+from ._postprocess import postprocess
+from ._preprocess import batch_shape, check_color, check_image, preprocess
+from ._reference import Mask
+from ._segmentation import Segmentation, Timings
+from ._spec import Color, ModelSpec
+from .backends import Backend, Tensor, open_backend
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the stages made of one image: the evidence that parity is measured on."""
+
+    batch: Tensor
+    geometry: Geometry
+    output: Tensor
+    mask: Mask
+
+
+class Segmenter:
+    """Runs a segmentation model on images. One object may be called from several threads at once.
+
+    Args:
+        spec: the model's contract.
+        backend: runs the network; closed with the segmenter.
+        color: channel order of the images that will be given; None if it is the network's own.
+
+    Attributes:
+        spec: the model's contract.
+        backend: what runs, where, and why (`repr(segmenter.backend)`).
+        color: channel order of the images.
+    """
+
+    def __init__(self, spec: ModelSpec, backend: Backend, *, color: Color | None = None) -> None:
+        self.spec = spec
+        self.backend = backend
+        self.color: Color = color or spec.input.color
+        check_color(self.color, spec.input)
+        self._workspaces = _Workspaces()
+        self._is_open = True
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        backend: str = "auto",
+        device: str = "auto",
+        threads: int | None = None,
+        color: Color | None = None,
+    ) -> Segmenter:
+        """Open an .onnx file that carries its ModelSpec.
+
+        Args:
+            path: the model file; see `seginfer export` and `seginfer attach`.
+            backend: "onnxruntime", or "auto" for the first that is installed.
+            device: "cpu", "cuda", "cuda:<index>", or "auto" for the best that is there.
+            threads: CPU threads for one inference; None takes every core that the process may use.
+            color: channel order of your images, "rgb", "bgr" (OpenCV) or "gray"; None is "rgb", or "gray" for a
+                gray model.
+
+        Raises:
+            MissingFileError: if there is no such file.
+            ModelFileError: if it is truncated, foreign, without a spec, or contradicts its spec.
+            BackendUnavailableError: if the backend or device is not there.
+            BackendError: if the backend cannot load the model.
+        """
+        model = read_model(path)
+        color = color or ("gray" if model.spec.input.color == "gray" else "rgb")
+        check_color(color, model.spec.input)
+        return cls(model.spec, open_backend(model, backend, device=device, threads=threads), color=color)
+
+    @overload
+    def __call__(self, images: Image, *, out: Mask | None = None, confidence: bool = False) -> Segmentation: ...
+
+    @overload
+    def __call__(
+        self, images: Sequence[Image], *, out: Sequence[Mask] | None = None, confidence: bool = False
+    ) -> list[Segmentation]: ...
+
+    def __call__(
+        self, images: Image | Sequence[Image], *, out: Any = None, confidence: bool = False
+    ) -> Segmentation | list[Segmentation]:
+        """Segment one image, or several as one batch.
+
+        Args:
+            images: (H, W, 3) uint8 in the segmenter's channel order, or a list of such; sizes may differ.
+            out: a mask to fill, or a list of masks for a list of images; see `postprocess` for shapes.
+            confidence: also return how probable each pixel's label is.
+
+        Returns:
+            One Segmentation, or a list of them for a list of images.
+
+        Raises:
+            InputError: if an image or `out` is not what it must be; nothing has run then.
+            BackendError: if inference fails, or the segmenter is closed.
+        """
+        if isinstance(images, np.ndarray) and images.ndim < 4:
+            return self._segment([images], None if out is None else [out], confidence)[0]
+        if not isinstance(images, (list, tuple)):
+            raise InputError(f"expected one image or a list of images, got {_what(images)}; split a batch with list()")
+        return self._segment(images, out, confidence)
+
+    def trace(self, image: Image) -> Trace:
+        """Run one image and return what every stage made of it; the arrays belong to the caller."""
+        batch, geometries = preprocess([image], self.spec, color=self.color)
+        output = self.backend.infer(batch)[self.spec.output.name]
+        (mask,) = postprocess(output, geometries, self.spec)
+        return Trace(batch, geometries[0], output, mask)
+
+    def close(self) -> None:
+        """Free the backend; calls afterwards raise BackendError."""
+        self._is_open = False
+        self._workspaces.clear()
+        self.backend.close()
+
+    def __enter__(self) -> Segmenter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Segmenter({self.spec.task}, {self.spec.num_classes} classes, {self.backend!r})"
+
+    def _segment(self, images: Sequence[Image], out: Sequence[Mask] | None, confidence: bool) -> list[Segmentation]:
+        if not self._is_open:
+            raise BackendError("the segmenter is closed; open the model again")
+        for image in images:
+            check_image(image, self.spec.input)
+        if out is not None and len(out) != len(images):
+            raise InputError(f"out must hold {len(images)} masks, one per image, got {len(out)}")
+        results: list[Segmentation | None] = [None] * len(images)
+        for group in _batches(images, self.spec, self.backend.batch_size):
+            masks = None if out is None else [out[i] for i in group]
+            for i, result in zip(group, self._run([images[i] for i in group], masks, confidence), strict=True):
+                results[i] = result
+        return [result for result in results if result is not None]
+
+    def _run(self, images: Sequence[Image], out: Sequence[Mask] | None, with_confidence: bool) -> list[Segmentation]:
+        geometries, count = _geometries(images, self.spec), len(images)
+        shape = batch_shape(geometries, self.spec.input)
+        with self._workspaces.borrow((self.backend.batch_size or count, *shape[1:]), self.spec.input.dtype) as space:
+            start = time.perf_counter()
+            preprocess(images, self.spec, color=self.color, out=space.batch[:count])
+            prepared = time.perf_counter()
+            space.outputs = self.backend.infer(space.batch, space.outputs)
+            inferred = time.perf_counter()
+            output = space.outputs[self.spec.output.name][:count]
+            masks = postprocess(output, geometries, self.spec, out=out)
+            maps = confidence_maps(output, geometries, self.spec) if with_confidence else [None] * len(masks)
+            done = time.perf_counter()
+        timings = Timings((prepared - start) * 1e3, (inferred - prepared) * 1e3, (done - inferred) * 1e3, count)
+        return [
+            Segmentation(mask, self.spec.classes, self.spec.task, geometry, timings, self.color, map_)
+            for mask, geometry, map_ in zip(masks, geometries, maps, strict=True)
+        ]
+
+
+class _Workspace:
+    """The buffers of one call in flight."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: str) -> None:
+        self.batch = np.zeros(shape, dtype)  # a fixed batch size may leave places that no image fills
+        self.outputs: dict[str, Tensor] | None = None
+
+
+class _Workspaces:
+    """Buffers of finished calls, kept for the next call of the same shape; each is used by one thread at a time."""
+
+    _CAPACITY = 8  # free workspaces kept in all; the longest unused goes first
+
+    def __init__(self) -> None:
+        self._free: OrderedDict[int, tuple[tuple[int, ...], _Workspace]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def borrow(self, shape: tuple[int, ...], dtype: str) -> Iterator[_Workspace]:
+        """Lend a workspace for batches of `shape`; one that saw an error is not kept."""
+        space = self._take(shape) or _Workspace(shape, dtype)
+        yield space
+        with self._lock:
+            self._free[id(space)] = (shape, space)
+            while len(self._free) > self._CAPACITY:
+                self._free.popitem(last=False)
+
+    def clear(self) -> None:
+        """Drop every free workspace."""
+        with self._lock:
+            self._free.clear()
+
+    def _take(self, shape: tuple[int, ...]) -> _Workspace | None:
+        with self._lock:
+            for key, (free_shape, space) in reversed(self._free.items()):
+                if free_shape == shape:
+                    del self._free[key]
+                    return space
+        return None
+
+
+def _geometries(images: Sequence[Image], spec: ModelSpec) -> list[Geometry]:
+    return [Geometry.place((image.shape[0], image.shape[1]), spec.input) for image in images]
+
+
+def _batches(images: Sequence[Image], spec: ModelSpec, batch_size: int | None) -> list[list[int]]:
+    """Group image indices into batches of one network input size, of at most `batch_size` images."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for i, geometry in enumerate(_geometries(images, spec)):
+        groups.setdefault(geometry.input_hw, []).append(i)
+    if not groups:
+        raise InputError("expected at least one image, got an empty list; skip the call when there is no image")
+    return [
+        group[k : k + (batch_size or len(group))]
+        for group in groups.values()
+        for k in range(0, len(group), batch_size or len(group))
+    ]
+
+
+def _what(value: object) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__

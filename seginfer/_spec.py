@@ -1,0 +1,255 @@
+"""ModelSpec: what a segmentation model expects and yields, as frozen values that travel inside the model file."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ._certificate import Certificate
+from ._errors import MissingFileError, SpecError
+from ._palettes import default_colors
+from ._schema import coerce_fields, structure, unstructure
+
+SCHEMA_VERSION = 1
+
+Task = Literal["semantic", "binary", "multilabel"]
+Layout = Literal["NCHW", "NHWC"]
+Color = Literal["rgb", "bgr", "gray"]
+Resize = Literal["stretch", "letterbox", "pad", "center-crop"]
+Resampling = Literal["opencv", "pillow", "torch", "torch-antialias", "nearest"]
+OutputKind = Literal["logits", "probabilities", "labels"]
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """The image tensor that the network takes: `(pixel * scale - mean) / std` of the resized image."""
+
+    size: tuple[int, int] | None = None
+    """(height, width) of the network input; None if the network takes any multiple of `multiple_of`."""
+    multiple_of: int = 1
+    """Heights and widths that a network with `size=None` accepts are multiples of this."""
+    name: str = "image"
+    """Tensor name in the graph."""
+    layout: Layout = "NCHW"
+    dtype: Literal["float32", "float16", "uint8"] = "float32"
+    color: Color = "rgb"
+    """Channel order that the network was trained with."""
+    resize: Resize = "stretch"
+    """How an image of another size gets into the input; see `Geometry`."""
+    anchor: Literal["center", "top-left"] = "center"
+    """Where the image sits inside the padding of letterbox and pad."""
+    resampling: Resampling = "opencv"
+    """The library whose resize the model was trained with: cv2 INTER_LINEAR, Pillow BILINEAR, torch interpolate
+    (bilinear, align_corners=False) without or with antialias, or torch's nearest."""
+    pad_value: tuple[float, ...] = (0.0,)
+    """Pixel value of the padding, 0..255, one for all channels or one per channel."""
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    """Subtracted after `scale`; one for all channels or one per channel, in the order of `color`."""
+    std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        coerce_fields(self, "input")
+        self._check_size()
+        self._check_values()
+
+    @property
+    def channels(self) -> int:
+        """Number of image channels: 1 for gray, 3 otherwise."""
+        return 1 if self.color == "gray" else 3
+
+    def per_channel(self, values: tuple[float, ...]) -> tuple[float, ...]:
+        """Repeat a single value for every channel."""
+        return values * self.channels if len(values) == 1 else values
+
+    def _check_size(self) -> None:
+        if self.multiple_of < 1:
+            raise SpecError(f"input.multiple_of must be at least 1, got {self.multiple_of}")
+        if self.size is None:
+            if self.resize not in ("stretch", "pad"):
+                raise SpecError(
+                    f"input.resize {self.resize!r} needs a fixed input.size, got None; use 'stretch' or 'pad'"
+                )
+        elif min(self.size) < 1:
+            raise SpecError(f"input.size must be positive (height, width), got {self.size}")
+
+    def _check_values(self) -> None:
+        for name in ("pad_value", "mean", "std"):
+            values = getattr(self, name)
+            if len(values) not in (1, self.channels):
+                raise SpecError(f"input.{name} must hold 1 or {self.channels} values for {self.color}, got {values}")
+            if not all(map(math.isfinite, values)):
+                raise SpecError(f"input.{name} must be finite, got {values}")
+        if any(value <= 0 for value in self.std):
+            raise SpecError(f"input.std must be positive, got {self.std}; use 1 to leave a channel unscaled")
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise SpecError(f"input.scale must be positive, got {self.scale}; use 1 to leave pixels at 0..255")
+        if self.dtype == "uint8" and (self.scale != 1 or any(self.mean) or set(self.std) != {1.0}):
+            raise SpecError("input.dtype uint8 takes raw pixels; set scale to 1, mean to 0 and std to 1")
+        if self.dtype == "uint8" and self.resampling in ("torch", "torch-antialias"):
+            raise SpecError(f"input.resampling {self.resampling!r} yields floats; use opencv, pillow or nearest")
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """One output tensor of the network."""
+
+    name: str = "logits"
+    kind: OutputKind = "logits"
+    """Values before the activation, after it, or class ids."""
+    layout: Layout = "NCHW"
+    stride: int = 1
+    """Input height over output height; 4 for a network that yields logits at a quarter of its input size."""
+    align_corners: bool = False
+    """How the network's own code would interpolate this output to the image's size."""
+    threshold: float = 0.5
+    """Probability above which a binary or multilabel pixel is set."""
+
+    def __post_init__(self) -> None:
+        coerce_fields(self, "outputs")
+        if self.stride < 1:
+            raise SpecError(f"outputs.stride must be at least 1, got {self.stride}")
+        if not 0 < self.threshold < 1:
+            raise SpecError(f"outputs.threshold is a probability between 0 and 1, got {self.threshold}")
+
+
+@dataclass(frozen=True)
+class ClassSpec:
+    """Names and colours of the mask's values."""
+
+    names: tuple[str, ...]
+    """One name per class id. A binary mask has two: what 0 means and what 1 means."""
+    colors: tuple[tuple[int, int, int], ...] = ()
+    """RGB, 0..255, one per name; Cityscapes or Pascal VOC colours if empty."""
+    ignore_index: int | None = 255
+    """Mask value of pixels that the network did not see (outside a center crop)."""
+
+    def __post_init__(self) -> None:
+        coerce_fields(self, "classes")
+        if not self.names:
+            raise SpecError("classes.names is empty; name every class")
+        if len(set(self.names)) != len(self.names):
+            raise SpecError(f"classes.names must be unique, got {self.names}")
+        if not self.colors:
+            object.__setattr__(self, "colors", default_colors(self.names))
+        if len(self.colors) != len(self.names):
+            raise SpecError(f"classes.colors must hold {len(self.names)} colours, got {len(self.colors)}")
+        if not all(0 <= value <= 255 for color in self.colors for value in color):
+            raise SpecError("classes.colors must be RGB in 0..255")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model file comes from."""
+
+    source: str = ""
+    """The module, file or project that the network was made by."""
+    weights_sha256: str = ""
+    precision: str = ""
+    opset: int | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    certificate: Certificate | None = None
+
+    def __post_init__(self) -> None:
+        coerce_fields(self, "provenance")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The contract between training, export and the device: everything about a model that its graph does not say.
+
+    Raises:
+        SpecError: on construction, if a value is wrong or two values contradict each other; the message names both.
+    """
+
+    task: Task
+    input: InputSpec
+    classes: ClassSpec
+    outputs: tuple[OutputSpec, ...] = (OutputSpec(),)
+    """The first is the one that masks are made of."""
+    provenance: Provenance = field(default_factory=Provenance)
+
+    def __post_init__(self) -> None:
+        coerce_fields(self, "spec")
+        self._check_outputs()
+        self._check_classes()
+
+    @property
+    def output(self) -> OutputSpec:
+        """The output that masks are made of."""
+        return self.outputs[0]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of class names."""
+        return len(self.classes.names)
+
+    @property
+    def num_channels(self) -> int:
+        """Number of channels of the mask output: one per class, but a single one for a binary mask."""
+        return 1 if self.task == "binary" else self.num_classes
+
+    @property
+    def mask_dtype(self) -> np.dtype[Any]:
+        """uint8 while every mask value fits, uint16 for more than 256 values."""
+        largest = max(self.num_classes - 1, self.classes.ignore_index or 0)
+        return np.dtype(np.uint8 if largest < 256 else np.uint16)
+
+    @property
+    def ignore_value(self) -> int:
+        """Mask value of pixels that the network did not see."""
+        return 0 if self.classes.ignore_index is None else self.classes.ignore_index
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelSpec:
+        """Read a spec from JSON text; unknown keys are errors that name the key."""
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise SpecError(f"the spec is not valid JSON: {error}") from error
+        if not isinstance(data, dict):
+            raise SpecError(f"the spec must be a JSON object, got {type(data).__name__}")
+        version = data.pop("schema", None)
+        if version != SCHEMA_VERSION:
+            raise SpecError(f'spec.schema must be {SCHEMA_VERSION}, got {version!r}; add "schema": {SCHEMA_VERSION}')
+        return structure(cls, data, "spec")
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return the spec as JSON text that `from_json` reads back equal."""
+        return json.dumps({"schema": SCHEMA_VERSION, **unstructure(self)}, indent=indent)
+
+    @classmethod
+    def load(cls, path: str | Path) -> ModelSpec:
+        """Read a spec from a JSON file."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except FileNotFoundError as error:
+            raise MissingFileError(f"no spec file at {path}; check the path") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise SpecError(f"cannot read {path} as JSON text: {error}") from error
+        return cls.from_json(text)
+
+    def _check_outputs(self) -> None:
+        names = [output.name for output in self.outputs]
+        if not names or len(set(names)) != len(names):
+            raise SpecError(f"outputs must be one or more tensors with different names, got {names}")
+        if self.output.kind == "labels" and self.task != "semantic":
+            raise SpecError(f"outputs[0].kind 'labels' needs task 'semantic', got {self.task!r}")
+
+    def _check_classes(self) -> None:
+        if self.task == "binary" and self.num_classes != 2:
+            raise SpecError(
+                f"classes.names of a binary task must be two, what 0 and what 1 mean, got {self.classes.names}"
+            )
+        ignore = self.classes.ignore_index
+        if ignore is not None and not self.num_classes <= ignore < 65536:
+            raise SpecError(
+                f"classes.ignore_index must be {self.num_classes}..65535 (below are classes), got {ignore}; null is none"
+            )
+        if self.num_classes > 65535:
+            raise SpecError(f"classes.names must be at most 65535, got {self.num_classes}")
