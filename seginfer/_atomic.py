@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ._errors import OutputWriteError
+from ._errors import OutputWriteError, SegInferError
 
 
 @contextmanager
@@ -22,6 +22,8 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     try:
         yield part
         os.replace(part, target)
+    except SegInferError:
+        raise
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not target.parent.is_dir():
             raise OutputWriteError(f"cannot write {target}: no folder {target.parent}; create it first") from error

@@ -57,9 +57,11 @@ def write_image(path: str | Path, image: NDArray[Any]) -> None:
     cv2 = _cv2()
     pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     try:
-        encoded = cv2.imencode(Path(path).suffix, pixels)[1]
+        is_ok, encoded = cv2.imencode(Path(path).suffix, pixels)
     except cv2.error as error:
         raise OutputWriteError(f"cannot write {path}: no such picture format; use the suffix .png or .jpg") from error
+    if not is_ok:
+        raise OutputWriteError(f"cannot write {path}: that format does not take {image.dtype} {image.shape}; use .png")
     with atomic_path(path) as part:
         part.write_bytes(encoded.tobytes())
 

@@ -43,7 +43,7 @@ def postprocess(
         torch.nn.functional.interpolate(mode="bilinear") of the cropped logits, followed by argmax(1).
     """
     values = _checked_output(output, geometries, spec)
-    masks = _checked_masks(out, geometries, spec)
+    masks = checked_masks(out, geometries, spec)
     for one, geometry, mask in zip(values, geometries, masks, strict=True):
         if _has_unseen(geometry):
             mask[...] = spec.ignore_value
@@ -201,7 +201,8 @@ def _checked_labels(output: Output, n: int, spec: ModelSpec) -> Output:
     return output.astype(spec.mask_dtype)
 
 
-def _checked_masks(out: Sequence[Mask] | None, geometries: Sequence[Geometry], spec: ModelSpec) -> list[Mask]:
+def checked_masks(out: Sequence[Mask] | None, geometries: Sequence[Geometry], spec: ModelSpec) -> list[Mask]:
+    """Return the masks to fill: new ones, or `out` if every array fits its image."""
     return _checked_arrays(out, [_mask_shape(geometry.image_hw, spec) for geometry in geometries], spec.mask_dtype)
 
 
@@ -210,8 +211,9 @@ def _checked_arrays(
 ) -> list[NDArray[Any]]:
     if out is None:
         return [np.empty(shape, dtype) for shape in shapes]
-    if len(out) != len(shapes):
-        raise InputError(f"out must hold {len(shapes)} arrays, one per image, got {len(out)}")
+    if not isinstance(out, (list, tuple, np.ndarray)) or len(out) != len(shapes):
+        got = len(out) if isinstance(out, (list, tuple, np.ndarray)) else type(out).__name__
+        raise InputError(f"out must hold {len(shapes)} arrays, one per image, got {got}")
     for array, shape in zip(out, shapes, strict=True):
         if (
             not isinstance(array, np.ndarray)

@@ -231,8 +231,8 @@ def classify_pixels(logits: Floats, rows: Taps, cols: Taps, classify: Callable[[
 def interpolated_rows(logits: Floats, rows: Taps, cols: Taps) -> Iterator[tuple[slice, Floats]]:
     """Yield (row slice, (rows, W, C) interpolated logits) so that full-size logits are never stored at once."""
     height, width = len(rows.i0), len(cols.i0)
-    step = max(1, _CHUNK // (width * logits.shape[2]))
-    for start in range(0, height, step):
+    step = max(1, _CHUNK // max(1, width * logits.shape[2]))
+    for start in range(0, height if width else 0, step):
         y, x = (grid.ravel() for grid in np.mgrid[start : min(start + step, height), 0:width])
         values = interpolate(logits, _at(rows, y), _at(cols, x))
         yield slice(start, start + step), values.reshape(-1, width, logits.shape[2])

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import types
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ._errors import SpecError
@@ -106,7 +107,8 @@ def _mapping(value: Any, hints: tuple[Any, ...], where: str) -> Mapping[Any, Any
 
 def _scalar(value: Any, hint: type, where: str) -> Any:
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+        with suppress(OverflowError):  # JSON integers have no limit
+            return float(value)
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
     if hint in (str, bool) and isinstance(value, hint):

@@ -97,10 +97,11 @@ class Segmentation:
         Raises:
             InputError: if the image has another size, or alpha is outside 0..1.
         """
-        if image.shape[:2] != self.geometry.image_hw or image.dtype != np.uint8:
-            raise InputError(
-                f"overlay needs the uint8 image of {self.geometry.image_hw}, got {image.dtype} {image.shape}"
-            )
+        height, width = self.geometry.image_hw
+        shapes = ((height, width), (height, width, 1), (height, width, 3))
+        if not isinstance(image, np.ndarray) or image.shape not in shapes or image.dtype != np.uint8:
+            got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise InputError(f"overlay needs the uint8 image of {height} x {width} with 1 or 3 channels, got {got}")
         if not 0 <= alpha <= 1:
             raise InputError(f"alpha must be within 0..1, got {alpha}")
         colors = self.colorize()
@@ -119,8 +120,9 @@ class Segmentation:
         """
         if self.task == "multilabel":
             raise InputError("a multilabel mask has several ids per pixel; save `colorize()` or numpy.save the mask")
-        if Path(path).suffix.lower() in (".jpg", ".jpeg", ".webp"):
-            raise InputError(f"{Path(path).suffix} is lossy and would change class ids; use .png")
+        exact = (".png", ".tif", ".tiff", ".pgm", *((".bmp",) if self.mask.dtype == np.uint8 else ()))
+        if Path(path).suffix.lower() not in exact:
+            raise InputError(f"only {', '.join(exact)} keep {self.mask.dtype} class ids exactly, got {path}; use .png")
         write_image(path, self.mask)
 
     def rle(self) -> dict[str, dict[str, Any]]:

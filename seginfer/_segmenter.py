@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from ._errors import BackendError, InputError
 from ._geometry import Geometry
 from ._model_file import read_model
+from ._postprocess import checked_masks, postprocess
 from ._postprocess import confidence as confidence_maps
-from ._postprocess import postprocess
 from ._preprocess import batch_shape, check_color, check_image, preprocess
 from ._reference import Mask
 from ._segmentation import Segmentation, Timings
@@ -152,8 +152,8 @@ class Segmenter:
             raise BackendError("the segmenter is closed; open the model again")
         for image in images:
             check_image(image, self.spec.input)
-        if out is not None and len(out) != len(images):
-            raise InputError(f"out must hold {len(images)} masks, one per image, got {len(out)}")
+        if out is not None:
+            out = checked_masks(out, _geometries(images, self.spec), self.spec)
         results: list[Segmentation | None] = [None] * len(images)
         for group in _batches(images, self.spec, self.backend.batch_size):
             masks = None if out is None else [out[i] for i in group]

@@ -85,6 +85,8 @@ class InputSpec:
                 raise SpecError(f"input.{name} must hold 1 or {self.channels} values for {self.color}, got {values}")
             if not all(map(math.isfinite, values)):
                 raise SpecError(f"input.{name} must be finite, got {values}")
+        if not all(0 <= value <= 255 for value in self.pad_value):
+            raise SpecError(f"input.pad_value must be pixel values in 0..255, got {self.pad_value}")
         if any(value <= 0 for value in self.std):
             raise SpecError(f"input.std must be positive, got {self.std}; use 1 to leave a channel unscaled")
         if not (math.isfinite(self.scale) and self.scale > 0):
@@ -197,20 +199,22 @@ class ModelSpec:
     @property
     def mask_dtype(self) -> np.dtype[Any]:
         """uint8 while every mask value fits, uint16 for more than 256 values."""
+        if self.task == "multilabel":
+            return np.dtype(np.uint8)
         largest = max(self.num_classes - 1, self.classes.ignore_index or 0)
         return np.dtype(np.uint8 if largest < 256 else np.uint16)
 
     @property
     def ignore_value(self) -> int:
-        """Mask value of pixels that the network did not see."""
-        return 0 if self.classes.ignore_index is None else self.classes.ignore_index
+        """Mask value of pixels that the network did not see; 0, not set, for multilabel."""
+        return 0 if self.task == "multilabel" else self.classes.ignore_index or 0
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
         """Read a spec from JSON text; unknown keys are errors that name the key."""
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SpecError(f"the spec is not valid JSON: {error}") from error
         if not isinstance(data, dict):
             raise SpecError(f"the spec must be a JSON object, got {type(data).__name__}")
@@ -249,7 +253,7 @@ class ModelSpec:
         ignore = self.classes.ignore_index
         if ignore is not None and not self.num_classes <= ignore < 65536:
             raise SpecError(
-                f"classes.ignore_index must be {self.num_classes}..65535 (below are classes), got {ignore}; null is none"
+                f"classes.ignore_index must be {self.num_classes}..65535 (below: classes), got {ignore}; null is none"
             )
         if self.num_classes > 65535:
             raise SpecError(f"classes.names must be at most 65535, got {self.num_classes}")

@@ -1,0 +1,21 @@
+"""seginfer.export: the workstation half, PyTorch in and a certified .onnx file out.
+
+Needs `pip install 'seginfer[export]'`.
+
+from seginfer.export import export_onnx
+certificate = export_onnx(model, spec, "pitch.onnx", images=[...])
+"""
+
+try:
+    from ._certify import certify
+    from ._onnx import export_onnx
+    from ._sources import Source, load_source
+    from ._weights import load_weights, weights_sha256
+except ModuleNotFoundError as error:
+    from seginfer._errors import MissingDependencyError
+
+    raise MissingDependencyError(
+        f"seginfer.export needs {error.name}, which is not installed; pip install 'seginfer[export]'"
+    ) from error
+
+__all__ = ["Source", "certify", "export_onnx", "load_source", "load_weights", "weights_sha256"]

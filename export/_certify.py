@@ -1,0 +1,81 @@
+"""certify(): run PyTorch's pipeline and the exported one on the same images, and measure how far they are apart."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from seginfer._certificate import Certificate
+from seginfer._errors import ExportError, InputError
+from seginfer._segmenter import Segmenter
+from seginfer._version import __version__
+
+from ._meter import ParityMeter
+from ._network import evaluating
+from ._oracle import Opinion, Oracle
+
+Image = NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+
+
+def certify(
+    module: nn.Module,
+    segmenter: Segmenter,
+    images: Sequence[Image],
+    *,
+    precision: str = "fp32",
+    on_progress: Progress | None = None,
+) -> Certificate:
+    """Compare an exported pipeline with PyTorch's own, stage by stage, on real images.
+
+    Args:
+        module: the module that was exported; run in eval mode, its mode is restored.
+        segmenter: the exported pipeline, opened with the default channel order.
+        images: (H, W, 3) uint8 RGB, or (H, W) for a gray model; any sizes.
+        precision: of the exported graph.
+        on_progress: called with (images done, images in all).
+
+    Returns:
+        The certificate; `passed` tells whether every limit was met, `stage` which stage diverged first.
+
+    Raises:
+        InputError: if there is no image, or an image is not what the model takes.
+        ExportError: if PyTorch's own logits are not finite.
+    """
+    if not images:
+        raise InputError("a certificate needs at least one image, got none; give a few from where the model will run")
+    meter = ParityMeter(segmenter.spec, precision)
+    with evaluating(module):
+        oracle = Oracle(module, segmenter.spec)
+        for i, image in enumerate(images):
+            opinion = oracle(image)
+            _check_finite(opinion, i)
+            network = segmenter.backend.infer(opinion.batch)[segmenter.spec.output.name]
+            meter.add(opinion, segmenter.trace(image), network)
+            if on_progress:
+                on_progress(i + 1, len(images))
+    return replace(meter.certificate(), runtime=segmenter.backend.description, versions=versions())
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what takes part in an export."""
+    import onnx
+
+    return {
+        "seginfer": __version__,
+        "torch": torch.__version__,
+        "onnx": onnx.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _check_finite(opinion: Opinion, index: int) -> None:
+    if opinion.output.dtype.kind == "f" and not np.isfinite(opinion.output).all():
+        raise ExportError(f"PyTorch's own output for image {index} holds NaN or infinite values; check the weights")

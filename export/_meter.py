@@ -1,0 +1,132 @@
+"""ParityMeter: adds up, image by image, how far an exported pipeline is from PyTorch's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seginfer._certificate import Certificate, Stage
+from seginfer._errors import ExportError
+from seginfer._segmenter import Trace
+from seginfer._spec import ModelSpec
+
+from ._oracle import Opinion
+
+# Largest difference of a preprocessed value, in steps of one pixel level (1/255 of the range). The uint8 libraries
+# differ from themselves by one level between platforms; float resizing differs in its last bits only.
+_BATCH_LEVELS = {"opencv": 1.0, "pillow": 1.0, "nearest": 0.0, "torch": 0.05, "torch-antialias": 0.05}
+_ROUNDINGS = 4  # the normalisation itself, computed in another order, in units in the last place
+# Largest difference of the network's output for one and the same input, as a share of its largest value: two correct
+# fp32 implementations order their sums differently.
+_NETWORK_SHARE = {"fp32": 1e-3}
+
+
+class ParityMeter:
+    """Compares traces of the exported pipeline with PyTorch's opinions.
+
+    Args:
+        spec: the model's contract.
+        precision: of the exported graph; sets the limits.
+    """
+
+    def __init__(self, spec: ModelSpec, precision: str = "fp32") -> None:
+        self._spec = spec
+        self._precision = precision
+        self._images = 0
+        self._largest_value = self._largest_input = 0.0
+        self._batch_error = self._network_error = self._logit_error = self._logit_p999 = 0.0
+        self._seen: list[tuple[NDArray[np.bool_], NDArray[np.float32]]] = []
+        size = max(spec.num_classes, spec.ignore_value + 1, 2)
+        self._confusion = np.zeros((size, size), np.int64)
+
+    def add(self, opinion: Opinion, trace: Trace, network_output: NDArray[Any]) -> None:
+        """Compare one image.
+
+        Args:
+            opinion: PyTorch's pipeline on the image.
+            trace: the exported pipeline on the same image.
+            network_output: the exported network's output for PyTorch's own batch, so that errors of the network and of
+                preprocessing can be told apart.
+        """
+        self._images += 1
+        self._largest_input = max(self._largest_input, float(np.abs(opinion.batch).max()))
+        self._batch_error = max(self._batch_error, float(_difference(opinion.batch, trace.batch).max()))
+        if self._spec.output.kind == "labels":
+            network = float((opinion.output != network_output).mean())
+            self._network_error = max(self._network_error, network)
+        else:
+            self._largest_value = max(self._largest_value, float(np.abs(opinion.output).max()))
+            self._network_error = max(self._network_error, float(_difference(opinion.output, network_output).max()))
+            error = _difference(opinion.output, trace.output)
+            self._logit_error = max(self._logit_error, float(error.max()))
+            self._logit_p999 = max(self._logit_p999, float(np.quantile(error, 0.999)))
+        same = opinion.labels == trace.mask
+        self._seen.append((same, opinion.margin))
+        self._count(opinion.labels, trace.mask)
+
+    def certificate(self) -> Certificate:
+        """Return the result over all images added."""
+        decisive, decisive_same, same, pixels = self._pixel_counts()
+        agreement = decisive_same / decisive if decisive else 1.0
+        stage = self._diverged(agreement)
+        return Certificate(
+            passed=stage is None,
+            stage=stage,
+            precision=self._precision,
+            images=self._images,
+            pixels=pixels,
+            batch_max_error=self._batch_error,
+            network_max_error=self._network_error,
+            logit_max_error=self._logit_error,
+            logit_p999_error=self._logit_p999,
+            pixel_agreement=same / pixels,
+            decisive_agreement=agreement,
+            undecided_share=1 - decisive / pixels,
+            mean_iou=self._mean_iou(),
+        )
+
+    def _pixel_counts(self) -> tuple[int, int, int, int]:
+        """Count decisive pixels, decisive pixels that agree, pixels that agree, and pixels."""
+        limit = 2 * self._logit_error  # known only when every image has been seen
+        counts = np.zeros(4, np.int64)
+        for same, margin in self._seen:
+            decisive = margin > limit
+            counts += [decisive.sum(), (decisive & same).sum(), same.sum(), same.size]
+        a, b, c, d = (int(count) for count in counts)
+        return a, b, c, d
+
+    def _diverged(self, decisive_agreement: float) -> Stage | None:
+        if self._batch_error > self._batch_limit():
+            return "preprocess"
+        if self._network_error > _NETWORK_SHARE[self._precision] * self._largest_value:
+            return "network"
+        return None if decisive_agreement == 1.0 else "postprocess"
+
+    def _batch_limit(self) -> float:
+        spec = self._spec.input
+        levels = _BATCH_LEVELS[spec.resampling]
+        if spec.dtype == "uint8":
+            return levels
+        rounding = _ROUNDINGS * float(np.finfo(spec.dtype).eps) * self._largest_input
+        return levels * spec.scale / min(spec.std) + rounding
+
+    def _count(self, labels: NDArray[np.int64], mask: NDArray[Any]) -> None:
+        size = len(self._confusion)
+        pairs = labels.ravel() * size + mask.ravel()
+        self._confusion += np.bincount(pairs, minlength=size * size).reshape(size, size)
+
+    def _mean_iou(self) -> float:
+        """Average over the mask values present; a multilabel task has two, set and not set."""
+        both = np.diag(self._confusion)
+        either = self._confusion.sum(0) + self._confusion.sum(1) - both
+        return float(np.mean(both[either > 0] / either[either > 0]))
+
+
+def _difference(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+    if a.shape != b.shape:
+        # Parity never resizes: a mask of another shape is a wrong mask.
+        raise ExportError(f"PyTorch yields shape {a.shape}, the exported pipeline {b.shape}; report this as a bug")
+    difference: NDArray[np.float64] = np.abs(a.astype(np.float64) - b.astype(np.float64))
+    return difference

@@ -1,0 +1,118 @@
+"""Network: any PyTorch segmentation module, seen as one batch tensor in and the spec's output tensors out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seginfer._errors import ExportError
+from seginfer._spec import ModelSpec, OutputSpec
+
+_LOGIT_KEYS = ("logits", "out")
+
+
+class Network(nn.Module):
+    """Wraps a module so that its input and outputs are exactly what the spec says.
+
+    The module itself takes (N, C, h, w) float32 and returns a tensor, a dict, an object with `.logits`, or a tuple;
+    layout and dtype of the spec are produced around it and so become part of the exported graph.
+
+    Args:
+        module: any segmentation module.
+        spec: names and layouts of input and outputs.
+    """
+
+    def __init__(self, module: nn.Module, spec: ModelSpec) -> None:
+        super().__init__()
+        self.module = module
+        self._spec = spec
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return the spec's outputs, in its order."""
+        x = image if self._spec.input.layout == "NCHW" else image.permute(0, 3, 1, 2)
+        result = self.module(x if self._spec.input.dtype == "float32" else x.float())
+        tensors = (_select(result, output, i) for i, output in enumerate(self._spec.outputs))
+        return tuple(
+            tensor.permute(0, 2, 3, 1) if output.layout == "NHWC" and tensor.ndim == 4 else tensor
+            for tensor, output in zip(tensors, self._spec.outputs, strict=True)
+        )
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put every submodule into eval mode, and back into its own mode at the end."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def check_outputs(network: Network, spec: ModelSpec, batch: Tensor) -> None:
+    """Run the network once and raise an ExportError if its mask output is not what the spec says."""
+    try:
+        with torch.inference_mode():
+            outputs = network(batch)
+    except ExportError:
+        raise
+    except Exception as error:  # whatever the user's module raises
+        raise ExportError(
+            f"the module failed on a batch {tuple(batch.shape)} {batch.dtype}: {error}; "
+            "check input.size and input.color of the spec"
+        ) from error
+    expected, got = spec.output, outputs[0]
+    if expected.kind == "labels":
+        return
+    if got.ndim != 4:
+        raise ExportError(
+            f"expected logits (N, C, h, w) from the module, got {tuple(got.shape)}; wrap it to return them"
+        )
+    _, channels, height, width = got.shape if expected.layout == "NCHW" else got.permute(0, 3, 1, 2).shape
+    if channels != spec.num_channels:
+        raise ExportError(
+            f"the module yields {channels} channels; {spec.num_classes} class names of a {spec.task} task "
+            f"need {spec.num_channels}; correct classes.names or the task"
+        )
+    input_hw = tuple(batch.shape[2:] if spec.input.layout == "NCHW" else batch.shape[1:3])
+    if (height * expected.stride, width * expected.stride) != input_hw:
+        raise ExportError(
+            f"the module maps {input_hw} to {(height, width)}, but outputs[0].stride says {expected.stride}"
+        )
+
+
+def _select(result: Any, output: OutputSpec, index: int) -> Tensor:
+    """Find one output in whatever the module returned."""
+    found: Any = None
+    if isinstance(result, Tensor):
+        found = result if index == 0 else None
+    elif isinstance(result, Mapping):
+        found = _from_mapping(result, output.name, index)
+    elif isinstance(result, (tuple, list)) and not hasattr(result, "logits"):
+        found = result[index] if index < len(result) else None
+    else:
+        found = getattr(result, output.name, getattr(result, "logits", None) if index == 0 else None)
+    if not isinstance(found, Tensor):
+        raise ExportError(
+            f"no tensor for output {output.name!r} in what the module returned ({_what(result)}); expected a tensor, "
+            "a dict with 'out' or 'logits', an object with .logits, or a tuple: wrap the module to return one of these"
+        )
+    return found
+
+
+def _from_mapping(result: Mapping[str, Any], name: str, index: int) -> Any:
+    keys = (name, *_LOGIT_KEYS) if index == 0 else (name,)
+    return next((result[key] for key in keys if key in result), None)
+
+
+def _what(result: Any) -> str:
+    if isinstance(result, Mapping):
+        return f"dict with keys {list(result)}"
+    if isinstance(result, (tuple, list)):
+        return f"{type(result).__name__} of {[type(item).__name__ for item in result]}"
+    return type(result).__name__

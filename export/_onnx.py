@@ -1,0 +1,202 @@
+"""export_onnx(): a PyTorch module becomes one .onnx file that carries its spec and its parity certificate."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from seginfer._atomic import atomic_path
+from seginfer._certificate import Certificate
+from seginfer._errors import ExportError, InputError, ParityError
+from seginfer._model_file import METADATA_KEY, attach_spec
+from seginfer._onnx_file import graph_sha256
+from seginfer._preprocess import check_image
+from seginfer._segmenter import Segmenter
+from seginfer._spec import ModelSpec, Provenance
+
+from ._certify import Progress, certify, versions
+from ._network import Network, check_outputs, evaluating
+from ._samples import sample_images
+from ._weights import weights_sha256
+
+OPSET = 18
+_MAX_BATCH = 1024
+_MAX_SIDE = 16384
+
+_log = logging.getLogger("seginfer")
+
+
+def export_onnx(
+    module: nn.Module,
+    spec: ModelSpec,
+    path: str | Path,
+    *,
+    images: Sequence[NDArray[np.uint8]] | None = None,
+    batch_size: int | None = None,
+    on_progress: Progress | None = None,
+) -> Certificate:
+    """Export a segmentation module to ONNX, and keep the file only if it says what PyTorch says.
+
+    Args:
+        module: any module that maps (N, C, h, w) float32 to a tensor, a dict with `out` or `logits`, an object with
+            `.logits`, or a tuple. It is left as it was.
+        spec: the model's contract; its provenance is filled in.
+        path: the .onnx file to write; replaced only on success.
+        images: (H, W, 3) uint8 RGB, or (H, W) for a gray model, for the certificate; best from where the model will
+            run. None takes synthetic pictures.
+        batch_size: bind the graph to this many images; None leaves the batch free.
+        on_progress: called with (images compared, images in all).
+
+    Returns:
+        The certificate, which the file carries too.
+
+    Raises:
+        ExportError: if the module's output is not what the spec says, or PyTorch cannot export it.
+        ParityError: if the exported pipeline disagrees with PyTorch; no file is left behind.
+        OutputWriteError: if the file cannot be written; an old file stays intact.
+    """
+    images = sample_images(spec.input) if images is None else list(images)
+    if not images:
+        raise InputError("images is empty; give at least one, or None for synthetic pictures")
+    for image in images:
+        check_image(image, spec.input)
+    with evaluating(module), atomic_path(path) as part:
+        network = Network(module, spec)
+        example = _example(spec, batch_size or 2)  # 2: torch.export would take a batch of 1 for a constant
+        check_outputs(network, spec, example)
+        _write(_graph(network, spec, example, batch_size), part)
+        spec = replace(spec, provenance=_provenance(module, spec))
+        attach_spec(part, spec, part)
+        with Segmenter.open(part, device="cpu") as segmenter:
+            certificate = certify(module, segmenter, images, on_progress=on_progress)
+        certificate = replace(certificate, graph_sha256=graph_sha256(part, ignore=METADATA_KEY))
+        if not certificate.passed:
+            raise ParityError(_refusal(certificate, path), certificate)
+        attach_spec(part, replace(spec, provenance=replace(spec.provenance, certificate=certificate)), part)
+    _log.info("wrote %s: %s", path, certificate.summary())
+    return certificate
+
+
+def _example(spec: ModelSpec, batch_size: int) -> Tensor:
+    k = spec.input.multiple_of
+    height, width = spec.input.size or (k * -(-96 // k), k * -(-160 // k))
+    shape = (batch_size, spec.input.channels, height, width)
+    if spec.input.layout == "NHWC":
+        shape = (batch_size, height, width, spec.input.channels)
+    pixels = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    return (
+        (pixels * 255).to(torch.uint8) if spec.input.dtype == "uint8" else pixels.to(getattr(torch, spec.input.dtype))
+    )
+
+
+def _dynamic_shapes(spec: ModelSpec, batch_size: int | None) -> dict[int, Any]:
+    """Return which dimensions of the input vary, and in what steps."""
+    shapes: dict[int, Any] = {} if batch_size else {0: torch.export.Dim("batch", min=1, max=_MAX_BATCH)}
+    if spec.input.size is None:
+        k = spec.input.multiple_of
+        first = 2 if spec.input.layout == "NCHW" else 1
+        for axis, name in ((first, "height"), (first + 1, "width")):
+            if k == 1:
+                shapes[axis] = torch.export.Dim(name, min=2, max=_MAX_SIDE)
+            else:
+                shapes[axis] = k * torch.export.Dim(f"{name}_{k}", min=1, max=_MAX_SIDE // k)
+    return shapes
+
+
+def _graph(network: Network, spec: ModelSpec, example: Tensor, batch_size: int | None) -> onnx.ModelProto:
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                network,
+                (example,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[spec.input.name],
+                output_names=[output.name for output in spec.outputs],
+                dynamic_shapes=(_dynamic_shapes(spec, batch_size),),
+                verbose=False,
+            )
+    except Exception as error:  # torch.onnx wraps every failure of the user's module in its own kinds
+        raise ExportError(_reason(error)) from error
+    if program is None:
+        raise ExportError("torch.onnx.export returned no program; update torch")
+    model: onnx.ModelProto = program.model_proto
+    _strip(model)
+    model.producer_name = "seginfer"
+    return model
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove stack traces and other notes of the exporter: they hold the paths of the machine that exported."""
+    graphs = [model.graph, *model.functions]
+    while graphs:
+        graph = graphs.pop()
+        graph.doc_string = ""
+        del graph.metadata_props[:]
+        for node in graph.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+            graphs += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
+        for name in ("input", "output", "value_info", "initializer"):
+            for value in getattr(graph, name, ()):
+                if not isinstance(value, str):  # a function lists its inputs and outputs by name
+                    value.doc_string = ""
+                    del value.metadata_props[:]
+    model.doc_string = ""
+    del model.metadata_props[:]
+
+
+def _write(model: onnx.ModelProto, path: Path) -> None:
+    try:
+        onnx.checker.check_model(model)
+        onnx.save_model(model, path)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise ExportError(
+            f"the exported graph is not a valid ONNX file: {error}; report this with the module"
+        ) from error
+
+
+def _provenance(module: nn.Module, spec: ModelSpec) -> Provenance:
+    source = spec.provenance.source or f"{type(module).__module__}.{type(module).__qualname__}"
+    return Provenance(source, weights_sha256(module), "fp32", OPSET, versions())
+
+
+def _reason(error: Exception) -> str:
+    """Say why torch could not export, from the innermost cause, with a remedy."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
+    return (
+        f"PyTorch cannot export the module ({type(cause).__name__}: {lines[0]}); "
+        "avoid Python branches on tensor values, or check input.size and input.multiple_of of the spec"
+    )
+
+
+def _refusal(certificate: Certificate, path: str | Path) -> str:
+    remedies = {
+        "preprocess": "check input.resampling, color, mean and std of the spec",
+        "network": "the exported graph computes something else than the module: report this with the module",
+        "postprocess": "check outputs.align_corners and stride of the spec",
+    }
+    return f"{path} was not kept: {certificate.summary()}; {remedies[certificate.stage or 'network']}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress lines and its own deprecation warnings away from the user."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield

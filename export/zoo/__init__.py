@@ -1,0 +1,1 @@
+"""Networks written out in plain PyTorch, for the examples and the tests."""
