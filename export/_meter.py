@@ -89,7 +89,8 @@ class ParityMeter:
 
     def _pixel_counts(self) -> tuple[int, int, int, int]:
         """Count decisive pixels, decisive pixels that agree, pixels that agree, and pixels."""
-        limit = 2 * self._logit_error  # known only when every image has been seen
+        rounding = _ROUNDINGS * float(np.finfo(np.float32).eps) * self._largest_value  # of the interpolation itself
+        limit = 2 * (self._logit_error + rounding)  # known only when every image has been seen
         counts = np.zeros(4, np.int64)
         for same, margin in self._seen:
             decisive = margin > limit

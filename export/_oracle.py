@@ -152,7 +152,7 @@ def _restore(values: Tensor, geometry: Geometry, align_corners: bool) -> Tensor:
     spans = [_cell_span(geometry, axis, values.shape[2 + axis], align_corners) for axis in (0, 1)]
     if all(span.is_exact for span in spans):
         (top, bottom), (left, right) = ((span.low, span.high + 1) for span in spans)
-        crop = values[..., top:bottom, left:right]
+        crop = values[..., top:bottom, left:right].contiguous()  # torch's channels-last code rounds positions otherwise
         return F.interpolate(crop, size=geometry.image_hw, mode="bilinear", align_corners=align_corners)
     axes = [
         span.positions(geometry, axis).clamp(span.low, span.high) / max(values.shape[2 + axis] - 1, 1) * 2 - 1

@@ -15,8 +15,9 @@ class Certificate:
     """What was compared with PyTorch's own pipeline, and how far the two are apart.
 
     Pixels are counted at the images' own sizes. A pixel is *decisive* when PyTorch's margin between its two best
-    classes exceeds twice the largest logit error: interpolation is a convex combination, so no sequence of such
-    errors can change the class of a decisive pixel. Where it does change, the pipeline is wrong.
+    classes exceeds twice the largest logit error (plus the rounding of the interpolation itself). Interpolation is a
+    convex combination, so no such errors can change the class of a decisive pixel: where it does change, the pipeline
+    is wrong.
     """
 
     passed: bool

@@ -96,7 +96,8 @@ class OnnxRuntimeBackend:
             _bind_outputs(binding, out)
             session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
-            raise BackendError(f"{self.description} failed on a batch {batch.dtype} {batch.shape}: {error}") from error
+            got = f"{batch.dtype} {batch.shape}"
+            raise BackendError(f"{self.description} failed on a batch {got}: {_one_line(error)}") from error
         return out
 
     def close(self) -> None:
@@ -132,7 +133,7 @@ def _session(path: str | Path, providers: Sequence[Any], threads: int) -> Any:
     try:
         return ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
-        raise BackendError(f"onnxruntime {ort.__version__} cannot load {path}: {error}") from error
+        raise BackendError(f"onnxruntime {ort.__version__} cannot load {path}: {_one_line(error)}") from error
 
 
 def _usable_cores() -> int:
@@ -153,6 +154,10 @@ def _reason(device: str, has_cuda: bool, on_cuda: bool) -> str:
     if on_cuda:
         return "the CUDA provider loaded"
     return "the CUDA provider did not load" if has_cuda else "this ONNX Runtime has no CUDA provider"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _dtype_name(ort_type: str) -> str:

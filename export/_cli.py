@@ -1,0 +1,95 @@
+"""`seginfer export` and `seginfer parity`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seginfer._certificate import Certificate
+from seginfer._cli import _certificate
+from seginfer._cli._inputs import sample
+from seginfer._cli._output import Output
+from seginfer._errors import InputError
+from seginfer._model_file import METADATA_KEY, read_model
+from seginfer._onnx_file import graph_sha256
+from seginfer._schema import unstructure
+from seginfer._segmenter import Segmenter
+from seginfer._spec import InputSpec, ModelSpec
+
+from . import Source, certify, export_onnx, load_source, load_weights
+from ._samples import sample_images
+
+
+def export(args: argparse.Namespace, output: Output) -> int:
+    """Export a module, and keep the file only if it says what PyTorch says."""
+    spec = ModelSpec.load(args.spec)
+    source = _source(args, output)
+    images = _images(args, spec.input)
+    if not spec.provenance.source:
+        spec = replace(spec, provenance=replace(spec.provenance, source=source.name))
+    with _comparing(output, len(images)) as on_progress:
+        certificate = export_onnx(
+            source.module,
+            spec,
+            args.output,
+            images=images,
+            batch_size=_batch_size(args.batch_size, source),
+            on_progress=on_progress,
+        )
+    _report(output, certificate, {"path": args.output}, f"wrote {args.output}")
+    return 0
+
+
+def parity(args: argparse.Namespace, output: Output) -> int:
+    """Compare a model file with PyTorch; exit code 1 if a limit is not met."""
+    spec = read_model(args.model).spec
+    source = _source(args, output)
+    images = _images(args, spec.input)
+    with (
+        Segmenter.open(args.model, backend=args.backend, device=args.device, threads=args.threads) as segmenter,
+        _comparing(output, len(images)) as on_progress,
+    ):
+        certificate = certify(source.module, segmenter, images, on_progress=on_progress)
+    certificate = replace(certificate, graph_sha256=graph_sha256(args.model, ignore=METADATA_KEY))
+    _report(output, certificate, {"path": args.model}, certificate.summary())
+    return 0 if certificate.passed else 1
+
+
+def _source(args: argparse.Namespace, output: Output) -> Source:
+    with output.waiting("loading the module"):
+        source = load_source(args.source, args.kwargs)
+        if args.weights:
+            load_weights(source.module, args.weights)
+    return source
+
+
+def _images(args: argparse.Namespace, spec: InputSpec) -> Sequence[NDArray[np.uint8]]:
+    if not args.images:
+        return sample_images(spec)
+    return sample(args.images, args.max_images, gray=spec.color == "gray")
+
+
+def _batch_size(asked: int | None, source: Source) -> int | None:
+    if asked and source.batch_size and asked != source.batch_size:
+        raise InputError(f"{source.name} takes batches of {source.batch_size} only, got --batch-size {asked}")
+    return asked or source.batch_size
+
+
+@contextmanager
+def _comparing(output: Output, total: int) -> Iterator[Callable[[int, int], None]]:
+    with output.progress("exporting and comparing with PyTorch", total) as advance:
+        yield lambda _done, _total: advance()
+
+
+def _report(output: Output, certificate: Certificate, data: dict[str, Any], line: str) -> None:
+    def show() -> None:
+        output.table("parity with PyTorch", ("", "value"), _certificate.rows(certificate))
+        output.say(line)
+
+    output.result({**data, "certificate": unstructure(certificate)}, show)

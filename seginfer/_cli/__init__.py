@@ -1,0 +1,36 @@
+"""The command line `seginfer`: one line and exit code 2 for errors, 1 for a job partly done, 130 for Ctrl-C."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from .._errors import SegInferError
+from ._output import Output
+from ._parser import build_parser
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(name)s: %(message)s")
+    output = Output(as_json=args.json)
+    try:
+        return _handler(args.handler)(args, output)
+    except SegInferError as error:
+        output.error(error)
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("seginfer: interrupted; finished files are complete, the one in progress was dropped\n")
+        return INTERRUPTED
+
+
+def _handler(name: str) -> Callable[..., int]:
+    """Import a command only when it runs: `seginfer info` must not pay for torch."""
+    module, _, function = name.partition(":")
+    handler: Callable[..., int] = getattr(importlib.import_module(module), function)
+    return handler

@@ -1,0 +1,24 @@
+"""A certificate as table rows, for people."""
+
+from __future__ import annotations
+
+from .._certificate import Certificate
+
+
+def rows(certificate: Certificate) -> list[tuple[str, str]]:
+    """Return (what, value) pairs."""
+    c = certificate
+    return [
+        ("verdict", "passed" if c.passed else f"FAILED at {c.stage}"),
+        ("decisive pixels that agree", f"{c.decisive_agreement:.4%}"),
+        ("all pixels that agree", f"{c.pixel_agreement:.4%} of {c.pixels:,}"),
+        ("undecided pixels", f"{c.undecided_share:.4%}"),
+        ("mean IoU with PyTorch", f"{c.mean_iou:.6f}"),
+        ("logit error, max", f"{c.logit_max_error:.3e}"),
+        ("logit error, 99.9th percentile", f"{c.logit_p999_error:.3e}"),
+        ("network error on one input, max", f"{c.network_max_error:.3e}"),
+        ("preprocessing error, max", f"{c.batch_max_error:.3e}"),
+        ("images", str(c.images)),
+        ("precision", c.precision),
+        ("run by", c.runtime),
+    ]

@@ -1,0 +1,190 @@
+"""The arguments of every command; handlers are named as strings and imported when they run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from .._version import __version__
+
+_SPEC_HELP = """\
+a minimal spec.json:
+  {"schema": 1, "task": "binary",
+   "input": {"name": "input_1", "size": [256, 256], "layout": "NHWC", "scale": 0.00392156862745098},
+   "outputs": [{"name": "activation_10", "kind": "probabilities", "layout": "NHWC"}],
+   "classes": {"names": ["background", "person"]}}
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of `seginfer`."""
+    parser = argparse.ArgumentParser(
+        prog="seginfer",
+        description="Take PyTorch segmentation models to devices: export, prove, run.",
+        epilog="exit codes: 0 done, 1 done in part or parity failed, 2 error, 130 interrupted",
+    )
+    parser.add_argument("--version", action="version", version=f"seginfer {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _demo(commands)
+    _run(commands)
+    _export(commands)
+    _parity(commands)
+    _attach(commands)
+    _info(commands)
+    _doctor(commands)
+    return parser
+
+
+def _demo(commands: Any) -> None:
+    command = _command(
+        commands,
+        "demo",
+        "seginfer._cli.demo:demo",
+        "export, certify and run the soccer-field model that comes with the package",
+        "seginfer demo\n  seginfer demo -o /tmp/demo --json",
+    )
+    command.add_argument(
+        "-o", "--output", type=Path, default=Path("seginfer-demo"), help="folder (default: %(default)s)"
+    )
+    _add_device(command)
+
+
+def _run(commands: Any) -> None:
+    command = _command(
+        commands,
+        "run",
+        "seginfer._cli.run:run",
+        "segment pictures, folders of pictures and videos",
+        "seginfer run pitch.onnx frame.jpg\n  seginfer run pitch.onnx frames/ clip.mp4 -o masks --no-overlay",
+    )
+    command.add_argument("model", type=Path, help=".onnx file with a ModelSpec inside")
+    command.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="picture, video, or folder of them")
+    command.add_argument(
+        "-o", "--output", type=Path, default=Path("seginfer-masks"), help="folder (default: %(default)s)"
+    )
+    command.add_argument("--no-overlay", action="store_true", help="write the masks only")
+    command.add_argument("--alpha", type=float, default=0.5, help="weight of the overlay, 0..1 (default: 0.5)")
+    _add_device(command)
+
+
+def _export(commands: Any) -> None:
+    command = _command(
+        commands,
+        "export",
+        "seginfer.export._cli:export",
+        "export a PyTorch model to a certified .onnx file",
+        "seginfer export package.module:factory --weights w.safetensors --spec spec.json -o m.onnx\n"
+        "  seginfer export torchvision.models.segmentation:fcn_resnet50 --kwargs '{\"num_classes\": 8}' \\\n"
+        "      --spec spec.json --images photos/ -o fcn.onnx\n"
+        "  seginfer export program.pt2 --spec spec.json -o m.onnx",
+        _SPEC_HELP,
+    )
+    _add_source(command)
+    command.add_argument("--spec", type=Path, required=True, help="ModelSpec as JSON")
+    command.add_argument("-o", "--output", type=Path, required=True, help="the .onnx file to write")
+    command.add_argument("--batch-size", type=_positive, help="images per batch (default: any number)")
+
+
+def _parity(commands: Any) -> None:
+    command = _command(
+        commands,
+        "parity",
+        "seginfer.export._cli:parity",
+        "compare a model file with PyTorch on your pictures; exit code 1 if it fails",
+        "seginfer parity m.onnx package.module:factory --weights w.safetensors --images photos/",
+    )
+    command.add_argument("model", type=Path, help=".onnx file with a ModelSpec inside")
+    _add_source(command)
+    _add_device(command)
+
+
+def _attach(commands: Any) -> None:
+    command = _command(
+        commands,
+        "attach",
+        "seginfer._cli.info:attach",
+        "put a ModelSpec into an .onnx file that somebody else made",
+        "seginfer attach model.onnx spec.json -o out.onnx",
+        _SPEC_HELP,
+    )
+    command.add_argument("model", type=Path, help=".onnx file; `seginfer info` shows its tensor names")
+    command.add_argument("spec", type=Path, help="ModelSpec as JSON")
+    command.add_argument("-o", "--output", type=Path, required=True, help="the .onnx file to write; may be the same")
+
+
+def _info(commands: Any) -> None:
+    command = _command(
+        commands,
+        "info",
+        "seginfer._cli.info:info",
+        "show what a model file says: tensors, spec, certificate",
+        "seginfer info pitch.onnx\n  seginfer info pitch.onnx --json | jq .spec > spec.json",
+    )
+    command.add_argument("model", type=Path, help=".onnx file")
+
+
+def _doctor(commands: Any) -> None:
+    _command(
+        commands,
+        "doctor",
+        "seginfer._cli.doctor:doctor",
+        "show what is installed here, what it allows, and how to get the rest",
+        "seginfer doctor",
+    )
+
+
+def _command(commands: Any, name: str, handler: str, summary: str, examples: str, more: str = "") -> Any:
+    command = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=f"examples:\n  {examples}\n\n{more}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
+    command.add_argument("-v", "--verbose", action="store_true", help="log what runs, and why")
+    command.set_defaults(handler=handler)
+    return command
+
+
+def _add_folder(command: Any, default: str) -> None:
+    command.add_argument("-o", "--output", type=Path, default=Path(default), help="folder (default: %(default)s)")
+
+
+def _add_source(command: Any) -> None:
+    command.add_argument("source", help="package.module:factory, or a .pt2 exported program; either one runs code")
+    command.add_argument("--weights", type=Path, help=".safetensors, or a checkpoint that loads with weights_only=True")
+    command.add_argument("--kwargs", type=_json_object, default={}, help="arguments of the factory, as a JSON object")
+    command.add_argument(
+        "--images",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="pictures, videos, folders (default: synthetic)",
+    )
+    command.add_argument("--max-images", type=_positive, default=32, help="compare on at most this many (default: 32)")
+
+
+def _add_device(command: Any) -> None:
+    command.add_argument("--backend", default="auto", help="auto or onnxruntime (default: %(default)s)")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<index> (default: %(default)s)")
+    command.add_argument("--threads", type=_positive, help="CPU threads of the network (default: every core)")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be a JSON object such as '{{\"num_classes\": 8}}': {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object, got {text!r}")
+    return value

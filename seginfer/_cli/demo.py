@@ -1,0 +1,153 @@
+"""`seginfer demo`: the main job on the model that comes with the package; export, certify, run, report."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._assets import SOCCER
+from .._certificate import Certificate
+from .._errors import MissingDependencyError, ModelFileError
+from .._images import write_image
+from .._model_file import read_model
+from .._schema import unstructure
+from .._segmentation import Segmentation, Timings
+from .._segmenter import Segmenter
+from .._spec import ModelSpec
+from .._video import VideoReader, video_writer
+from . import _certificate, _latency
+from ._output import Output
+from ._report import write_report
+
+_FACTORY = "seginfer.export.zoo.unet:soccer_unet"
+_STILLS = 6
+_PARITY_FRAMES = 8
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What running the clip produced."""
+
+    stills: list[tuple[Path, Path]]
+    """Overlay and mask of a few frames."""
+    video: Path
+    timings: list[Timings]
+    backend: str
+
+
+def demo(args: argparse.Namespace, output: Output) -> int:
+    """Export and certify the soccer model, run the clip, write pictures, a video and a report."""
+    args.output.mkdir(parents=True, exist_ok=True)
+    clip = VideoReader(SOCCER / "clip.webm")
+    frames = list(clip)
+    model = args.output / "pitch.onnx"
+    skipped = _export(model, frames, output)
+    certificate = _required_certificate(model)
+    with Segmenter.open(model, backend=args.backend, device=args.device, threads=args.threads) as segmenter:
+        run = _run(segmenter, frames, args.output, clip.frame_rate, output)
+    latency = _latency.summarize(run.timings)
+    report = args.output / "report.html"
+    write_report(report, run.stills, run.video, latency, certificate, run.backend, frames[0].shape[:2])
+    paths = {"model": model, "report": report, "video": run.video}
+    data = {
+        "paths": {name: str(path.resolve()) for name, path in paths.items()}
+        | {"overlays": [str(overlay.resolve()) for overlay, _ in run.stills]}
+        | {"masks": [str(mask.resolve()) for _, mask in run.stills]},
+        "latency_ms": latency,
+        "certificate": unstructure(certificate),
+        "export_skipped": skipped,
+        "backend": run.backend,
+    }
+    output.result(data, lambda: _show(output, certificate, latency, paths, skipped, run))
+    return 0 if certificate.passed else 1
+
+
+def _export(model: Path, frames: list[Image], output: Output) -> str | None:
+    """Export the checkpoint; without PyTorch take the model that was exported when the package was made.
+
+    Returns:
+        Why the export was skipped, or None.
+    """
+    try:
+        with output.waiting("loading PyTorch"):
+            export: Any = importlib.import_module("seginfer.export")
+    except MissingDependencyError as error:
+        shutil.copyfile(SOCCER / "pitch.onnx", model)
+        return f"the export step was skipped: {error}"
+    module = export.load_source(_FACTORY).module
+    export.load_weights(module, SOCCER / "pitch.safetensors")
+    chosen = [frames[i] for i in _spread(len(frames), _PARITY_FRAMES)]
+    with output.progress("exporting and comparing with PyTorch", len(chosen)) as advance:
+        export.export_onnx(
+            module, ModelSpec.load(SOCCER / "spec.json"), model, images=chosen, on_progress=lambda *_: advance()
+        )
+    return None
+
+
+def _required_certificate(model: Path) -> Certificate:
+    certificate = read_model(model).spec.provenance.certificate
+    if certificate is None:
+        raise ModelFileError(f"{model} carries no certificate; install seginfer again")
+    return certificate
+
+
+def _run(segmenter: Segmenter, frames: list[Image], folder: Path, rate: Fraction, output: Output) -> Run:
+    segmenter(frames[0])  # the first run allocates; it is not part of the latency
+    stills, timings = [], []
+    video = folder / "overlay.webm"
+    wanted = set(_spread(len(frames), _STILLS))
+    with ExitStack() as stack:
+        sink = stack.enter_context(video_writer(video, _height_width(frames[0]), rate))
+        advance = stack.enter_context(output.progress("running the clip", len(frames)))
+        for i, frame in enumerate(frames):
+            result = segmenter(frame)
+            timings.append(result.timings)
+            overlay = result.overlay(frame)
+            sink.write(overlay)
+            if i in wanted:
+                stills.append(_write_still(folder, i, overlay, result))
+            advance()
+    return Run(stills, video, timings, repr(segmenter.backend))
+
+
+def _write_still(folder: Path, index: int, overlay: Image, result: Segmentation) -> tuple[Path, Path]:
+    overlay_path, mask_path = folder / f"frame_{index:03d}_overlay.png", folder / f"frame_{index:03d}_mask.png"
+    write_image(overlay_path, overlay)
+    result.save(mask_path)
+    return overlay_path, mask_path
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """Return `wanted` indices spread evenly over `count`."""
+    return sorted({int(i) for i in np.linspace(0, count - 1, min(wanted, count)).round()})
+
+
+def _height_width(image: Image) -> tuple[int, int]:
+    return image.shape[0], image.shape[1]
+
+
+def _show(
+    output: Output,
+    certificate: Certificate,
+    latency: _latency.Summary,
+    paths: dict[str, Path],
+    skipped: str | None,
+    run: Run,
+) -> None:
+    if skipped:
+        output.say(skipped)
+    output.table("parity with PyTorch", ("", "value"), _certificate.rows(certificate))
+    output.table(f"latency of {len(run.timings)} frames, ms", ("stage", "p50", "p95", "max"), _latency.rows(latency))
+    rows = list(paths.items())
+    output.table("written", ("", "where"), [*rows, *(("overlay", overlay) for overlay, _ in run.stills)])

@@ -1,0 +1,101 @@
+"""`seginfer doctor`: what is installed, what it allows, and one real inference as proof."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .._assets import SOCCER
+from .._errors import SegInferError
+from .._segmenter import Segmenter
+from .._version import __version__
+from ._output import Output
+
+
+class Check(NamedTuple):
+    """One line of the report."""
+
+    name: str
+    found: str
+    """Version or state; empty if missing."""
+    remedy: str
+    """What it is for and how to get it."""
+
+
+# (distribution names, import name, what it is for, extra)
+_PACKAGES = (
+    (("onnxruntime", "onnxruntime-gpu"), "onnxruntime", "running models", "cpu"),
+    (("opencv-python-headless", "opencv-python"), "cv2", "pictures and polygons", "cli"),
+    (("av",), "av", "video", "cli"),
+    (("rich",), "rich", "tables and progress bars", "cli"),
+    (("torch",), "torch", "exporting and parity", "export"),
+    (("onnx",), "onnx", "exporting", "export"),
+    (("onnxscript",), "onnxscript", "exporting", "export"),
+    (("safetensors",), "safetensors", "reading weights", "export"),
+    (("pillow",), "PIL", "parity of Pillow resampling", "export"),
+)
+
+
+def doctor(args: argparse.Namespace, output: Output) -> int:
+    """Report on this installation; exit code 1 if models cannot run here."""
+    del args
+    checks = [*_machine(), *(_package(*package) for package in _PACKAGES), _cuda(), _inference()]
+    data = {check.name: {"found": check.found, "remedy": "" if check.found else check.remedy} for check in checks}
+    output.result(data, lambda: _show(output, checks))
+    return 0 if checks[-1].found else 1
+
+
+def _machine() -> list[Check]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return [
+        Check("seginfer", __version__, ""),
+        Check("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {cores} cores", ""),
+        Check("numpy", np.__version__, ""),
+    ]
+
+
+def _package(names: tuple[str, ...], module: str, purpose: str, extra: str) -> Check:
+    """Import the package: an installed one that does not import is as good as missing, and the reason is shown."""
+    remedy = f"for {purpose}: pip install 'seginfer[{extra}]'"
+    installed = next((version for version in map(_version, names) if version), "")
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a broken binary package may raise anything on import
+        return Check(names[0], "", f"installed but broken ({error}); {remedy}" if installed else remedy)
+    return Check(names[0], installed or "importable", remedy)
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _cuda() -> Check:
+    driver = Path("/proc/driver/nvidia/version")
+    state = driver.read_text().splitlines()[0].strip() if driver.is_file() else ""
+    return Check("nvidia driver", state, "only for CUDA devices; models run on the CPU without it")
+
+
+def _inference() -> Check:
+    """Run the model of the soccer example on a blank picture."""
+    try:
+        with Segmenter.open(SOCCER / "pitch.onnx") as segmenter:
+            segmenter(np.zeros((360, 640, 3), np.uint8))  # the first run is slower
+            result = segmenter(np.zeros((360, 640, 3), np.uint8))
+            return Check("inference", f"{result.timings.total_ms:.1f} ms, {segmenter.backend.description}", "")
+    except SegInferError as error:
+        return Check("inference", "", str(error))
+
+
+def _show(output: Output, checks: list[Check]) -> None:
+    rows = [(check.name, check.found or "missing", "" if check.found else check.remedy) for check in checks]
+    output.table("seginfer doctor", ("", "found", "remedy"), rows)

@@ -1,0 +1,86 @@
+"""`seginfer info` and `seginfer attach`: what a model file says, and putting a spec into one."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from .._model_file import METADATA_KEY, attach_spec, certificate_matches, read_model
+from .._onnx_file import OnnxFile, TensorInfo, read_onnx
+from .._spec import ModelSpec
+from . import _certificate
+from ._output import Output
+
+
+def info(args: argparse.Namespace, output: Output) -> int:
+    """Show the tensors of a model file and, if it carries them, its spec and certificate."""
+    graph = read_onnx(args.model)
+    if METADATA_KEY not in graph.metadata:
+        output.result(
+            {"path": args.model, **_graph_data(graph), "spec": None},
+            lambda: _show_graph(output, graph, "no ModelSpec inside; put one in with `seginfer attach`"),
+        )
+        return 0
+    spec = read_model(args.model).spec
+    is_own = certificate_matches(args.model, spec)
+    data = {"path": args.model, **_graph_data(graph), "spec": json.loads(spec.to_json()), "certificate_matches": is_own}
+    output.result(data, lambda: _show(output, graph, spec, is_own))
+    return 0
+
+
+def attach(args: argparse.Namespace, output: Output) -> int:
+    """Put a spec into a copy of a model file."""
+    attach_spec(args.model, ModelSpec.load(args.spec), args.output)
+    output.result({"path": args.output}, lambda: output.say(f"wrote {args.output}"))
+    return 0
+
+
+def _graph_data(graph: OnnxFile) -> dict[str, Any]:
+    return {
+        "inputs": [vars(tensor) for tensor in graph.inputs],
+        "outputs": [vars(tensor) for tensor in graph.outputs],
+        "opset": graph.opset,
+    }
+
+
+def _show_graph(output: Output, graph: OnnxFile, note: str = "") -> None:
+    rows = [("input", *_cells(tensor)) for tensor in graph.inputs]
+    rows += [("output", *_cells(tensor)) for tensor in graph.outputs]
+    output.table(f"graph, opset {graph.opset}", ("", "name", "shape", "dtype"), rows)
+    if note:
+        output.say(note)
+
+
+def _cells(tensor: TensorInfo) -> tuple[str, str, str]:
+    return tensor.name, " x ".join(map(str, tensor.shape)), tensor.dtype
+
+
+def _show(output: Output, graph: OnnxFile, spec: ModelSpec, certificate_is_own: bool) -> None:
+    _show_graph(output, graph)
+    output.table("spec", ("", "value"), _spec_rows(spec))
+    certificate = spec.provenance.certificate
+    if certificate is None:
+        output.say("no parity certificate inside: nobody has compared this file with PyTorch")
+        return
+    output.table("parity certificate", ("", "value"), _certificate.rows(certificate))
+    if not certificate_is_own:
+        output.say("WARNING: the certificate was measured on another graph; run `seginfer parity` again")
+
+
+def _spec_rows(spec: ModelSpec) -> list[tuple[str, object]]:
+    i, o, p = spec.input, spec.output, spec.provenance
+    size = f"{i.size[0]} x {i.size[1]}" if i.size else f"any multiple of {i.multiple_of}"
+    names = [f"{k} {name}" for k, name in enumerate(spec.classes.names[:24])]
+    more = ["..."] if spec.num_classes > len(names) else []
+    return [
+        ("task", spec.task),
+        ("input", f"{size}, {i.color}, {i.layout} {i.dtype}"),
+        ("resize", f"{i.resize}, {i.resampling} resampling"),
+        ("normalise", f"(pixel * {i.scale:.6g} - {list(i.mean)}) / {list(i.std)}"),
+        ("output", f"{o.name}: {o.kind}, {o.layout}, stride {o.stride}, align_corners {o.align_corners}"),
+        ("classes", ", ".join(names + more)),
+        ("source", p.source or "unknown"),
+        ("weights sha256", p.weights_sha256 or "unknown"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in p.versions.items()) or "unknown"),
+    ]

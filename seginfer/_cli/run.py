@@ -1,0 +1,159 @@
+"""`seginfer run`: pictures, folders and videos in, masks and overlays out."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._errors import InputError
+from .._images import read_image, write_image
+from .._segmentation import Segmentation, Timings
+from .._segmenter import Segmenter
+from .._video import VideoReader, video_writer
+from . import _latency
+from ._inputs import expand, is_video
+from ._output import Output
+
+Image = NDArray[np.uint8]
+
+
+def run(args: argparse.Namespace, output: Output) -> int:
+    """Segment every input; one that cannot be read is listed and the others go on, with exit code 1."""
+    if not 0 <= args.alpha <= 1:
+        raise InputError(f"--alpha must be within 0..1, got {args.alpha}")
+    files = expand(args.inputs)
+    _refuse_collisions(files)
+    done: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    timings: list[Timings] = []
+    with Segmenter.open(args.model, backend=args.backend, device=args.device, threads=args.threads) as segmenter:
+        args.output.mkdir(parents=True, exist_ok=True)
+        job = _Job(segmenter, args.output, args.alpha, not args.no_overlay, timings)
+        with output.progress("segmenting", _frame_count(files)) as advance:
+            for file in files:
+                try:
+                    done.append(job.video(file, advance) if is_video(file) else job.picture(file, advance))
+                except InputError as error:
+                    failed.append({"input": str(file), "error": str(error)})
+        backend = repr(segmenter.backend)
+    latency = _latency.summarize(timings)
+    data = {"outputs": done, "failed": failed, "latency_ms": latency, "backend": backend, "frames": len(timings)}
+    output.result(data, lambda: _show(output, done, failed, latency, backend))
+    return 1 if failed else 0
+
+
+class _Job:
+    """Everything that is the same for all inputs of one call."""
+
+    def __init__(
+        self, segmenter: Segmenter, folder: Path, alpha: float, with_overlay: bool, timings: list[Timings]
+    ) -> None:
+        self._segmenter = segmenter
+        self._folder = folder
+        self._alpha = alpha
+        self._with_overlay = with_overlay
+        self._timings = timings
+        self._gray = segmenter.spec.input.color == "gray"
+
+    def picture(self, file: Path, advance: Any) -> dict[str, Any]:
+        """Write mask and overlay of one picture."""
+        image = read_image(file, gray=self._gray)
+        result = self._segment(image)
+        record = {"input": str(file), **self._write(image, result, self._folder / f"{file.stem}.png")}
+        advance()
+        return record
+
+    def video(self, file: Path, advance: Any) -> dict[str, Any]:
+        """Write one mask per frame into a folder, and an overlay video."""
+        folder = self._folder / file.stem
+        folder.mkdir(exist_ok=True)
+        overlay = self._folder / f"{file.stem}_overlay.webm"
+        if self._gray:
+            raise InputError(f"{file} is a video and the model takes gray pictures; extract gray frames first")
+        frames = VideoReader(file)
+        with ExitStack() as stack:
+            sink: Any = None
+            for i, image in enumerate(frames):
+                result = self._segment(image)
+                _save_mask(result, folder / f"frame_{i:06d}.png")
+                if self._with_overlay:
+                    if sink is None:
+                        writer = video_writer(overlay, result.geometry.image_hw, frames.frame_rate)
+                        sink = stack.enter_context(writer)
+                    sink.write(result.overlay(image, alpha=self._alpha))
+                advance()
+        record: dict[str, Any] = {"input": str(file), "masks": str(folder), "frames": i + 1}
+        return {**record, "overlay": str(overlay)} if self._with_overlay else record
+
+    def _segment(self, image: Image) -> Segmentation:
+        result = self._segmenter(image)
+        self._timings.append(result.timings)
+        return result
+
+    def _write(self, image: Image, result: Segmentation, mask: Path) -> dict[str, Any]:
+        record: dict[str, Any] = {"mask": str(_save_mask(result, mask))}
+        if self._with_overlay:
+            overlay = mask.with_name(f"{mask.stem}_overlay.jpg")
+            write_image(overlay, result.overlay(image, alpha=self._alpha))
+            record["overlay"] = str(overlay)
+        areas = {name: round(area, 6) for name, area in result.class_areas().items()}
+        return {**record, "size": list(result.geometry.image_hw), "class_areas": areas}
+
+
+def _save_mask(result: Segmentation, path: Path) -> Path:
+    """Write class ids as a picture; a multilabel mask, which has several per pixel, as an array."""
+    if result.task != "multilabel":
+        result.save(path)
+        return path
+    path = path.with_suffix(".npy")
+    from .._atomic import atomic_path
+
+    with atomic_path(path) as part:
+        np.save(part, result.mask)
+    return path
+
+
+def _frame_count(files: Iterable[Path]) -> int:
+    """Return how many frames there are to do, as far as the files say; a broken one is reported when its turn comes."""
+    count = 0
+    for file in files:
+        with suppress(InputError):
+            count += VideoReader(file).approximate_length if is_video(file) else 1
+    return count
+
+
+def _refuse_collisions(files: Iterable[Path]) -> None:
+    seen: dict[tuple[str, bool], Path] = {}
+    for file in files:
+        other = seen.setdefault((file.stem, is_video(file)), file)
+        if other is not file:
+            raise InputError(f"{other} and {file} would write the same mask; run them with different -o folders")
+
+
+def _show(output: Output, done: list[Any], failed: list[Any], latency: _latency.Summary, backend: str) -> None:
+    shown = done[:20]
+    output.table(
+        "masks",
+        ("input", "mask", "classes"),
+        [(r["input"], r.get("mask") or r["masks"], _classes(r)) for r in shown],
+    ) if shown else None
+    if len(done) > len(shown):
+        output.say(f"... and {len(done) - len(shown)} more")
+    if latency:
+        output.table("latency, ms", ("stage", "p50", "p95", "max"), _latency.rows(latency))
+    output.say(backend)
+    for entry in failed:
+        output.say(f"not readable: {entry['error']}")
+
+
+def _classes(record: dict[str, Any]) -> str:
+    if "frames" in record:
+        return f"{record['frames']} frames"
+    areas = sorted(record["class_areas"].items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {area:.1%}" for name, area in areas[:4] if area)
