@@ -45,6 +45,9 @@ def resize_opencv(image: Image, size: tuple[int, int]) -> Image:
 def resize_pillow(image: Image, size: tuple[int, int]) -> Image:
     """Resize (h, w, c) uint8 as Pillow does with BILINEAR: antialiased, 22-bit weights, uint8 between the passes.
 
+    Columns first, as every version does for usual sizes; Pillow 13 begins with the rows where the height shrinks far
+    more than the width, which moves some pixels by one level.
+
     Source: Pillow src/libImaging/Resample.c.
     """
     columns = _pillow_pass(image, size[1], axis=1)
@@ -110,26 +113,28 @@ def _opencv_taps(n: int, m: int, *, clamp_weights: bool = True) -> tuple[Indices
     return np.clip(i0, 0, n - 1), np.clip(i0 + 1, 0, n - 1), a, b
 
 
-def _triangle_taps(n: int, m: int) -> Iterator[tuple[Indices, NDArray[np.float64]]]:
+def _triangle_taps(n: int, m: int, real: type[np.floating[Any]]) -> Iterator[tuple[Indices, NDArray[Any]]]:
     """Yield (indices, normalised weights) per tap of the triangle filter, widened when it shrinks the image.
 
-    Source: Pillow's precompute_coeffs with the bilinear filter; torch's antialias follows it.
+    Source: Pillow's precompute_coeffs with the bilinear filter, in float64; torch's antialias does the same in float32.
     """
-    scale = n / m
-    support = max(scale, 1.0)
-    centre = (np.arange(m) + 0.5) * scale
-    first = np.maximum((centre - support + 0.5).astype(np.intp), 0)
-    count = np.minimum((centre + support + 0.5).astype(np.intp), n) - first
+    half = real(0.5)
+    scale = real(n / m)
+    support = max(scale, real(1))
+    centre = scale * (np.arange(m, dtype=real) + half)
+    first = np.maximum((centre - support + half).astype(np.intp), 0)
+    count = np.minimum((centre + support + half).astype(np.intp), n) - first
     taps = first[:, None] + np.arange(count.max())
-    weights = np.maximum(0.0, 1.0 - np.abs((taps - centre[:, None] + 0.5) / support))
-    weights[np.arange(count.max()) >= count[:, None]] = 0.0
+    distance = taps.astype(real) - centre[:, None] + half
+    weights = np.maximum(real(0), real(1) - np.abs(distance * (real(1) / support)))
+    weights[np.arange(count.max()) >= count[:, None]] = 0
     weights /= weights.sum(1, keepdims=True)
     return zip(np.minimum(taps, n - 1).T, weights.T, strict=True)
 
 
 def _pillow_pass(image: Image, m: int, axis: int) -> Image:
     total: NDArray[Any] = np.array(1 << 21)
-    for index, weight in _triangle_taps(image.shape[axis], m):
+    for index, weight in _triangle_taps(image.shape[axis], m, np.float64):
         fixed = (weight * (1 << 22) + 0.5).astype(np.int64)
         total = total + image.take(index, axis) * np.expand_dims(fixed, tuple({0, 1, 2} - {axis}))
     resized: Image = np.clip(total >> 22, 0, 255).astype(np.uint8)
@@ -138,9 +143,8 @@ def _pillow_pass(image: Image, m: int, axis: int) -> Image:
 
 def _weighted_pass(image: Floats, m: int, axis: int) -> Floats:
     total: NDArray[Any] = np.array(0, np.float32)
-    for index, weight in _triangle_taps(image.shape[axis], m):
-        scale = np.expand_dims(weight.astype(np.float32), tuple({0, 1, 2} - {axis}))
-        total = total + image.take(index, axis) * scale
+    for index, weight in _triangle_taps(image.shape[axis], m, np.float32):
+        total = total + image.take(index, axis) * np.expand_dims(weight, tuple({0, 1, 2} - {axis}))
     return total
 
 
