@@ -118,7 +118,7 @@ def _run(segmenter: Segmenter, frames: list[Image], folder: Path, rate: Fraction
             if i in wanted:
                 stills.append(_write_still(folder, i, overlay, result))
             advance()
-    return Run(stills, video, timings, repr(segmenter.backend))
+    return Run(stills, video, timings, f"{segmenter.backend.description}; {segmenter.backend.reason}")
 
 
 def _write_still(folder: Path, index: int, overlay: Image, result: Segmentation) -> tuple[Path, Path]:

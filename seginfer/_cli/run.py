@@ -41,7 +41,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
                     done.append(job.video(file, advance) if is_video(file) else job.picture(file, advance))
                 except InputError as error:
                     failed.append({"input": str(file), "error": str(error)})
-        backend = repr(segmenter.backend)
+        backend = f"{segmenter.backend.description}; {segmenter.backend.reason}"
     latency = _latency.summarize(timings)
     data = {"outputs": done, "failed": failed, "latency_ms": latency, "backend": backend, "frames": len(timings)}
     output.result(data, lambda: _show(output, done, failed, latency, backend))
