@@ -52,12 +52,11 @@ def certify(
         raise InputError("a certificate needs at least one image, got none; give a few from where the model will run")
     meter = ParityMeter(segmenter.spec, precision)
     with evaluating(module):
-        oracle = Oracle(module, segmenter.spec)
+        oracle = Oracle(module, segmenter.spec, batch_size=segmenter.backend.batch_size or 1)
         for i, image in enumerate(images):
             opinion = oracle(image)
             _check_finite(opinion, i)
-            network = segmenter.backend.infer(opinion.batch)[segmenter.spec.output.name]
-            meter.add(opinion, segmenter.trace(image), network)
+            meter.add(opinion, segmenter.trace(image), segmenter.infer_one(opinion.batch))
             if on_progress:
                 on_progress(i + 1, len(images))
     return replace(meter.certificate(), runtime=segmenter.backend.description, versions=versions())

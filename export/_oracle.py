@@ -45,16 +45,19 @@ class Oracle:
     Args:
         module: any segmentation module, in eval mode.
         spec: the model's contract.
+        batch_size: how often to repeat an image, for a module that is bound to batches of this size.
     """
 
-    def __init__(self, module: nn.Module, spec: ModelSpec) -> None:
+    def __init__(self, module: nn.Module, spec: ModelSpec, *, batch_size: int = 1) -> None:
         self.spec = spec
+        self.batch_size = batch_size
         self.network = Network(module, spec)
 
     def infer(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Return the network's mask output for a batch."""
+        """Return the network's mask output for a batch of one."""
         with torch.inference_mode():
-            output: NDArray[Any] = self.network(torch.from_numpy(batch))[0].numpy()
+            repeated = torch.from_numpy(batch).repeat_interleave(self.batch_size, 0)
+            output: NDArray[Any] = self.network(repeated)[0][:1].numpy()
         return output
 
     def __call__(self, image: Image) -> Opinion:

@@ -126,9 +126,14 @@ class Segmenter:
     def trace(self, image: Image) -> Trace:
         """Run one image and return what every stage made of it; the arrays belong to the caller."""
         batch, geometries = preprocess([image], self.spec, color=self.color)
-        output = self.backend.infer(batch)[self.spec.output.name]
+        output = self.infer_one(batch)
         (mask,) = postprocess(output, geometries, self.spec)
         return Trace(batch, geometries[0], output, mask)
+
+    def infer_one(self, batch: Tensor) -> Tensor:
+        """Return the network's mask output for a batch of one; it is repeated for a graph bound to more images."""
+        repeated = np.repeat(batch, self.backend.batch_size or 1, axis=0)
+        return self.backend.infer(repeated)[self.spec.output.name][:1]
 
     def close(self) -> None:
         """Free the backend; calls afterwards raise BackendError."""

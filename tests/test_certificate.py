@@ -1,0 +1,182 @@
+"""The parity certificate passes a right pipeline and names the stage of a wrong one."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from networks import Tiny, make_spec, pictures
+from onnx import numpy_helper
+from seginfer.export import certify, export_onnx
+
+from seginfer import ModelSpec, ParityError, Segmenter, _reference, _segmenter, attach_spec, read_model
+from seginfer._geometry import Geometry
+from seginfer._model_file import certificate_matches
+
+# Letterboxed, larger than the input and at a stride: every step of the pipeline has something to get wrong.
+SPEC = make_spec(resize="letterbox", pad_value=(255.0,), output={"stride": 4})
+IMAGES = pictures((150, 220), (97, 64))
+
+
+@pytest.fixture(scope="module")
+def module() -> torch.nn.Module:
+    return Tiny(stride=4)
+
+
+@pytest.fixture(scope="module")
+def path(module: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("certificate") / "m.onnx"
+    export_onnx(module, SPEC, path, images=IMAGES)
+    return path
+
+
+@pytest.fixture
+def segmenter(path: Path) -> Iterator[Segmenter]:
+    with Segmenter.open(path) as segmenter:
+        yield segmenter
+
+
+def argmax_before_resize(monkeypatch: pytest.MonkeyPatch, segmenter: Segmenter) -> None:
+    def classify(logits: Any, rows: Any, cols: Any, classify: Callable[[Any], Any], out: Any) -> None:
+        nearest = [np.where(taps.w1 > 0.5, taps.i1, taps.i0) for taps in (rows, cols)]
+        out[...] = classify(logits)[np.ix_(*nearest)]
+
+    monkeypatch.setattr(_reference, "classify_pixels", classify)
+
+
+def bgr_for_rgb(monkeypatch: pytest.MonkeyPatch, segmenter: Segmenter) -> None:
+    monkeypatch.setattr(segmenter, "color", "bgr")
+
+
+def no_half_pixel_centre(monkeypatch: pytest.MonkeyPatch, segmenter: Segmenter) -> None:
+    original = _reference._taps
+
+    def taps(m: int, scale: Any, centre: Any, *rest: Any) -> Any:
+        return original(m, scale, np.float32(0), *rest)
+
+    monkeypatch.setattr(_reference, "_taps", taps)
+
+
+def padding_not_cropped(monkeypatch: pytest.MonkeyPatch, segmenter: Segmenter) -> None:
+    original = _segmenter.postprocess
+
+    def postprocess(output: Any, geometries: Any, spec: ModelSpec, **options: Any) -> Any:
+        stretched = [Geometry(g.image_hw, g.input_hw, g.input_hw, (0, 0)) for g in geometries]
+        return original(output, stretched, spec, **options)
+
+    monkeypatch.setattr(_segmenter, "postprocess", postprocess)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "stage"),
+    [
+        (argmax_before_resize, "postprocess"),
+        (bgr_for_rgb, "preprocess"),
+        (no_half_pixel_centre, "postprocess"),
+        (padding_not_cropped, "postprocess"),
+    ],
+)
+def test_a_wrong_pipeline_fails_and_the_stage_is_named(
+    mistake: Callable[[pytest.MonkeyPatch, Segmenter], None],
+    stage: str,
+    monkeypatch: pytest.MonkeyPatch,
+    module: torch.nn.Module,
+    segmenter: Segmenter,
+    tmp_path: Path,
+) -> None:
+    assert certify(module, segmenter, IMAGES).passed
+    mistake(monkeypatch, segmenter)
+    certificate = certify(module, segmenter, IMAGES)
+    assert not certificate.passed
+    assert certificate.stage == stage
+    assert f"FAILED at {stage}" in certificate.summary()
+    if mistake is not bgr_for_rgb:  # that one is a mistake of opening, not of the pipeline that export would open
+        with pytest.raises(ParityError, match=stage) as caught:
+            export_onnx(module, SPEC, tmp_path / "m.onnx", images=IMAGES)
+        assert caught.value.certificate.stage == stage
+        assert not os.listdir(tmp_path)
+
+
+def test_half_pixels_missing_from_a_torch_resize_fail_in_preprocessing(
+    monkeypatch: pytest.MonkeyPatch, module: torch.nn.Module, tmp_path: Path
+) -> None:
+    spec = make_spec(resampling="torch", output={"stride": 4})
+    export_onnx(module, spec, tmp_path / "m.onnx", images=IMAGES)
+    with Segmenter.open(tmp_path / "m.onnx") as segmenter:
+        no_half_pixel_centre(monkeypatch, segmenter)
+        assert certify(module, segmenter, IMAGES).stage == "preprocess"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"resampling": "pillow"}, {"mean": (0.0,)}, {"std": (1.0,)}, {"pad_value": (0.0,)}, {"anchor": "top-left"}],
+    ids=str,
+)
+def test_a_spec_that_differs_from_what_ran_fails_in_preprocessing(
+    change: dict[str, Any], module: torch.nn.Module, path: Path
+) -> None:
+    with Segmenter.open(path) as segmenter:
+        wrong = dataclasses.replace(SPEC, input=dataclasses.replace(SPEC.input, **change))
+        certificate = certify(module, _Deployed(segmenter, wrong), IMAGES)  # type: ignore[arg-type]
+    if change == {"anchor": "top-left"}:
+        assert not certificate.passed
+    else:
+        assert certificate.stage == "preprocess"
+
+
+class _Deployed:
+    """A pipeline that was deployed with another spec than the one its module is judged by."""
+
+    def __init__(self, segmenter: Segmenter, spec: ModelSpec) -> None:
+        self.spec = SPEC
+        self.backend = segmenter.backend
+        self.trace = Segmenter(spec, segmenter.backend).trace
+        self.infer_one = segmenter.infer_one
+
+
+def test_other_weights_fail_in_the_network(module: torch.nn.Module, path: Path, tmp_path: Path) -> None:
+    model = onnx.load(path)
+    weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.01), weight.name))
+    onnx.save(model, tmp_path / "other.onnx")
+    with Segmenter.open(tmp_path / "other.onnx") as segmenter:
+        assert certify(module, segmenter, IMAGES).stage == "network"
+    assert not certificate_matches(tmp_path / "other.onnx", read_model(tmp_path / "other.onnx").spec)
+
+
+def test_the_certificate_belongs_to_its_graph_and_survives_a_new_spec(path: Path, tmp_path: Path) -> None:
+    spec = read_model(path).spec
+    assert certificate_matches(path, spec)
+    attach_spec(
+        path, dataclasses.replace(spec, classes=dataclasses.replace(spec.classes, colors=())), tmp_path / "n.onnx"
+    )
+    assert certificate_matches(tmp_path / "n.onnx", read_model(tmp_path / "n.onnx").spec)
+
+
+def test_a_pixel_is_decisive_only_beyond_twice_the_logit_error(module: torch.nn.Module, path: Path) -> None:
+    """Noise on the exported logits makes pixels undecided and may flip those; it never flips a decisive one."""
+    rng = np.random.default_rng(0)
+
+    class Noisy:
+        def __init__(self, backend: Any) -> None:
+            self._backend = backend
+            self.description, self.batch_size, self.outputs = "noisy", None, backend.outputs
+
+        def infer(self, batch: Any, out: Any = None) -> Any:
+            result = self._backend.infer(batch)
+            scale = 1e-3 * np.abs(result["logits"]).max()
+            return {"logits": result["logits"] + rng.uniform(-scale, scale, result["logits"].shape).astype(np.float32)}
+
+    with Segmenter.open(path) as segmenter:
+        certificate = certify(module, Segmenter(segmenter.spec, Noisy(segmenter.backend)), IMAGES)  # type: ignore[arg-type]
+    assert certificate.decisive_agreement == 1.0
+    assert certificate.pixel_agreement < 1.0
+    assert certificate.undecided_share > 1 - certificate.pixel_agreement
+    assert 0.9 < certificate.mean_iou < 1.0

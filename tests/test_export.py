@@ -1,0 +1,174 @@
+"""Any PyTorch module becomes one certified .onnx file, or no file at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from networks import SIZE, Returning, Tiny, make_spec, pictures
+from seginfer.export import export_onnx, weights_sha256
+from torch import nn
+
+from seginfer import ExportError, InputError, OutputWriteError, Segmenter, read_model
+
+IMAGES = pictures((90, 120), (48, 64))
+
+
+@pytest.mark.parametrize("form", ["tensor", "tuple", "dict out", "dict logits", "object"])
+def test_every_form_of_output_is_found(form: str, tmp_path: Path) -> None:
+    certificate = export_onnx(Returning(form), make_spec(), tmp_path / "m.onnx", images=IMAGES)
+    assert certificate.passed
+    assert certificate.decisive_agreement == 1.0
+    assert certificate.undecided_share < 0.01
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"resize": "stretch", "resampling": "pillow"},
+        {"resize": "letterbox", "resampling": "opencv", "color": "bgr", "pad_value": (114.0,)},
+        {"resize": "center-crop", "resampling": "torch"},
+        {"resize": "pad", "size": None, "multiple_of": 4, "resampling": "nearest"},
+        {"resize": "stretch", "size": None, "multiple_of": 1, "resampling": "opencv"},
+        {"resize": "letterbox", "resampling": "torch-antialias", "layout": "NHWC"},
+        {"resize": "letterbox", "resampling": "opencv", "dtype": "float16"},
+        {"dtype": "uint8", "scale": 1.0, "mean": (0.0,), "std": (1.0,)},
+    ],
+    ids=lambda fields: " ".join(str(value) for value in fields.values()),
+)
+def test_every_way_into_the_network_is_certified(fields: dict[str, object], tmp_path: Path) -> None:
+    certificate = export_onnx(Tiny(), make_spec(**fields), tmp_path / "m.onnx", images=IMAGES)
+    assert certificate.decisive_agreement == 1.0
+    assert certificate.pixel_agreement > 0.999
+
+
+@pytest.mark.parametrize(("task", "channels"), [("semantic", 3), ("binary", 1), ("multilabel", 3)])
+@pytest.mark.parametrize(
+    "output", [{}, {"stride": 4}, {"stride": 4, "align_corners": True}, {"layout": "NHWC"}], ids=str
+)
+def test_every_way_out_of_the_network_is_certified(
+    task: str, channels: int, output: dict[str, object], tmp_path: Path
+) -> None:
+    module = Tiny(channels, stride=int(output.get("stride", 1)))  # type: ignore[call-overload]
+    spec = make_spec(task, output=output, resize="letterbox")
+    certificate = export_onnx(module, spec, tmp_path / "m.onnx", images=IMAGES)
+    assert certificate.decisive_agreement == 1.0
+    assert certificate.undecided_share < 0.01
+
+
+def test_a_gray_model_takes_gray_pictures(tmp_path: Path) -> None:
+    images = [image[:, :, 0] for image in IMAGES]
+    spec = make_spec(color="gray")
+    assert export_onnx(Tiny(in_channels=1), spec, tmp_path / "m.onnx", images=images).passed
+    assert export_onnx(Tiny(in_channels=1), spec, tmp_path / "m.onnx").passed
+
+
+def test_masks_of_the_file_equal_pytorch_computed_by_hand(tmp_path: Path) -> None:
+    module, spec = Tiny().eval(), make_spec()
+    export_onnx(module, spec, tmp_path / "m.onnx", images=IMAGES)
+    image = pictures(SIZE)[0]
+    batch = (torch.from_numpy(image).permute(2, 0, 1)[None] / 255 - 0.45) / 0.22
+    with torch.inference_mode():
+        expected = module(batch).argmax(1)[0].numpy()
+    with Segmenter.open(tmp_path / "m.onnx") as segmenter:
+        assert (segmenter(image).mask == expected).mean() > 0.999
+    assert len(np.unique(expected)) == 3
+
+
+def test_the_file_is_single_clean_and_carries_its_provenance(tmp_path: Path) -> None:
+    module, path = Tiny(), tmp_path / "m.onnx"
+    certificate = export_onnx(module, make_spec(), path, images=IMAGES)
+    assert os.listdir(tmp_path) == ["m.onnx"]
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert [opset.version for opset in model.opset_import if opset.domain == ""] == [18]
+    assert b"site-packages" not in path.read_bytes()
+    assert b"stack_trace" not in path.read_bytes()
+    provenance = read_model(path).spec.provenance
+    assert provenance.certificate == certificate
+    assert provenance.weights_sha256 == weights_sha256(module)
+    assert provenance.opset == 18
+    assert provenance.versions["torch"] == torch.__version__
+
+
+def test_the_batch_is_free_unless_it_is_bound(tmp_path: Path) -> None:
+    export_onnx(Tiny(), make_spec(), tmp_path / "free.onnx", images=IMAGES)
+    export_onnx(Tiny(), make_spec(), tmp_path / "two.onnx", images=IMAGES[:1], batch_size=2)
+    many = pictures(*[SIZE] * 5)
+    masks = []
+    for name in ("free.onnx", "two.onnx"):
+        with Segmenter.open(tmp_path / name) as segmenter:
+            masks.append([result.mask for result in segmenter(many)])
+    assert read_model(tmp_path / "two.onnx").graph.inputs[0].shape[0] == 2
+    assert all(np.array_equal(a, b) for a, b in zip(*masks, strict=True))
+
+
+def test_the_module_is_left_as_it_was(tmp_path: Path) -> None:
+    module = Tiny().train()
+    module.norm.eval()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    export_onnx(module, make_spec(), tmp_path / "m.onnx", images=IMAGES)
+    assert module.training
+    assert module.drop.training
+    assert not module.norm.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+class Branching(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.sum() > 0 else -x
+
+
+class Poisoned(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / torch.zeros(1)
+
+
+@pytest.mark.parametrize(
+    ("module", "spec", "message"),
+    [
+        (Returning("nothing"), make_spec(), "no tensor for output"),
+        (Tiny(channels=5), make_spec(), "5 channels"),
+        (Tiny(stride=2), make_spec(), "stride"),
+        (Tiny(in_channels=1), make_spec(), "failed on a batch"),
+        (Branching(), make_spec(), "branches"),
+        (Poisoned(), make_spec(), "NaN"),
+    ],
+)
+def test_a_module_that_does_not_fit_leaves_no_file(
+    module: nn.Module, spec: object, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"the old file")
+    with pytest.raises(ExportError, match=message) as caught:
+        export_onnx(module, spec, path, images=IMAGES)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == ["m.onnx"]
+    assert path.read_bytes() == b"the old file"
+
+
+def test_an_interrupted_export_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"the old file")
+
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_onnx(Tiny(), make_spec(), path, images=IMAGES, on_progress=interrupt)
+    assert os.listdir(tmp_path) == ["m.onnx"]
+    assert path.read_bytes() == b"the old file"
+
+
+def test_bad_arguments_are_said_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="empty"):
+        export_onnx(Tiny(), make_spec(), tmp_path / "m.onnx", images=[])
+    with pytest.raises(InputError, match="uint8"):
+        export_onnx(Tiny(), make_spec(), tmp_path / "m.onnx", images=[np.zeros((8, 8, 3), np.float32)])  # type: ignore[list-item]
+    with pytest.raises(OutputWriteError, match="no folder"):
+        export_onnx(Tiny(), make_spec(), tmp_path / "missing" / "m.onnx", images=IMAGES)
+    assert not os.listdir(tmp_path)
