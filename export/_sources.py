@@ -85,7 +85,24 @@ def _from_program(path: Path) -> Source:
     user_input = program.graph_signature.user_inputs[0]
     shape = next(node.meta["val"].shape for node in program.graph.nodes if node.name == user_input)
     batch_size = shape[0] if isinstance(shape[0], int) else None
-    return Source(program.module(), batch_size, path.name)
+    return Source(_Program(program.module()), batch_size, path.name)
+
+
+class _Program(nn.Module):
+    """An exported program as a module; its mode was fixed when it was exported, and torch refuses to be asked."""
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self.program = program
+
+    def forward(self, x: torch.Tensor) -> Any:
+        """Run the program."""
+        return self.program(x)
+
+    def train(self, mode: bool = True) -> _Program:
+        """Keep the mode that the program was exported in."""
+        del mode
+        return self
 
 
 def _refuse_unsafe_objects(path: Path) -> None:

@@ -43,7 +43,7 @@ def segmenter(path: Path) -> Iterator[Segmenter]:
         yield segmenter
 
 
-def argmax_before_resize(monkeypatch: pytest.MonkeyPatch, segmenter: Segmenter) -> None:
+def argmax_before_resize(monkeypatch: pytest.MonkeyPatch, _: Segmenter) -> None:
     def classify(logits: Any, rows: Any, cols: Any, classify: Callable[[Any], Any], out: Any) -> None:
         nearest = [np.where(taps.w1 > 0.5, taps.i1, taps.i0) for taps in (rows, cols)]
         out[...] = classify(logits)[np.ix_(*nearest)]
@@ -55,16 +55,16 @@ def bgr_for_rgb(monkeypatch: pytest.MonkeyPatch, segmenter: Segmenter) -> None:
     monkeypatch.setattr(segmenter, "color", "bgr")
 
 
-def no_half_pixel_centre(monkeypatch: pytest.MonkeyPatch, segmenter: Segmenter) -> None:
+def no_half_pixel_centre(monkeypatch: pytest.MonkeyPatch, _: Segmenter) -> None:
     original = _reference._taps
 
-    def taps(m: int, scale: Any, centre: Any, *rest: Any) -> Any:
+    def taps(m: int, scale: Any, _centre: Any, *rest: Any) -> Any:
         return original(m, scale, np.float32(0), *rest)
 
     monkeypatch.setattr(_reference, "_taps", taps)
 
 
-def padding_not_cropped(monkeypatch: pytest.MonkeyPatch, segmenter: Segmenter) -> None:
+def padding_not_cropped(monkeypatch: pytest.MonkeyPatch, _: Segmenter) -> None:
     original = _segmenter.postprocess
 
     def postprocess(output: Any, geometries: Any, spec: ModelSpec, **options: Any) -> Any:
@@ -169,7 +169,7 @@ def test_a_pixel_is_decisive_only_beyond_twice_the_logit_error(module: torch.nn.
             self._backend = backend
             self.description, self.batch_size, self.outputs = "noisy", None, backend.outputs
 
-        def infer(self, batch: Any, out: Any = None) -> Any:
+        def infer(self, batch: Any) -> Any:
             result = self._backend.infer(batch)
             scale = 1e-3 * np.abs(result["logits"]).max()
             return {"logits": result["logits"] + rng.uniform(-scale, scale, result["logits"].shape).astype(np.float32)}

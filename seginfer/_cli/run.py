@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._atomic import atomic_path
 from .._errors import InputError
 from .._images import read_image, write_image
 from .._segmentation import Segmentation, Timings
 from .._segmenter import Segmenter
-from .._video import VideoReader, video_writer
+from .._video import VideoReader, VideoSink, video_writer
 from . import _latency
 from ._inputs import expand, is_video
 from ._output import Output
@@ -71,24 +72,25 @@ class _Job:
 
     def video(self, file: Path, advance: Any) -> dict[str, Any]:
         """Write one mask per frame into a folder, and an overlay video."""
-        folder = self._folder / file.stem
-        folder.mkdir(exist_ok=True)
-        overlay = self._folder / f"{file.stem}_overlay.webm"
         if self._gray:
             raise InputError(f"{file} is a video and the model takes gray pictures; extract gray frames first")
         frames = VideoReader(file)
+        folder, overlay = self._folder / file.stem, self._folder / f"{file.stem}_overlay.webm"
+        count = 0
         with ExitStack() as stack:
-            sink: Any = None
-            for i, image in enumerate(frames):
+            sink: VideoSink | None = None
+            for image in frames:
                 result = self._segment(image)
-                _save_mask(result, folder / f"frame_{i:06d}.png")
+                folder.mkdir(exist_ok=True)
+                _save_mask(result, folder / f"frame_{count:06d}.png")
                 if self._with_overlay:
-                    if sink is None:
-                        writer = video_writer(overlay, result.geometry.image_hw, frames.frame_rate)
-                        sink = stack.enter_context(writer)
+                    sink = sink or stack.enter_context(
+                        video_writer(overlay, result.geometry.image_hw, frames.frame_rate)
+                    )
                     sink.write(result.overlay(image, alpha=self._alpha))
+                count += 1
                 advance()
-        record: dict[str, Any] = {"input": str(file), "masks": str(folder), "frames": i + 1}
+        record: dict[str, Any] = {"input": str(file), "masks": str(folder), "frames": count}
         return {**record, "overlay": str(overlay)} if self._with_overlay else record
 
     def _segment(self, image: Image) -> Segmentation:
@@ -112,8 +114,6 @@ def _save_mask(result: Segmentation, path: Path) -> Path:
         result.save(path)
         return path
     path = path.with_suffix(".npy")
-    from .._atomic import atomic_path
-
     with atomic_path(path) as part:
         np.save(part, result.mask)
     return path

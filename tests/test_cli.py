@@ -1,0 +1,231 @@
+"""The command line: what it writes and prints, its exit codes, and how it ends on bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from networks import Tiny, make_spec
+from safetensors.torch import save_file
+
+from seginfer import read_model
+from seginfer._assets import SOCCER
+from seginfer._cli import main
+from seginfer._video import VideoReader
+
+MODEL, SPEC, WEIGHTS = (str(SOCCER / name) for name in ("pitch.onnx", "spec.json", "pitch.safetensors"))
+COMMANDS = ("demo", "run", "export", "parity", "attach", "info", "doctor")
+
+Run = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a command with --json; return exit code and the object it printed."""
+
+    def call(*arguments: object) -> tuple[int, Any]:
+        code = main([str(argument) for argument in (*arguments, "--json")])
+        return code, json.loads(capsys.readouterr().out)
+
+    return call
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("robot", "near"):
+        shutil.copyfile(SOCCER / "samples" / f"{name}.png", folder / f"{name}.png")
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert exit_.value.code == 0
+    assert f"examples:\n  seginfer {command}" in text
+    assert "--json" in text
+
+
+def test_run_writes_the_masks_that_the_sdk_makes(run: Run, photos: Path, tmp_path: Path) -> None:
+    from seginfer import Segmenter
+    from seginfer._images import read_image
+
+    code, result = run("run", MODEL, photos, "-o", tmp_path / "out")
+    assert code == 0
+    assert [Path(entry["input"]).stem for entry in result["outputs"]] == ["near", "robot"]
+    with Segmenter.open(MODEL) as segmenter:
+        for entry in result["outputs"]:
+            expected = segmenter(read_image(entry["input"])).mask
+            assert np.array_equal(cv2.imread(entry["mask"], cv2.IMREAD_UNCHANGED), expected)
+            assert cv2.imread(entry["overlay"]).shape == (360, 640, 3)
+            assert abs(sum(entry["class_areas"].values()) - 1) < 1e-4
+    assert result["latency_ms"]["total"]["p50"] > 0
+
+
+def test_the_shipped_model_sees_the_shipped_samples(run: Run, tmp_path: Path) -> None:
+    """Against the simulator's own labels, not only against itself."""
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    for picture in (SOCCER / "samples").glob("*.png"):
+        if "_mask" not in picture.name:
+            shutil.copyfile(picture, folder / picture.name)
+    _, result = run("run", MODEL, folder, "-o", tmp_path / "out", "--no-overlay")
+    assert len(result["outputs"]) == 3
+    for entry in result["outputs"]:
+        truth = cv2.imread(str(SOCCER / "samples" / f"{Path(entry['input']).stem}_mask.png"), cv2.IMREAD_UNCHANGED)
+        mask = cv2.imread(entry["mask"], cv2.IMREAD_UNCHANGED)
+        assert (mask == truth).mean() > 0.96
+        assert "overlay" not in entry
+
+
+def test_run_takes_a_video(run: Run, tmp_path: Path) -> None:
+    code, result = run("run", MODEL, SOCCER / "clip.webm", "-o", tmp_path / "out")
+    assert code == 0
+    entry = result["outputs"][0]
+    assert entry["frames"] == len(list(Path(entry["masks"]).glob("*.png"))) == 48
+    overlay = list(VideoReader(entry["overlay"]))
+    assert len(overlay) == 48
+    assert overlay[0].shape == (360, 640, 3)
+
+
+def test_one_unreadable_picture_is_listed_and_the_others_are_done(run: Run, photos: Path, tmp_path: Path) -> None:
+    (photos / "broken.jpg").write_bytes(b"not a picture")
+    (photos / "empty.png").write_bytes(b"")
+    (photos / "broken.mp4").write_bytes(b"not a video")
+    code, result = run("run", MODEL, photos, "-o", tmp_path / "out")
+    assert code == 1
+    assert len(result["outputs"]) == 2
+    assert sorted(Path(entry["input"]).name for entry in result["failed"]) == ["broken.jpg", "broken.mp4", "empty.png"]
+    assert not [path for path in (tmp_path / "out").rglob("*") if "broken" in path.name or ".part" in path.name]
+
+
+def test_info_shows_spec_and_certificate(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    code, result = run("info", MODEL)
+    assert code == 0
+    assert result["spec"]["classes"]["names"][4] == "ball"
+    assert result["spec"]["provenance"]["certificate"]["decisive_agreement"] == 1.0
+    assert result["certificate_matches"] is True
+    assert main(["info", MODEL]) == 0
+    text = capsys.readouterr().out
+    assert "letterbox" in text
+    assert "100.0000%" in text
+
+
+def test_export_then_parity_then_run(run: Run, photos: Path, tmp_path: Path) -> None:
+    save_file(Tiny().state_dict(), tmp_path / "w.safetensors")
+    (tmp_path / "spec.json").write_text(make_spec(resize="letterbox").to_json())
+    source = ("networks:Tiny", "--weights", tmp_path / "w.safetensors", "--kwargs", '{"channels": 3}')
+    code, result = run(
+        "export", *source, "--spec", tmp_path / "spec.json", "-o", tmp_path / "m.onnx", "--images", photos
+    )
+    assert code == 0
+    assert result["certificate"]["images"] == 2
+    assert read_model(tmp_path / "m.onnx").spec.provenance.source == "networks:Tiny"
+    code, result = run(
+        "parity", tmp_path / "m.onnx", *source, "--images", photos, SOCCER / "clip.webm", "--max-images", 6
+    )
+    assert code == 0
+    assert 2 < result["certificate"]["images"] <= 6
+    assert result["certificate"]["decisive_agreement"] == 1.0
+    code, _ = run("run", tmp_path / "m.onnx", photos, "-o", tmp_path / "out")
+    assert code == 0
+
+
+def test_parity_with_other_weights_fails_with_exit_code_1(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "spec.json").write_text(make_spec().to_json())
+    run("export", "networks:Tiny", "--spec", tmp_path / "spec.json", "-o", tmp_path / "m.onnx")
+    save_file({k: v * 1.1 for k, v in Tiny().state_dict().items()}, tmp_path / "w.safetensors")
+    code, result = run("parity", tmp_path / "m.onnx", "networks:Tiny", "--weights", tmp_path / "w.safetensors")
+    assert code == 1
+    assert result["certificate"]["stage"] == "network"
+
+
+def test_attach_puts_an_edited_spec_in(run: Run, tmp_path: Path) -> None:
+    spec = json.loads((SOCCER / "spec.json").read_text())
+    spec["classes"]["names"][4] = "football"
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    code, _ = run("attach", MODEL, tmp_path / "spec.json", "-o", tmp_path / "m.onnx")
+    assert code == 0
+    assert read_model(tmp_path / "m.onnx").spec.classes.names[4] == "football"
+
+
+def test_doctor_runs_a_real_inference(run: Run) -> None:
+    code, result = run("doctor")
+    assert code == 0
+    assert " ms" in result["inference"]["found"]
+    assert result["onnxruntime"]["found"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind"),
+    [
+        (["run", "missing.onnx", "{photos}"], "MissingFileError"),
+        (["run", MODEL, "missing.png"], "MissingFileError"),
+        (["run", MODEL, "{photos}", "--backend", "tensorrt"], "BackendUnavailableError"),
+        (["run", MODEL, "{photos}", "--alpha", "3"], "InputError"),
+        (["run", MODEL, "{photos}/near.png", "{photos}/../photos/near.png"], "InputError"),
+        (["info", __file__], "ModelFileError"),
+        (["attach", MODEL, "{photos}/near.png", "-o", "x.onnx"], "SpecError"),
+        (["export", "no.such:thing", "--spec", SPEC, "-o", "x.onnx"], "ExportError"),
+        (["export", "networks:Tiny", "--spec", "missing.json", "-o", "x.onnx"], "MissingFileError"),
+        (["export", "networks:Tiny", "--spec", SPEC, "-o", "x.onnx"], "ExportError"),
+        (
+            [*["export", "networks:Tiny", "-o", "x.onnx", "--weights"], WEIGHTS, "--spec", SPEC],
+            "WeightsError",
+        ),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_2(
+    arguments: list[str],
+    kind: str,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [argument.format(photos=photos) for argument in arguments]
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("seginfer: ")
+    assert captured.err.count("\n") == 1
+    assert main([*arguments, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["kind"] == kind
+    assert not list(tmp_path.rglob("*.part*"))
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_ctrl_c_leaves_only_finished_files(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for i in range(12):
+        shutil.copyfile(SOCCER / "clip.webm", videos / f"clip{i:02d}.webm")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "seginfer", "run", MODEL, str(videos), "-o", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    deadline = time.monotonic() + 60
+    while not list(out.rglob("*.png")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "interrupted" in err
+    assert not list(out.rglob("*.part*"))
+    masks = list(out.rglob("*.png"))
+    assert 0 < len(masks) < 12 * 48
+    assert all(cv2.imread(str(mask), cv2.IMREAD_UNCHANGED).shape == (360, 640) for mask in masks)

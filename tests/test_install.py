@@ -1,0 +1,82 @@
+"""What a stranger installs: the built wheel, in fresh environments that hold only what its extras name."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
+
+
+def call(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=cwd, env=environment)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    built = call(sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", folder, ROOT, cwd=folder)
+    assert built.returncode == 0, built.stderr
+    return next(folder.glob("seginfer-*.whl"))
+
+
+def environment(folder: Path, *requirements: str) -> Path:
+    """Make a virtual environment with `requirements` and return its bin folder."""
+    made = call(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
+    assert made.returncode == 0, made.stderr
+    pip = call(folder / "venv" / "bin" / "pip", "install", "-q", *requirements, cwd=folder)
+    assert pip.returncode == 0, pip.stderr
+    return folder / "venv" / "bin"
+
+
+def test_the_wheel_holds_both_halves_and_the_model(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert wheel.name.endswith("-py3-none-any.whl")
+    for name in ("__init__.py", "py.typed", "_cli/demo.py", "export/__init__.py", "export/zoo/unet.py"):
+        assert f"seginfer/{name}" in names
+    for name in ("pitch.onnx", "pitch.safetensors", "clip.webm", "spec.json", "MODEL_CARD.md"):
+        assert f"seginfer/assets/soccer/{name}" in names
+    assert {name.partition("/")[0] for name in names if "dist-info" not in name} == {"seginfer"}
+    assert not [name for name in names if "__pycache__" in name]
+
+
+def test_the_base_install_is_numpy_and_says_what_is_missing(wheel: Path, tmp_path: Path) -> None:
+    folder = environment(tmp_path, str(wheel))
+    packages = json.loads(call(folder / "pip", "list", "--format=json", cwd=tmp_path).stdout)
+    assert {package["name"] for package in packages} <= {"seginfer", "numpy", "pip", "setuptools"}
+    info = "import seginfer._assets as a, seginfer; print(seginfer.read_model(a.SOCCER / 'pitch.onnx').spec.task)"
+    assert call(folder / "python", "-c", info, cwd=tmp_path).stdout == "semantic\n"
+    opening = "import seginfer._assets as a, seginfer; seginfer.Segmenter.open(a.SOCCER / 'pitch.onnx')"
+    assert "pip install 'seginfer[cpu]'" in call(folder / "python", "-c", opening, cwd=tmp_path).stderr
+    doctor = call(folder / "seginfer", "doctor", "--json", cwd=tmp_path)
+    assert doctor.returncode == 1
+    assert "seginfer[cpu]" in json.loads(doctor.stdout)["inference"]["remedy"]
+    table = call(folder / "seginfer", "doctor", cwd=tmp_path)
+    assert table.returncode == 2
+    assert table.stderr.count("\n") == 1
+    assert "pip install 'seginfer[cli]'" in table.stderr
+
+
+def test_without_torch_the_demo_skips_the_export_and_runs_the_rest(wheel: Path, tmp_path: Path) -> None:
+    folder = environment(tmp_path, f"{wheel}[cpu,cli]")
+    assert call(folder / "python", "-c", "import torch", cwd=tmp_path).returncode != 0
+    demo = call(folder / "seginfer", "demo", "-o", tmp_path / "demo", "--json", cwd=tmp_path)
+    assert demo.returncode == 0, demo.stderr
+    result = json.loads(demo.stdout)
+    assert "export step was skipped" in result["export_skipped"]
+    assert "pip install 'seginfer[export]'" in result["export_skipped"]
+    assert result["certificate"]["decisive_agreement"] == 1.0
+    assert all(Path(path).is_file() for path in [result["paths"]["report"], *result["paths"]["overlays"]])
+    export = call(folder / "seginfer", "export", "a:b", "--spec", "s.json", "-o", "m.onnx", cwd=tmp_path)
+    assert export.returncode == 2
+    assert "pip install 'seginfer[export]'" in export.stderr
+    assert export.stderr.count("\n") == 1

@@ -1,0 +1,70 @@
+"""What the README says is run, to the letter."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from networks import Tiny, pictures
+
+from seginfer import Certificate, read_model
+from seginfer._assets import SOCCER
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_python_blocks_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pitch.onnx").write_bytes((SOCCER / "pitch.onnx").read_bytes())
+    frame, other = pictures((360, 640), (120, 200))
+    names = {"frame": frame, "other": other, "model": Tiny()}
+    assert len(blocks("python")) == 2
+    for block in blocks("python"):
+        exec(compile(block, "README.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "parity passed" in printed
+    assert "onnxruntime" in printed
+    assert names["result"].mask.shape == (360, 640)  # type: ignore[attr-defined]
+    assert (tmp_path / "mask.png").is_file()
+    assert (tmp_path / "field.onnx").is_file()
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    setup, test = (block.strip() for block in blocks("sh")[:2])
+    assert test.endswith(".venv/bin/pytest")
+    assert test in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert setup.endswith(".venv/bin/seginfer demo")
+
+
+def test_the_numbers_are_those_of_the_certificate() -> None:
+    certificate = read_model(SOCCER / "pitch.onnx").spec.provenance.certificate
+    assert certificate is not None
+    assert row(certificate) in README.splitlines()
+    assert f"{certificate.images} held-out frames" in README.replace("\n", " ")
+
+
+def row(c: Certificate) -> str:
+    return (
+        f"| {c.decisive_agreement:.4%} | {c.pixel_agreement:.4%} of {c.pixels:,} "
+        f"| {c.logit_max_error:.1e} | {c.undecided_share:.4%} |"
+    )
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "examples/soccer/README.md"])
+def test_local_links_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in link:
+            assert (page.parent / link).exists(), link
+
+
+def test_the_readme_is_one_screen_long() -> None:
+    assert len(README.splitlines()) <= 100
