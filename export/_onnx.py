@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seginfer._atomic import atomic_path
-from seginfer._certificate import Certificate
-from seginfer._errors import ExportError, InputError, ParityError
+from seginfer._certificate import Certificate, ParityError
+from seginfer._errors import ExportError, InputError
 from seginfer._model_file import METADATA_KEY, attach_spec
 from seginfer._onnx_file import graph_sha256
 from seginfer._preprocess import check_image

@@ -9,7 +9,7 @@
 Models come from `seginfer.export.export_onnx`, or from anybody: `seginfer attach` puts a ModelSpec into an ONNX file.
 """
 
-from ._certificate import Certificate
+from ._certificate import Certificate, ParityError
 from ._errors import (
     BackendError,
     BackendUnavailableError,
@@ -19,7 +19,6 @@ from ._errors import (
     MissingFileError,
     ModelFileError,
     OutputWriteError,
-    ParityError,
     SegInferError,
     SpecError,
     WeightsError,

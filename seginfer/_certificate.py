@@ -1,10 +1,11 @@
-"""Certificate: the measured comparison of an exported pipeline with PyTorch, stored inside the model file."""
+"""Certificate: the measured comparison of an exported pipeline with PyTorch, and the error when it fails."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ._errors import ExportError
 from ._schema import coerce_fields
 
 Stage = Literal["preprocess", "network", "postprocess"]
@@ -64,3 +65,15 @@ class Certificate:
             f"logit error max {self.logit_max_error:.2e}, undecided {self.undecided_share:.4%}, "
             f"mIoU {self.mean_iou:.6f}, {self.images} images"
         )
+
+
+class ParityError(ExportError):
+    """An exported pipeline disagrees with PyTorch.
+
+    Attributes:
+        certificate: the measured comparison, with `stage` naming the first stage that diverged.
+    """
+
+    def __init__(self, message: str, certificate: Certificate) -> None:
+        super().__init__(message)
+        self.certificate = certificate

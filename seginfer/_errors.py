@@ -13,17 +13,12 @@
     ├── BackendError              (RuntimeError)       inference itself failed
     ├── WeightsError              (ValueError)         a checkpoint that cannot be read or does not fit
     └── ExportError               (RuntimeError)       a model that cannot be exported
-        └── ParityError                                an export that does not say what PyTorch says
+        └── ParityError                                an export that does not say what PyTorch says (_certificate.py)
 
 Every message states what was expected, what was got, and the remedy.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ._certificate import Certificate
 
 
 class SegInferError(Exception):
@@ -68,15 +63,3 @@ class WeightsError(SegInferError, ValueError):
 
 class ExportError(SegInferError, RuntimeError):
     """A model cannot be exported."""
-
-
-class ParityError(ExportError):
-    """An exported pipeline disagrees with PyTorch.
-
-    Attributes:
-        certificate: the measured comparison, with `stage` naming the first stage that diverged.
-    """
-
-    def __init__(self, message: str, certificate: Certificate) -> None:
-        super().__init__(message)
-        self.certificate = certificate

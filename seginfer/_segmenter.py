@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +21,7 @@ from ._preprocess import batch_shape, check_color, check_image, preprocess
 from ._reference import Mask
 from ._segmentation import Segmentation, Timings
 from ._spec import Color, ModelSpec
+from ._workspaces import Workspaces
 from .backends import Backend, Tensor, open_backend
 
 Image = NDArray[np.uint8]
@@ -58,7 +56,7 @@ class Segmenter:
         self.backend = backend
         self.color: Color = color or spec.input.color
         check_color(self.color, spec.input)
-        self._workspaces = _Workspaces()
+        self._workspaces = Workspaces()
         self._is_open = True
 
     @classmethod
@@ -184,47 +182,6 @@ class Segmenter:
             Segmentation(mask, self.spec.classes, self.spec.task, geometry, timings, self.color, map_)
             for mask, geometry, map_ in zip(masks, geometries, maps, strict=True)
         ]
-
-
-class _Workspace:
-    """The buffers of one call in flight."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: str) -> None:
-        self.batch = np.zeros(shape, dtype)  # a fixed batch size may leave places that no image fills
-        self.outputs: dict[str, Tensor] | None = None
-
-
-class _Workspaces:
-    """Buffers of finished calls, kept for the next call of the same shape; each is used by one thread at a time."""
-
-    _CAPACITY = 8  # free workspaces kept in all; the longest unused goes first
-
-    def __init__(self) -> None:
-        self._free: OrderedDict[int, tuple[tuple[int, ...], _Workspace]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def borrow(self, shape: tuple[int, ...], dtype: str) -> Iterator[_Workspace]:
-        """Lend a workspace for batches of `shape`; one that saw an error is not kept."""
-        space = self._take(shape) or _Workspace(shape, dtype)
-        yield space
-        with self._lock:
-            self._free[id(space)] = (shape, space)
-            while len(self._free) > self._CAPACITY:
-                self._free.popitem(last=False)
-
-    def clear(self) -> None:
-        """Drop every free workspace."""
-        with self._lock:
-            self._free.clear()
-
-    def _take(self, shape: tuple[int, ...]) -> _Workspace | None:
-        with self._lock:
-            for key, (free_shape, space) in reversed(self._free.items()):
-                if free_shape == shape:
-                    del self._free[key]
-                    return space
-        return None
 
 
 def _geometries(images: Sequence[Image], spec: ModelSpec) -> list[Geometry]:
