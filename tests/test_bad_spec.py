@@ -1,0 +1,169 @@
+"""Ring 4: abuse. A wrong key, type or value of a spec is an error that names the place and the remedy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from models import make_spec
+from refusal import refuses
+
+from seginfer import ClassSpec, InputSpec, MissingFileError, ModelSpec, OutputSpec, SpecError
+
+SCALARS = st.none() | st.booleans() | st.floats() | st.text(max_size=5)
+KEYS = st.sampled_from(["task", "input", "classes", "names", "size"])
+
+
+def changed(path: str, value: Any) -> str:
+    """Return the JSON of a good spec with the value at `path` ("input.mean") set."""
+    data = json.loads(make_spec().to_json())
+    data["outputs"] = data["outputs"][0]
+    *parents, key = path.split(".")
+    place = data
+    for parent in parents:
+        place = place[parent]
+    place[key] = value
+    data["outputs"] = [data["outputs"]] if isinstance(data["outputs"], dict) else data["outputs"]
+    return json.dumps(data)
+
+
+UNKNOWN_KEYS = [
+    ("input.resise", "input", "did you mean 'resize'?"),
+    ("input.means", "input", "did you mean 'mean'?"),
+    ("classes.colours", "classes", "did you mean 'colors'?"),
+    ("outputs.align_corner", "outputs", "did you mean 'align_corners'?"),
+    ("provenance.weights", "provenance", "did you mean 'weights_sha256'?"),
+    ("inputs", "spec", "did you mean 'input'?"),
+    ("input.zzz", "input", "known keys: size, multiple_of, name"),
+]
+
+
+@pytest.mark.parametrize(("path", "place", "hint"), UNKNOWN_KEYS, ids=[key for key, *_ in UNKNOWN_KEYS])
+def test_an_unknown_key_is_named_with_the_nearest_known_one(path: str, place: str, hint: str) -> None:
+    with refuses(SpecError, f"unknown key {path.rpartition('.')[2]!r}", place, hint):
+        ModelSpec.from_json(changed(path, 1))
+
+
+WRONG_TYPES: list[tuple[str, Any, str]] = [
+    ("task", "panoptic", "task must be one of semantic, binary, multilabel"),
+    ("task", ["semantic"], "task must be one of"),
+    ("input", None, "input must be a JSON object"),
+    ("input", [1], "input must be a JSON object"),
+    ("input.size", 512, "input.size must be a list"),
+    ("input.size", [512], "input.size must hold 2 values"),
+    ("input.size", [512, "512"], "input.size[1] must be int"),
+    ("input.size", [512, 1.5], "input.size[1] must be int"),
+    ("input.size", [True, 5], "input.size[0] must be int"),
+    ("input.name", 3, "input.name must be str"),
+    ("input.mean", 0.5, "input.mean must be a list"),
+    ("input.mean", ["0.5"], "input.mean[0] must be float"),
+    ("input.scale", True, "input.scale must be float"),
+    ("input.scale", None, "input.scale must be float"),
+    ("input.scale", 10**400, "input.scale must be float"),
+    ("input.color", "RGB", "input.color must be one of rgb, bgr, gray"),
+    ("input.resampling", "cubic", "input.resampling must be one of opencv, pillow"),
+    ("outputs", [], "outputs must be one or more tensors"),
+    ("outputs.align_corners", 1, "align_corners must be bool"),
+    ("outputs.stride", 4.0, "stride must be int"),
+    ("classes.names", "road", "classes.names must be a list"),
+    ("classes.names", [1, 2, 3], "classes.names[0] must be str"),
+    ("classes.colors", [[1, 2]], "classes.colors[0] must hold 3 values"),
+    ("provenance.versions", ["torch"], "provenance.versions must be a JSON object"),
+    ("provenance.versions", {"torch": 2}, "provenance.versions.torch must be str"),
+    ("provenance.certificate", {}, "certificate.passed is missing"),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"), WRONG_TYPES, ids=[f"{path}={str(value)[:20]}" for path, value, _ in WRONG_TYPES]
+)
+def test_a_value_of_a_wrong_type_is_named(path: str, value: Any, words: str) -> None:
+    with refuses(SpecError, words):
+        ModelSpec.from_json(changed(path, value))
+
+
+BAD_VALUES: dict[str, tuple[Callable[[], object], str]] = {
+    "zero std": (lambda: InputSpec(std=(0.2, 0.0, 0.2)), "input.std must be positive"),
+    "negative std": (lambda: InputSpec(std=(-1.0,)), "input.std must be positive"),
+    "nan mean": (lambda: InputSpec(mean=(float("nan"),)), "input.mean must be finite"),
+    "infinite std": (lambda: InputSpec(std=(float("inf"),)), "input.std must be finite"),
+    "two means": (lambda: InputSpec(mean=(0.1, 0.2)), "input.mean must hold 1 or 3 values for rgb"),
+    "three means for gray": (lambda: InputSpec(color="gray", mean=(0.1, 0.2, 0.3)), "values for gray"),
+    "zero scale": (lambda: InputSpec(scale=0.0), "input.scale must be positive"),
+    "nan scale": (lambda: InputSpec(scale=float("nan")), "input.scale must be positive"),
+    "bright padding": (lambda: InputSpec(pad_value=(256.0,)), "input.pad_value must be pixel values in 0..255"),
+    "dark padding": (lambda: InputSpec(pad_value=(-1.0,)), "input.pad_value must be pixel values in 0..255"),
+    "no size": (lambda: InputSpec(size=(0, 5)), "input.size must be positive"),
+    "no multiple": (lambda: InputSpec(multiple_of=0), "input.multiple_of must be at least 1"),
+    "dynamic letterbox": (lambda: InputSpec(resize="letterbox"), "needs a fixed input.size"),
+    "dynamic crop": (lambda: InputSpec(resize="center-crop"), "needs a fixed input.size"),
+    "scaled uint8": (lambda: InputSpec(dtype="uint8"), "uint8 takes raw pixels; set scale to 1"),
+    "float resize to uint8": (
+        lambda: InputSpec(dtype="uint8", scale=1.0, resampling="torch"),
+        "use opencv, pillow or nearest",
+    ),
+    "no stride": (lambda: OutputSpec(stride=0), "outputs.stride must be at least 1"),
+    "threshold 0": (lambda: OutputSpec(threshold=0.0), "outputs.threshold is a probability"),
+    "threshold 1": (lambda: OutputSpec(threshold=1.0), "outputs.threshold is a probability"),
+    "no names": (lambda: ClassSpec(()), "classes.names is empty"),
+    "double names": (lambda: ClassSpec(("a", "b", "a")), "classes.names must be unique"),
+    "too few colours": (lambda: ClassSpec(("a", "b"), ((1, 2, 3),)), "classes.colors must hold 2 colours, got 1"),
+    "bright colour": (lambda: ClassSpec(("a",), ((0, 0, 256),)), "classes.colors must be RGB in 0..255"),
+    "binary of three": (lambda: make_spec("binary", names=("a", "b", "c")), "binary task must be two"),
+    "ignoring a class": (lambda: make_spec(ignore_index=2), "classes.ignore_index must be 3..65535"),
+    "ignoring a huge value": (lambda: make_spec(ignore_index=65536), "classes.ignore_index must be 3..65535"),
+    "multilabel labels": (lambda: make_spec("multilabel", output={"kind": "labels"}), "needs task 'semantic'"),
+    "double outputs": (
+        lambda: ModelSpec("semantic", InputSpec(), ClassSpec(("a",)), (OutputSpec(), OutputSpec())),
+        "outputs must be one or more tensors with different names",
+    ),
+}
+
+
+@pytest.mark.parametrize(("build", "words"), BAD_VALUES.values(), ids=BAD_VALUES.keys())
+def test_a_bad_value_is_refused_on_construction(build: Callable[[], object], words: str) -> None:
+    with refuses(SpecError, words):
+        build()
+
+
+@pytest.mark.parametrize("key", ["task", "input", "classes", "classes.names"])
+def test_a_missing_key_is_named(key: str) -> None:
+    data = json.loads(make_spec().to_json())
+    *parents, last = key.split(".")
+    del (data[parents[0]] if parents else data)[last]
+    with refuses(SpecError, f"{key} is missing"):
+        ModelSpec.from_json(json.dumps(data))
+
+
+@pytest.mark.parametrize("version", [None, 0, 2, "1", [1]])
+def test_another_schema_version_is_refused(version: object) -> None:
+    with refuses(SpecError, 'add "schema": 1'):
+        ModelSpec.from_json(changed("schema", version))
+
+
+@pytest.mark.parametrize("text", ["", "{", "nul", "\x00", "[" * 100_000, '{"schema": 1, "schema"}', "[]", "7", "null"])
+def test_text_that_is_no_json_object_is_refused(text: str) -> None:
+    with refuses(SpecError, "JSON"):
+        ModelSpec.from_json(text)
+
+
+@settings(max_examples=100)
+@given(st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4)))
+def test_any_json_is_refused_in_one_line(value: Any) -> None:
+    text = json.dumps({"schema": 1, **value} if isinstance(value, dict) else value)
+    with refuses(SpecError):
+        ModelSpec.from_json(text)
+
+
+def test_a_spec_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with refuses(MissingFileError, "no spec file", "check the path"):
+        ModelSpec.load(tmp_path / "missing.json")
+    binary = tmp_path / "binary.json"
+    binary.write_bytes(b"\xff\xfe\x00")
+    with refuses(SpecError, "binary.json"):
+        ModelSpec.load(binary)

@@ -1,0 +1,94 @@
+"""Ring 4: opening and closing a Segmenter: which backend and device run, why, and what is refused."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from seginfer import BackendError, BackendUnavailableError, InputError, Segmenter, read_model
+from seginfer.backends import open_backend
+
+IMAGE = np.zeros((24, 32, 3), np.uint8)
+HAS_CUDA_PROVIDER = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+def test_a_closed_segmenter_refuses_to_run(semantic_model: Path) -> None:
+    with Segmenter.open(semantic_model) as segmenter:
+        backend = segmenter.backend
+    for call in (segmenter, segmenter.trace):
+        with pytest.raises(BackendError, match="closed; open the model again"):
+            call(IMAGE)
+    with pytest.raises(BackendError, match="closed"):
+        backend.infer(np.zeros((1, 3, 24, 32), np.float32))
+    segmenter.close()  # a second time is harmless
+
+
+def test_the_context_closes_when_the_block_fails(semantic_model: Path) -> None:
+    with pytest.raises(KeyError), Segmenter.open(semantic_model) as segmenter:
+        raise KeyError
+    with pytest.raises(BackendError):
+        segmenter(IMAGE)
+
+
+def test_the_backend_says_what_runs_where_and_why(semantic_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        caplog.at_level(logging.DEBUG, logger="seginfer"),
+        Segmenter.open(semantic_model, device="cpu", threads=3) as segmenter,
+    ):
+        text = repr(segmenter.backend)
+        assert text in repr(segmenter)
+    assert text == f"<onnxruntime {onnxruntime.__version__} on cpu, 3 threads; device 'cpu' was asked for>"
+    assert [(r.levelname, r.getMessage()) for r in caplog.records] == [("INFO", text)]
+
+
+@pytest.mark.skipif(HAS_CUDA_PROVIDER, reason="this ONNX Runtime has a CUDA provider")
+def test_without_cuda_auto_says_why_it_is_the_cpu_and_cuda_is_refused(semantic_model: Path) -> None:
+    with Segmenter.open(semantic_model) as segmenter:
+        assert "this ONNX Runtime has no CUDA provider" in repr(segmenter.backend)
+    for backend in ("auto", "onnxruntime"):
+        for device in ("cuda", "cuda:1"):
+            with pytest.raises(BackendUnavailableError, match=r"seginfer\[gpu\]"):
+                Segmenter.open(semantic_model, backend=backend, device=device)
+
+
+def test_a_backend_that_does_not_exist_is_refused(semantic_model: Path) -> None:
+    with pytest.raises(BackendUnavailableError, match=r"auto or one of onnxruntime.*'openvino'"):
+        Segmenter.open(semantic_model, backend="openvino")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cpu:0", "cuda:x", ""])
+def test_a_device_that_does_not_exist_is_refused(device: str, semantic_model: Path) -> None:
+    with pytest.raises(InputError, match="device must be"):
+        Segmenter.open(semantic_model, device=device)
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_a_number_of_threads_below_one_is_refused(threads: int, semantic_model: Path) -> None:
+    with pytest.raises(InputError, match="threads must be at least 1"):
+        Segmenter.open(semantic_model, threads=threads)
+
+
+@pytest.mark.parametrize("color", ["gray", "rgba", "BGR"])
+def test_a_colour_that_the_network_cannot_take_is_refused(color: str, semantic_model: Path) -> None:
+    with pytest.raises(InputError, match="color"):
+        Segmenter.open(semantic_model, color=color)
+
+
+def test_an_open_backend_yields_arrays_that_belong_to_the_caller(semantic_model: Path) -> None:
+    backend = open_backend(read_model(semantic_model), threads=2)
+    batch = np.random.default_rng(1).normal(size=(2, 3, 24, 32)).astype(np.float32)
+    first = backend.infer(batch)
+    kept = first["logits"].copy()
+    backend.infer(batch + 1)
+    np.testing.assert_array_equal(first["logits"], kept)
+    refilled = backend.infer(batch + 1, first)
+    assert refilled is first
+    np.testing.assert_array_equal(first["logits"], batch + 1)
+    assert [(info.name, info.shape, info.dtype) for info in backend.outputs] == [
+        ("logits", ("N", 3, 24, 32), "float32")
+    ]
+    backend.close()
