@@ -11,11 +11,12 @@ try:
     from ._onnx import export_onnx
     from ._sources import Source, load_source
     from ._weights import load_weights, weights_sha256
-except ModuleNotFoundError as error:
+except ImportError as error:
     from seginfer._errors import MissingDependencyError
 
     raise MissingDependencyError(
-        f"seginfer.export needs {error.name}, which is not installed; pip install 'seginfer[export]'"
+        f"seginfer.export needs {error.name or 'PyTorch'}, which is not importable ({error}); "
+        "pip install 'seginfer[export]'"
     ) from error
 
 __all__ = ["Source", "certify", "export_onnx", "load_source", "load_weights", "weights_sha256"]

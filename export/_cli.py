@@ -16,8 +16,7 @@ from seginfer._cli import _certificate
 from seginfer._cli._inputs import sample
 from seginfer._cli._output import Output
 from seginfer._errors import InputError
-from seginfer._model_file import METADATA_KEY, read_model
-from seginfer._onnx_file import graph_sha256
+from seginfer._model_file import pipeline_sha256, read_model
 from seginfer._schema import unstructure
 from seginfer._segmenter import Segmenter
 from seginfer._spec import InputSpec, ModelSpec
@@ -56,7 +55,7 @@ def parity(args: argparse.Namespace, output: Output) -> int:
         _comparing(output, len(images)) as on_progress,
     ):
         certificate = certify(source.module, segmenter, images, on_progress=on_progress)
-    certificate = replace(certificate, graph_sha256=graph_sha256(args.model, ignore=METADATA_KEY))
+    certificate = replace(certificate, pipeline_sha256=pipeline_sha256(args.model, spec))
     _report(output, certificate, {"path": args.model}, certificate.summary())
     return 0 if certificate.passed else 1
 

@@ -14,13 +14,17 @@ from seginfer._spec import ModelSpec
 
 from ._oracle import Opinion
 
-# Largest difference of a preprocessed value, in steps of one pixel level (1/255 of the range). The uint8 libraries
-# differ from themselves by one level between platforms; float resizing differs in its last bits only.
-_BATCH_LEVELS = {"opencv": 1.0, "pillow": 1.0, "nearest": 0.0, "torch": 0.05, "torch-antialias": 0.05}
+# How far a preprocessed value may be off, in steps of one pixel level (1/255 of the range): the worst value, and the
+# mean over a channel. The uint8 libraries differ from themselves between platforms by one level in some pixels, up or
+# down alike; a wrong mean, pad value or channel order moves all of them one way.
+_WORST_LEVELS = {"opencv": 1.0, "pillow": 1.0, "nearest": 0.0, "torch": 0.05, "torch-antialias": 0.05}
+_MEAN_LEVELS = 0.02
 _ROUNDINGS = 4  # the normalisation itself, computed in another order, in units in the last place
-# Largest difference of the network's output for one and the same input, as a share of its largest value: two correct
-# fp32 implementations order their sums differently.
-_NETWORK_SHARE = {"fp32": 1e-3}
+# Largest difference of the network's output for one and the same input, as a share of its largest value. Two correct
+# fp32 implementations order their sums differently: 1e-6 is usual, weights rounded to fp16 give 4e-4.
+_NETWORK_SHARE = {"fp32": 1e-4}
+# Below this share of equal pixels the errors that were measured are no rounding, whatever each of them looks like.
+_PIXEL_SHARE = {"fp32": 0.999}
 
 
 class ParityMeter:
@@ -36,9 +40,10 @@ class ParityMeter:
         self._precision = precision
         self._images = 0
         self._largest_value = self._largest_input = 0.0
-        self._batch_error = self._network_error = self._logit_error = self._logit_p999 = 0.0
+        self._batch_error = self._batch_offset = 0.0
+        self._network_error = self._logit_error = self._logit_p999 = 0.0
         self._seen: list[tuple[NDArray[np.bool_], NDArray[np.float32]]] = []
-        size = max(spec.num_classes, spec.ignore_value + 1, 2)
+        size = max(spec.num_classes, 2) + 1  # the last is for pixels that the network did not see
         self._confusion = np.zeros((size, size), np.int64)
 
     def add(self, opinion: Opinion, trace: Trace, network_output: NDArray[Any]) -> None:
@@ -53,6 +58,7 @@ class ParityMeter:
         self._images += 1
         self._largest_input = max(self._largest_input, float(np.abs(opinion.batch).max()))
         self._batch_error = max(self._batch_error, float(_difference(opinion.batch, trace.batch).max()))
+        self._batch_offset = max(self._batch_offset, self._mean_offset(opinion.batch, trace.batch))
         if self._spec.output.kind == "labels":
             network = float((opinion.output != network_output).mean())
             self._network_error = max(self._network_error, network)
@@ -70,7 +76,7 @@ class ParityMeter:
         """Return the result over all images added."""
         decisive, decisive_same, same, pixels = self._pixel_counts()
         agreement = decisive_same / decisive if decisive else 1.0
-        stage = self._diverged(agreement)
+        stage = self._diverged(agreement, same / pixels)
         return Certificate(
             passed=stage is None,
             stage=stage,
@@ -98,24 +104,36 @@ class ParityMeter:
         a, b, c, d = (int(count) for count in counts)
         return a, b, c, d
 
-    def _diverged(self, decisive_agreement: float) -> Stage | None:
-        if self._batch_error > self._batch_limit():
+    def _diverged(self, decisive_agreement: float, pixel_agreement: float) -> Stage | None:
+        """Return the first stage that broke a limit."""
+        worst, mean = self._batch_limits()
+        if self._batch_error > worst or self._batch_offset > mean:
             return "preprocess"
         if self._network_error > _NETWORK_SHARE[self._precision] * self._largest_value:
             return "network"
-        return None if decisive_agreement == 1.0 else "postprocess"
+        if decisive_agreement < 1:
+            return "postprocess"
+        if pixel_agreement < _PIXEL_SHARE[self._precision]:
+            return "preprocess" if self._network_error < self._logit_error / 2 else "network"
+        return None
 
-    def _batch_limit(self) -> float:
+    def _batch_limits(self) -> tuple[float, float]:
         spec = self._spec.input
-        levels = _BATCH_LEVELS[spec.resampling]
+        levels = _WORST_LEVELS[spec.resampling]
         if spec.dtype == "uint8":
-            return levels
+            return levels, _MEAN_LEVELS
         rounding = _ROUNDINGS * float(np.finfo(spec.dtype).eps) * self._largest_input
-        return levels * spec.scale / min(spec.std) + rounding
+        level = spec.scale / max(spec.std)
+        return levels * spec.scale / min(spec.std) + rounding, _MEAN_LEVELS * level + rounding
+
+    def _mean_offset(self, a: NDArray[Any], b: NDArray[Any]) -> float:
+        """Return the largest mean difference of a channel, its sign kept while averaging."""
+        axes = (0, 2, 3) if self._spec.input.layout == "NCHW" else (0, 1, 2)
+        return float(np.abs((a.astype(np.float64) - b.astype(np.float64)).mean(axes)).max())
 
     def _count(self, labels: NDArray[np.int64], mask: NDArray[Any]) -> None:
         size = len(self._confusion)
-        pairs = labels.ravel() * size + mask.ravel()
+        pairs = np.minimum(labels.ravel(), size - 1) * size + np.minimum(mask.ravel(), size - 1)
         self._confusion += np.bincount(pairs, minlength=size * size).reshape(size, size)
 
     def _mean_iou(self) -> float:

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from seginfer._atomic import atomic_path
 from seginfer._certificate import Certificate, ParityError
 from seginfer._errors import ExportError, InputError
-from seginfer._model_file import METADATA_KEY, attach_spec
-from seginfer._onnx_file import graph_sha256
+from seginfer._model_file import attach_spec, pipeline_sha256
 from seginfer._preprocess import check_image
 from seginfer._segmenter import Segmenter
 from seginfer._spec import ModelSpec, Provenance
+from seginfer.backends.torch import device_of
 
 from ._certify import Progress, certify, versions
 from ._network import Network, check_outputs, evaluating
@@ -32,6 +32,7 @@ from ._samples import sample_images
 from ._weights import weights_sha256
 
 OPSET = 18
+IR_VERSION = 8  # all that opset 18 needs; older runtimes on devices refuse newer ones
 _MAX_BATCH = 1024
 _MAX_SIDE = 16384
 
@@ -67,6 +68,8 @@ def export_onnx(
         ParityError: if the exported pipeline disagrees with PyTorch; no file is left behind.
         OutputWriteError: if the file cannot be written; an old file stays intact.
     """
+    if not isinstance(module, nn.Module):
+        raise InputError(f"expected a torch.nn.Module, got {type(module).__name__}; build the model first")
     images = sample_images(spec.input) if images is None else list(images)
     if not images:
         raise InputError("images is empty; give at least one, or None for synthetic pictures")
@@ -74,16 +77,17 @@ def export_onnx(
         check_image(image, spec.input)
     with evaluating(module), atomic_path(path) as part:
         network = Network(module, spec)
-        example = _example(spec, batch_size or 2)  # 2: torch.export would take a batch of 1 for a constant
+        # A batch of 2, because torch.export would take 1 for a constant.
+        example = _example(spec, batch_size or 2).to(device_of(module))
         check_outputs(network, spec, example)
         _write(_graph(network, spec, example, batch_size), part)
         spec = replace(spec, provenance=_provenance(module, spec))
         attach_spec(part, spec, part)
         with Segmenter.open(part, device="cpu") as segmenter:
             certificate = certify(module, segmenter, images, on_progress=on_progress)
-        certificate = replace(certificate, graph_sha256=graph_sha256(part, ignore=METADATA_KEY))
+        certificate = replace(certificate, pipeline_sha256=pipeline_sha256(part, spec))
         if not certificate.passed:
-            raise ParityError(_refusal(certificate, path), certificate)
+            raise ParityError(_refusal(certificate, path, spec), certificate)
         attach_spec(part, replace(spec, provenance=replace(spec.provenance, certificate=certificate)), part)
     _log.info("wrote %s: %s", path, certificate.summary())
     return certificate
@@ -135,6 +139,7 @@ def _graph(network: Network, spec: ModelSpec, example: Tensor, batch_size: int |
     model: onnx.ModelProto = program.model_proto
     _strip(model)
     model.producer_name = "seginfer"
+    model.ir_version = IR_VERSION
     return model
 
 
@@ -185,13 +190,15 @@ def _reason(error: Exception) -> str:
     )
 
 
-def _refusal(certificate: Certificate, path: str | Path) -> str:
+def _refusal(certificate: Certificate, path: str | Path, spec: ModelSpec) -> str:
+    kind = "labels" if spec.output.kind == "labels" else certificate.stage or "network"
     remedies = {
+        "labels": "export the model with its logits: labels decided inside the graph flip at near-ties",
         "preprocess": "check input.resampling, color, mean and std of the spec",
         "network": "the exported graph computes something else than the module: report this with the module",
         "postprocess": "check outputs.align_corners and stride of the spec",
     }
-    return f"{path} was not kept: {certificate.summary()}; {remedies[certificate.stage or 'network']}"
+    return f"{path} was not kept: {certificate.summary()}; {remedies[kind]}"
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from seginfer._geometry import Geometry
 from seginfer._spec import InputSpec, ModelSpec
+from seginfer.backends.torch import TorchBackend
 
 from ._network import Network
 
@@ -51,20 +52,13 @@ class Oracle:
     def __init__(self, module: nn.Module, spec: ModelSpec, *, batch_size: int = 1) -> None:
         self.spec = spec
         self.batch_size = batch_size
-        self.network = Network(module, spec)
-
-    def infer(self, batch: NDArray[Any]) -> NDArray[Any]:
-        """Return the network's mask output for a batch of one."""
-        with torch.inference_mode():
-            repeated = torch.from_numpy(batch).repeat_interleave(self.batch_size, 0)
-            output: NDArray[Any] = self.network(repeated)[0][:1].numpy()
-        return output
+        self.backend = TorchBackend(Network(module, spec), [output.name for output in spec.outputs])
 
     def __call__(self, image: Image) -> Opinion:
         """Run the whole pipeline on one RGB (or gray) image."""
         geometry = Geometry.place((image.shape[0], image.shape[1]), self.spec.input)
         batch = prepare(image, geometry, self.spec.input)
-        output = self.infer(batch)
+        output = self.backend.infer(batch.repeat(self.batch_size, 0))[self.spec.output.name][:1]
         labels, margin = decide(output, geometry, self.spec)
         return Opinion(batch, output, labels, margin)
 

@@ -117,7 +117,7 @@ def _refuse_unsafe_objects(path: Path) -> None:
         ) from error
     except Exception as error:  # torch.load raises many kinds; all mean that the object is not plain tensors
         raise WeightsError(
-            f"{path} holds objects that cannot be read without running code from it; "
+            f"{path} holds objects that are not plain tensors, and loading them would run code; "
             "save the program without custom constants, or export from a factory"
         ) from error
 

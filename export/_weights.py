@@ -60,7 +60,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path} is not a complete safetensors file ({error}); copy or save it again") from error
     except Exception as error:  # torch.load raises many kinds for foreign, truncated and unsafe files
         raise WeightsError(
-            f"{path} cannot be read without running code from it ({_first_line(error)}); "
+            f"{path} is not a checkpoint of plain tensors: it is broken, or loading it would run code; "
             "save the state_dict alone, best with safetensors.torch.save_file"
         ) from error
     return _state_dict_of(checkpoint, path)
@@ -98,7 +98,3 @@ def _misfit(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
         if names:
             parts.append(f"{len(names)} {label} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})")
     return ", ".join(parts)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -23,13 +23,13 @@ from ._errors import (
     SpecError,
     WeightsError,
 )
-from ._geometry import Geometry, Rect
-from ._model_file import ModelFile, attach_spec, read_model
+from ._geometry import Geometry
+from ._model_file import attach_spec, read_model
 from ._postprocess import confidence, postprocess
 from ._preprocess import preprocess
-from ._segmentation import Polygon, Segmentation, Timings
-from ._segmenter import Segmenter, Trace
-from ._spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance
+from ._segmentation import Segmentation, Timings
+from ._segmenter import Segmenter
+from ._spec import ClassSpec, InputSpec, ModelSpec, OutputSpec
 from ._version import __version__
 from .backends import Backend, open_backend
 
@@ -45,21 +45,16 @@ __all__ = [
     "InputSpec",
     "MissingDependencyError",
     "MissingFileError",
-    "ModelFile",
     "ModelFileError",
     "ModelSpec",
     "OutputSpec",
     "OutputWriteError",
     "ParityError",
-    "Polygon",
-    "Provenance",
-    "Rect",
     "SegInferError",
     "Segmentation",
     "Segmenter",
     "SpecError",
     "Timings",
-    "Trace",
     "WeightsError",
     "__version__",
     "attach_spec",

@@ -1,8 +1,9 @@
-"""Atomic writes: a file appears complete under its name or not at all."""
+"""Writes: a file appears complete under its name or not at all, and a refusal of the file system is one clear error."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         OutputWriteError: if the file system refuses; the old file, if any, is intact.
     """
     target = Path(target)
-    part = target.with_name(f".{target.stem}.{os.getpid()}.part{target.suffix}")
+    part = target.with_name(f".{target.stem}.{os.getpid()}-{threading.get_ident()}.part{target.suffix}")
     try:
         yield part
         os.replace(part, target)
@@ -34,3 +35,16 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             part.unlink()
+
+
+def make_folder(path: str | Path) -> None:
+    """Make a folder and those above it; one that exists is fine.
+
+    Raises:
+        OutputWriteError: if the file system refuses, or a file has that name.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputWriteError(f"cannot make the folder {path}: {reason}; choose another folder") from error

@@ -47,8 +47,8 @@ class Certificate:
     """Share of pixels that are not decisive, 0..1."""
     mean_iou: float
     """Intersection over union with PyTorch's labels, averaged over the classes present, 0..1."""
-    graph_sha256: str = ""
-    """Hash of the model file without its seginfer entry: the graph that the numbers belong to."""
+    pipeline_sha256: str = ""
+    """Hash of the graph and of how the spec feeds and reads it: the pipeline that the numbers belong to."""
     runtime: str = ""
     """What ran the exported graph, such as "onnxruntime 1.23.2 on cpu"."""
     versions: dict[str, str] = field(default_factory=dict)

@@ -29,9 +29,12 @@ def read_image(path: str | Path, *, gray: bool = False) -> Image:
         InputError: if it is not a readable picture.
     """
     cv2 = _cv2()
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise MissingFileError(f"no picture at {path}; check the path")
-    encoded = np.fromfile(path, np.uint8)
+    try:
+        encoded = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
     image = cv2.imdecode(encoded, cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR) if encoded.size else None
     if image is None:
         raise InputError(f"{path} is not a picture that OpenCV can read; convert it to PNG or JPEG")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ._errors import ModelFileError, SpecError
 from ._onnx_file import OnnxFile, TensorInfo, graph_sha256, read_onnx, write_metadata
+from ._schema import unstructure
 from ._spec import InputSpec, Layout, ModelSpec, OutputSpec
 
 METADATA_KEY = "seginfer"
+
+_log = logging.getLogger("seginfer")
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ def read_model(path: str | Path) -> ModelFile:
 def attach_spec(source: str | Path, spec: ModelSpec, target: str | Path) -> None:
     """Write a copy of the model `source` that carries `spec`; `target` may be `source`.
 
+    A certificate in `spec` that was measured on another pipeline is left out, and the log says so.
+
     Raises:
         ModelFileError: if the spec contradicts the graph, or `target` would be parted from weights in other files.
     """
@@ -54,13 +62,28 @@ def attach_spec(source: str | Path, spec: ModelSpec, target: str | Path) -> None
         raise ModelFileError(
             f"{source} keeps weights in files beside it; write the output into the same folder, or make it one file"
         )
+    if spec.provenance.certificate is not None and not certificate_matches(source, spec):
+        _log.warning("the certificate belongs to another graph or spec and is left out; run `seginfer export` again")
+        spec = replace(spec, provenance=replace(spec.provenance, certificate=None))
     write_metadata(source, target, METADATA_KEY, spec.to_json())
 
 
 def certificate_matches(path: str | Path, spec: ModelSpec) -> bool:
-    """Tell whether the certificate inside the file was measured on this very graph."""
+    """Tell whether the certificate inside `spec` was measured on this very pipeline."""
     certificate = spec.provenance.certificate
-    return certificate is not None and certificate.graph_sha256 == graph_sha256(path, ignore=METADATA_KEY)
+    return certificate is not None and certificate.pipeline_sha256 == pipeline_sha256(path, spec)
+
+
+def pipeline_sha256(path: str | Path, spec: ModelSpec) -> str:
+    """Return a hash of all that decides masks: the graph, and the spec but for its colours, names and provenance."""
+    decisive = {
+        "task": spec.task,
+        "input": unstructure(spec.input),
+        "outputs": unstructure(spec.outputs),
+        "ignore_index": spec.classes.ignore_index,
+    }
+    graph = graph_sha256(path, ignore=METADATA_KEY)
+    return hashlib.sha256(f"{graph} {json.dumps(decisive, sort_keys=True)}".encode()).hexdigest()
 
 
 def check_spec(spec: ModelSpec, graph: OnnxFile, path: str | Path) -> None:

@@ -120,8 +120,12 @@ class _mapped:  # noqa: N801  # reads as a function in `with _mapped(path) as da
             raise MissingFileError(f"no model file at {self._path}; check the path")
         if self._path.stat().st_size == 0:
             raise ModelFileError(f"{self._path} is empty; copy or export it again")
-        with open(self._path, "rb") as file:
-            self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        try:
+            with open(self._path, "rb") as file:
+                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            reason = error.strerror or error
+            raise ModelFileError(f"cannot read {self._path}: {reason}; check its permissions") from error
         return self._data
 
     def __exit__(self, *_: object) -> None:

@@ -173,6 +173,8 @@ def _mask_shape(image_hw: Size, spec: ModelSpec) -> tuple[int, ...]:
 def _checked_output(output: Output, geometries: Sequence[Geometry], spec: ModelSpec) -> Output:
     """Return the output as (N, h, w, C) float32, or (N, h, w) labels."""
     n = len(geometries)
+    if not isinstance(output, np.ndarray):
+        raise InputError(f"expected the network's output as a NumPy array, got {type(output).__name__}")
     if spec.output.kind == "labels":
         return _checked_labels(output, n, spec)
     expected = f"{n} x {spec.num_channels} channels in {spec.output.layout}"

@@ -25,7 +25,7 @@ def preprocess(
     Args:
         images: N images, (H, W, 3) uint8, or (H, W) for a gray model; sizes may differ if the input size is fixed.
         spec: the model's contract; its `input` says how.
-        color: channel order of the images; None if it is the network's own.
+        color: channel order of the images; None is "rgb", or "gray" for a gray model.
         out: a batch to fill instead of a new one.
 
     Returns:
@@ -34,22 +34,37 @@ def preprocess(
     Raises:
         InputError: if an image or `out` has the wrong dtype, shape or memory order, or a dynamic batch would mix sizes.
     """
-    check_color(color or spec.input.color, spec.input)
-    for image in images:
-        check_image(image, spec.input)
-    geometries = [Geometry.place((image.shape[0], image.shape[1]), spec.input) for image in images]
+    color = checked_color(color, spec.input)
+    geometries = place(images, spec.input)
     batch = _checked_out(out, batch_shape(geometries, spec.input), spec.input)
-    swap = color is not None and color != spec.input.color
-    for target, image, geometry in zip(_channels_last(batch, spec.input), images, geometries, strict=True):
-        _fill(target, image, geometry, spec.input, swap)
+    fill_batch(batch, images, geometries, spec.input, color)
     return batch, geometries
+
+
+def place(images: Sequence[NDArray[np.uint8]], spec: InputSpec) -> list[Geometry]:
+    """Check every image and say where it goes.
+
+    Raises:
+        InputError: if there is no image, or one is not what the network takes.
+    """
+    if not images:
+        raise InputError("expected at least one image, got an empty list; skip the call when there is no image")
+    for image in images:
+        check_image(image, spec)
+    return [Geometry.place((image.shape[0], image.shape[1]), spec) for image in images]
+
+
+def fill_batch(
+    batch: Batch, images: Sequence[NDArray[np.uint8]], geometries: Sequence[Geometry], spec: InputSpec, color: Color
+) -> None:
+    """Write checked and placed images into a batch of the right shape."""
+    for target, image, geometry in zip(_channels_last(batch, spec), images, geometries, strict=True):
+        _fill(target, image, geometry, spec, swap=color != spec.color)
 
 
 def batch_shape(geometries: Sequence[Geometry], spec: InputSpec) -> tuple[int, int, int, int]:
     """Return the shape of the batch that holds images of these geometries."""
     sizes = {geometry.input_hw for geometry in geometries}
-    if not sizes:
-        raise InputError("expected at least one image, got an empty list; skip the call when there is no image")
     if len(sizes) > 1:
         raise InputError(f"one batch needs one input size, got {sorted(sizes)}; batch images of equal size together")
     (height, width) = sizes.pop()
@@ -57,12 +72,19 @@ def batch_shape(geometries: Sequence[Geometry], spec: InputSpec) -> tuple[int, i
     return (n, c, height, width) if spec.layout == "NCHW" else (n, height, width, c)
 
 
-def check_color(color: Color, spec: InputSpec) -> None:
-    """Raise an InputError if images of this channel order cannot feed the network."""
+def checked_color(color: Color | None, spec: InputSpec) -> Color:
+    """Return the channel order of the user's images: RGB unless stated, gray for a gray model; never guessed.
+
+    Raises:
+        InputError: if images of this channel order cannot feed the network.
+    """
+    if color is None:
+        return "gray" if spec.color == "gray" else "rgb"
     if color not in ("rgb", "bgr", "gray"):
         raise InputError(f"color must be 'rgb', 'bgr' or 'gray', got {color!r}")
     if (color == "gray") != (spec.color == "gray"):
         raise InputError(f"the network takes {spec.color} images, got color={color!r}; convert them first")
+    return color
 
 
 def check_image(image: object, spec: InputSpec) -> None:
@@ -88,13 +110,11 @@ def check_image(image: object, spec: InputSpec) -> None:
 def _fill(target: Batch, image: NDArray[np.uint8], geometry: Geometry, spec: InputSpec, swap: bool) -> None:
     """Write one image into its (h, w, C) view of the batch."""
     pixels = image.reshape(*geometry.image_hw, spec.channels)
-    if swap:
-        pixels = pixels[:, :, ::-1]
     if geometry.resized_hw != geometry.image_hw:
         pixels = _reference.RESIZE[spec.resampling](pixels, geometry.resized_hw)
     content, (offset_y, offset_x) = geometry.content, geometry.offset_yx
     top, left = content.top - offset_y, content.left - offset_x
-    seen = pixels[top : top + content.height, left : left + content.width]
+    seen = pixels[top : top + content.height, left : left + content.width, :: -1 if swap else 1]
     gain, bias, padding = _affine(spec)
     if (content.height, content.width) != geometry.input_hw:
         target[...] = padding

@@ -36,10 +36,12 @@ def resize_opencv(image: Image, size: tuple[int, int]) -> Image:
     """
     x0, x1, ax, bx = _opencv_taps(image.shape[1], size[1])
     y0, y1, ay, by = _opencv_taps(image.shape[0], size[0], clamp_weights=False)
-    pixels = image.astype(np.int32)
-    rows = pixels[:, x0] * ax[:, None] + pixels[:, x1] * bx[:, None] >> 4
-    top, bottom = rows[y0] * ay[:, None, None] >> 16, rows[y1] * by[:, None, None] >> 16
-    return (top + bottom + 2 >> 2).astype(np.uint8)
+    top, bottom = (
+        ((image[y][:, x0] * ax[:, None] + image[y][:, x1] * bx[:, None] >> 4) * weight[:, None, None] >> 16)
+        for y, weight in ((y0, ay), (y1, by))
+    )
+    resized: Image = (top + bottom + 2 >> 2).astype(np.uint8)
+    return resized
 
 
 def resize_pillow(image: Image, size: tuple[int, int]) -> Image:
@@ -200,9 +202,10 @@ def interpolate(logits: Floats, rows: Taps, cols: Taps) -> Floats:
     Weights times values, summed along the row first and then along the column, as torch does: no rounding of this
     form reverses an order that all four neighbours share, which `a + (b - a) * t` can.
     """
+    width, flat = logits.shape[1], logits.reshape(-1, logits.shape[2])
     x0, x1 = cols.w0[:, None], cols.w1[:, None]
-    top: Floats = logits[rows.i0, cols.i0] * x0 + logits[rows.i0, cols.i1] * x1
-    bottom: Floats = logits[rows.i1, cols.i0] * x0 + logits[rows.i1, cols.i1] * x1
+    top: Floats = flat.take(rows.i0 * width + cols.i0, 0) * x0 + flat.take(rows.i0 * width + cols.i1, 0) * x1
+    bottom: Floats = flat.take(rows.i1 * width + cols.i0, 0) * x0 + flat.take(rows.i1 * width + cols.i1, 0) * x1
     values: Floats = top * rows.w0[:, None] + bottom * rows.w1[:, None]
     return values
 

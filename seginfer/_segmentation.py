@@ -41,7 +41,7 @@ class Polygon(NamedTuple):
     holes: tuple[NDArray[np.int32], ...]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
     """What the network sees in one image.
 
@@ -92,7 +92,7 @@ class Segmentation:
             alpha: weight of the colours, 0..1.
 
         Returns:
-            (H, W, 3) uint8 in the image's channel order. Background (class 0, if black) is left as it is.
+            (H, W, 3) uint8 in the image's channel order. Where the colour is black, the image is left as it is.
 
         Raises:
             InputError: if the image has another size, or alpha is outside 0..1.

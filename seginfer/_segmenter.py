@@ -12,12 +12,12 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from ._errors import BackendError, InputError
+from ._errors import InputError
 from ._geometry import Geometry
 from ._model_file import read_model
 from ._postprocess import checked_masks, postprocess
 from ._postprocess import confidence as confidence_maps
-from ._preprocess import batch_shape, check_color, check_image, preprocess
+from ._preprocess import batch_shape, checked_color, fill_batch, place, preprocess
 from ._reference import Mask
 from ._segmentation import Segmentation, Timings
 from ._spec import Color, ModelSpec
@@ -27,7 +27,7 @@ from .backends import Backend, Tensor, open_backend
 Image = NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trace:
     """What the stages made of one image: the evidence that parity is measured on."""
 
@@ -43,7 +43,7 @@ class Segmenter:
     Args:
         spec: the model's contract.
         backend: runs the network; closed with the segmenter.
-        color: channel order of the images that will be given; None if it is the network's own.
+        color: channel order of the images that will be given; None is "rgb", or "gray" for a gray model.
 
     Attributes:
         spec: the model's contract.
@@ -54,10 +54,8 @@ class Segmenter:
     def __init__(self, spec: ModelSpec, backend: Backend, *, color: Color | None = None) -> None:
         self.spec = spec
         self.backend = backend
-        self.color: Color = color or spec.input.color
-        check_color(self.color, spec.input)
+        self.color = checked_color(color, spec.input)
         self._workspaces = Workspaces()
-        self._is_open = True
 
     @classmethod
     def open(
@@ -86,8 +84,7 @@ class Segmenter:
             BackendError: if the backend cannot load the model.
         """
         model = read_model(path)
-        color = color or ("gray" if model.spec.input.color == "gray" else "rgb")
-        check_color(color, model.spec.input)
+        color = checked_color(color, model.spec.input)
         return cls(model.spec, open_backend(model, backend, device=device, threads=threads), color=color)
 
     @overload
@@ -135,7 +132,6 @@ class Segmenter:
 
     def close(self) -> None:
         """Free the backend; calls afterwards raise BackendError."""
-        self._is_open = False
         self._workspaces.clear()
         self.backend.close()
 
@@ -151,31 +147,27 @@ class Segmenter:
         return f"Segmenter({self.spec.task}, {self.spec.num_classes} classes, {self.backend!r})"
 
     def _segment(self, images: Sequence[Image], out: Sequence[Mask] | None, confidence: bool) -> list[Segmentation]:
-        if not self._is_open:
-            raise BackendError("the segmenter is closed; open the model again")
-        for image in images:
-            check_image(image, self.spec.input)
-        if out is not None:
-            out = checked_masks(out, _geometries(images, self.spec), self.spec)
-        results: list[Segmentation | None] = [None] * len(images)
-        for group in _batches(images, self.spec, self.backend.batch_size):
-            masks = None if out is None else [out[i] for i in group]
-            for i, result in zip(group, self._run([images[i] for i in group], masks, confidence), strict=True):
-                results[i] = result
-        return [result for result in results if result is not None]
+        geometries = place(images, self.spec.input)
+        masks = checked_masks(out, geometries, self.spec)
+        results: dict[int, Segmentation] = {}
+        for group in _batches(geometries, self.backend.batch_size):
+            batch = [(images[i], geometries[i], masks[i]) for i in group]
+            results |= zip(group, self._run(batch, confidence), strict=True)
+        return [results[i] for i in range(len(images))]
 
-    def _run(self, images: Sequence[Image], out: Sequence[Mask] | None, with_confidence: bool) -> list[Segmentation]:
-        geometries, count = _geometries(images, self.spec), len(images)
-        shape = batch_shape(geometries, self.spec.input)
+    def _run(self, batch: Sequence[tuple[Image, Geometry, Mask]], with_confidence: bool) -> list[Segmentation]:
+        """Run one batch of placed images and fill their masks."""
+        images, geometries, masks = zip(*batch, strict=True)
+        shape, count = batch_shape(geometries, self.spec.input), len(images)
         with self._workspaces.borrow((self.backend.batch_size or count, *shape[1:]), self.spec.input.dtype) as space:
             start = time.perf_counter()
-            preprocess(images, self.spec, color=self.color, out=space.batch[:count])
+            fill_batch(space.batch[:count], images, geometries, self.spec.input, self.color)
             prepared = time.perf_counter()
             space.outputs = self.backend.infer(space.batch, space.outputs)
             inferred = time.perf_counter()
             output = space.outputs[self.spec.output.name][:count]
-            masks = postprocess(output, geometries, self.spec, out=out)
-            maps = confidence_maps(output, geometries, self.spec) if with_confidence else [None] * len(masks)
+            postprocess(output, geometries, self.spec, out=masks)
+            maps = confidence_maps(output, geometries, self.spec) if with_confidence else [None] * count
             done = time.perf_counter()
         timings = Timings((prepared - start) * 1e3, (inferred - prepared) * 1e3, (done - inferred) * 1e3, count)
         return [
@@ -184,17 +176,11 @@ class Segmenter:
         ]
 
 
-def _geometries(images: Sequence[Image], spec: ModelSpec) -> list[Geometry]:
-    return [Geometry.place((image.shape[0], image.shape[1]), spec.input) for image in images]
-
-
-def _batches(images: Sequence[Image], spec: ModelSpec, batch_size: int | None) -> list[list[int]]:
+def _batches(geometries: Sequence[Geometry], batch_size: int | None) -> list[list[int]]:
     """Group image indices into batches of one network input size, of at most `batch_size` images."""
     groups: dict[tuple[int, int], list[int]] = {}
-    for i, geometry in enumerate(_geometries(images, spec)):
+    for i, geometry in enumerate(geometries):
         groups.setdefault(geometry.input_hw, []).append(i)
-    if not groups:
-        raise InputError("expected at least one image, got an empty list; skip the call when there is no image")
     return [
         group[k : k + (batch_size or len(group))]
         for group in groups.values()

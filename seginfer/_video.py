@@ -1,4 +1,4 @@
-"""Video on disk, through PyAV (FFmpeg): frames are always (H, W, 3) uint8 RGB."""
+"""Video on disk, through PyAV (FFmpeg): always uint8, RGB or gray."""
 
 from __future__ import annotations
 
@@ -26,15 +26,20 @@ _CODEC_OPTIONS = {"crf": "32", "b": "0", "deadline": "realtime", "cpu-used": "8"
 class VideoReader:
     """A video file, frame by frame.
 
+    Args:
+        path: anything that FFmpeg reads.
+        gray: yield (H, W) uint8 frames instead of (H, W, 3) RGB.
+
     Raises:
         MissingFileError: if there is no such file.
         InputError: if it is not a readable video; also while iterating, where it breaks off.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        if not Path(path).is_file():
+    def __init__(self, path: str | Path, *, gray: bool = False) -> None:
+        if not Path(path).exists():
             raise MissingFileError(f"no video at {path}; check the path")
         self._path = path
+        self._format = "gray" if gray else "rgb24"
         with self._open() as stream:
             self.frame_rate = Fraction(stream.average_rate or 25).limit_denominator(1001)
             seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
@@ -48,7 +53,7 @@ class VideoReader:
         with self._open() as stream:
             for frame in stream.container.decode(stream):
                 count += 1
-                yield frame.to_ndarray(format="rgb24")
+                yield frame.to_ndarray(format=self._format)
         if not count:
             raise InputError(f"{self._path} holds no readable frame; convert it to MP4 or WebM")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch.nn.functional as F
 from models import SPECS, make_onnx, make_spec
 
 from seginfer import (
+    Certificate,
     ClassSpec,
     InputSpec,
     ModelFileError,
@@ -27,6 +30,7 @@ from seginfer import (
     read_model,
 )
 from seginfer import _onnx_file as onnx_file
+from seginfer._model_file import pipeline_sha256
 
 SPEC = SPECS["semantic"]
 NEW_SPEC = make_spec(mean=(0.5,), std=(0.25,), resize="letterbox")
@@ -65,6 +69,19 @@ def test_attaching_again_replaces_the_older_spec(bare: Path) -> None:
     assert bare.stat().st_size == size
     assert [entry.key for entry in onnx.load(bare).metadata_props] == ["seginfer"]
     assert read_model(bare).spec == SPEC
+
+
+def test_a_certificate_of_another_pipeline_is_left_out(bare: Path, caplog: pytest.LogCaptureFixture) -> None:
+    numbers = dict.fromkeys(("images", "pixels"), 1) | {
+        field.name: 1.0 for field in dataclasses.fields(Certificate) if field.type == "float"
+    }
+    for graph_of, is_kept in [(SPEC, True), (NEW_SPEC, False)]:
+        measured = Certificate(True, None, "fp32", **numbers, pipeline_sha256=pipeline_sha256(bare, graph_of))
+        provenance = dataclasses.replace(SPEC.provenance, certificate=measured)
+        with caplog.at_level(logging.WARNING, logger="seginfer"):
+            attach_spec(bare, dataclasses.replace(SPEC, provenance=provenance), bare.with_name("out.onnx"))
+        assert read_model(bare.with_name("out.onnx")).spec.provenance.certificate == (measured if is_kept else None)
+        assert [record.levelname for record in caplog.records] == ([] if is_kept else ["WARNING"])
 
 
 def test_attaching_in_place_leaves_one_file(bare: Path) -> None:

@@ -118,6 +118,10 @@ BAD_VALUES: dict[str, tuple[Callable[[], object], str]] = {
     "ignoring a class": (lambda: make_spec(ignore_index=2), "classes.ignore_index must be 3..65535"),
     "ignoring a huge value": (lambda: make_spec(ignore_index=65536), "classes.ignore_index must be 3..65535"),
     "multilabel labels": (lambda: make_spec("multilabel", output={"kind": "labels"}), "needs task 'semantic'"),
+    "a crop without ignore": (
+        lambda: make_spec(resize="center-crop", ignore_index=None),
+        "a center crop leaves pixels unseen; set classes.ignore_index",
+    ),
     "double outputs": (
         lambda: ModelSpec("semantic", InputSpec(), ClassSpec(("a",)), (OutputSpec(), OutputSpec())),
         "outputs must be one or more tensors with different names",

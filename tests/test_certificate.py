@@ -14,10 +14,12 @@ import pytest
 import torch
 from networks import Tiny, make_spec, pictures
 from onnx import numpy_helper
-from seginfer.export import certify, export_onnx
+from seginfer.export import certify, export_onnx, load_source, load_weights
 
 from seginfer import ModelSpec, ParityError, Segmenter, _reference, _segmenter, attach_spec, read_model
+from seginfer._assets import SOCCER
 from seginfer._geometry import Geometry
+from seginfer._images import read_image
 from seginfer._model_file import certificate_matches
 
 # Letterboxed, larger than the input and at a stride: every step of the pipeline has something to get wrong.
@@ -151,7 +153,41 @@ def test_other_weights_fail_in_the_network(module: torch.nn.Module, path: Path, 
     assert not certificate_matches(tmp_path / "other.onnx", read_model(tmp_path / "other.onnx").spec)
 
 
-def test_the_certificate_belongs_to_its_graph_and_survives_a_new_spec(path: Path, tmp_path: Path) -> None:
+def test_weights_rounded_to_half_precision_are_not_fp32(tmp_path: Path) -> None:
+    """On trained weights: the error is far too small to move many labels, and far too large for rounding."""
+    module = load_source("seginfer.export.zoo.unet:soccer_unet").module
+    load_weights(module, SOCCER / "pitch.safetensors")
+    model = onnx.load(SOCCER / "pitch.onnx")
+    for weight in model.graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT:
+            rounded = numpy_helper.to_array(weight).astype(np.float16).astype(np.float32)
+            weight.CopyFrom(numpy_helper.from_array(rounded, weight.name))
+    onnx.save(model, tmp_path / "half.onnx")
+    images = [read_image(SOCCER / "samples" / "near.png")]
+    with Segmenter.open(tmp_path / "half.onnx") as segmenter:
+        assert certify(module, segmenter, images).stage == "network"
+    with Segmenter.open(SOCCER / "pitch.onnx") as segmenter:
+        assert certify(module, segmenter, images).passed
+
+
+def test_a_mean_that_is_off_by_less_than_a_level_fails_in_preprocessing(module: torch.nn.Module, path: Path) -> None:
+    with Segmenter.open(path) as segmenter:
+        wrong = dataclasses.replace(SPEC, input=dataclasses.replace(SPEC.input, mean=(0.45 + 0.9 / 255,)))
+        certificate = certify(module, _Deployed(segmenter, wrong), IMAGES)  # type: ignore[arg-type]
+    assert certificate.stage == "preprocess"
+
+
+@pytest.mark.parametrize("change", [{"mean": (0.0,)}, {"color": "bgr"}, {"resampling": "torch"}], ids=str)
+def test_a_certificate_does_not_outlive_its_pipeline(
+    change: dict[str, Any], path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = read_model(path).spec
+    attach_spec(path, dataclasses.replace(spec, input=dataclasses.replace(spec.input, **change)), tmp_path / "n.onnx")
+    assert read_model(tmp_path / "n.onnx").spec.provenance.certificate is None
+    assert "left out" in caplog.text
+
+
+def test_a_certificate_survives_other_colours_and_names(path: Path, tmp_path: Path) -> None:
     spec = read_model(path).spec
     assert certificate_matches(path, spec)
     attach_spec(
@@ -167,7 +203,7 @@ def test_a_pixel_is_decisive_only_beyond_twice_the_logit_error(module: torch.nn.
     class Noisy:
         def __init__(self, backend: Any) -> None:
             self._backend = backend
-            self.description, self.batch_size, self.outputs = "noisy", None, backend.outputs
+            self.description, self.batch_size = "noisy", None
 
         def infer(self, batch: Any) -> Any:
             result = self._backend.infer(batch)
@@ -176,6 +212,7 @@ def test_a_pixel_is_decisive_only_beyond_twice_the_logit_error(module: torch.nn.
 
     with Segmenter.open(path) as segmenter:
         certificate = certify(module, Segmenter(segmenter.spec, Noisy(segmenter.backend)), IMAGES)  # type: ignore[arg-type]
+    assert certificate.stage == "network"
     assert certificate.decisive_agreement == 1.0
     assert certificate.pixel_agreement < 1.0
     assert certificate.undecided_share > 1 - certificate.pixel_agreement

@@ -21,9 +21,11 @@ from safetensors.torch import save_file
 from seginfer import read_model
 from seginfer._assets import SOCCER
 from seginfer._cli import main
+from seginfer._cli._inputs import sample
 from seginfer._video import VideoReader
 
 MODEL, SPEC, WEIGHTS = (str(SOCCER / name) for name in ("pitch.onnx", "spec.json", "pitch.safetensors"))
+BROKEN = ["broken.jpg", "broken.mp4", "dangling.png", "empty.png"]
 COMMANDS = ("demo", "run", "export", "parity", "attach", "info", "doctor")
 
 Run = Callable[..., tuple[int, Any]]
@@ -105,11 +107,43 @@ def test_one_unreadable_picture_is_listed_and_the_others_are_done(run: Run, phot
     (photos / "broken.jpg").write_bytes(b"not a picture")
     (photos / "empty.png").write_bytes(b"")
     (photos / "broken.mp4").write_bytes(b"not a video")
+    (photos / "dangling.png").symlink_to(photos / "nowhere.png")
     code, result = run("run", MODEL, photos, "-o", tmp_path / "out")
     assert code == 1
     assert len(result["outputs"]) == 2
-    assert sorted(Path(entry["input"]).name for entry in result["failed"]) == ["broken.jpg", "broken.mp4", "empty.png"]
+    assert sorted(Path(entry["input"]).name for entry in result["failed"]) == BROKEN
     assert not [path for path in (tmp_path / "out").rglob("*") if "broken" in path.name or ".part" in path.name]
+
+
+def test_frames_to_compare_on_are_spread_over_the_whole_video() -> None:
+    frames = sample([SOCCER / "clip.webm"], 6, gray=False)
+    everything = list(VideoReader(SOCCER / "clip.webm"))
+    found = [next(i for i, frame in enumerate(everything) if np.array_equal(frame, image)) for image in frames]
+    assert found == [0, 9, 19, 28, 38, 47]
+    gray = sample([SOCCER / "clip.webm", SOCCER / "samples"], 8, gray=True)
+    assert {image.shape for image in gray} == {(360, 640)}
+    assert len(gray) == 8
+
+
+PERSON = Path(__file__).parents[2] / "shared" / "models" / "person_mediapipe_256.onnx"
+
+
+@pytest.mark.skipif(not PERSON.is_file(), reason="needs the third-party model, which is not part of the repository")
+def test_a_model_that_somebody_else_made_runs_through_attach_and_run_alone(
+    run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["attach", "--help"])
+    example = capsys.readouterr().out.partition("a minimal spec.json:")[2]
+    (tmp_path / "spec.json").write_text(example)  # the spec that the help shows is the one this model needs
+    assert run("info", PERSON)[1]["spec"] is None
+    assert run("attach", PERSON, tmp_path / "spec.json", "-o", tmp_path / "person.onnx")[0] == 0
+    code, result = run("run", tmp_path / "person.onnx", photos, "-o", tmp_path / "out")
+    assert code == 0
+    for entry in result["outputs"]:
+        mask = cv2.imread(entry["mask"], cv2.IMREAD_UNCHANGED)
+        assert mask.shape == (360, 640)
+        assert set(np.unique(mask)) <= {0, 1}
 
 
 def test_info_shows_spec_and_certificate(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,6 +210,9 @@ def test_doctor_runs_a_real_inference(run: Run) -> None:
         (["run", MODEL, "missing.png"], "MissingFileError"),
         (["run", MODEL, "{photos}", "--backend", "tensorrt"], "BackendUnavailableError"),
         (["run", MODEL, "{photos}", "--alpha", "3"], "InputError"),
+        (["run", MODEL, "{photos}", "-o", "{photos}/near.png"], "OutputWriteError"),
+        (["demo", "-o", "{photos}/near.png"], "OutputWriteError"),
+        (["demo", "-o", "/proc/no/such"], "OutputWriteError"),
         (["run", MODEL, "{photos}/near.png", "{photos}/../photos/near.png"], "InputError"),
         (["info", __file__], "ModelFileError"),
         (["attach", MODEL, "{photos}/near.png", "-o", "x.onnx"], "SpecError"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from networks import SIZE, Returning, Tiny, make_spec, pictures
 from seginfer.export import export_onnx, weights_sha256
 from torch import nn
 
-from seginfer import ExportError, InputError, OutputWriteError, Segmenter, read_model
+from seginfer import ExportError, InputError, OutputSpec, OutputWriteError, Segmenter, read_model
 
 IMAGES = pictures((90, 120), (48, 64))
 
@@ -86,6 +87,7 @@ def test_the_file_is_single_clean_and_carries_its_provenance(tmp_path: Path) -> 
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert [opset.version for opset in model.opset_import if opset.domain == ""] == [18]
+    assert model.ir_version == 8  # runtimes on devices that know opset 18 know no newer one
     assert b"site-packages" not in path.read_bytes()
     assert b"stack_trace" not in path.read_bytes()
     provenance = read_model(path).spec.provenance
@@ -164,11 +166,28 @@ def test_an_interrupted_export_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_bytes() == b"the old file"
 
 
+def test_outputs_that_the_spec_does_not_name_are_not_in_the_file(tmp_path: Path) -> None:
+    export_onnx(Returning("dict out"), make_spec(), tmp_path / "m.onnx", images=IMAGES)
+    assert [output.name for output in read_model(tmp_path / "m.onnx").graph.outputs] == ["logits"]
+
+
+def test_several_outputs_are_exported_where_the_spec_names_them(tmp_path: Path) -> None:
+    outputs = (OutputSpec(name="out"), OutputSpec(name="aux"))
+    spec = dataclasses.replace(make_spec(), outputs=outputs)
+    export_onnx(Returning("dict out"), spec, tmp_path / "m.onnx", images=IMAGES)
+    with Segmenter.open(tmp_path / "m.onnx") as segmenter:
+        results = segmenter.backend.infer(np.zeros((1, 3, *SIZE), np.float32))
+        assert segmenter(IMAGES[0]).mask.shape == IMAGES[0].shape[:2]
+    assert {name: array.shape[1] for name, array in results.items()} == {"out": 3, "aux": 3}
+
+
 def test_bad_arguments_are_said_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="empty"):
         export_onnx(Tiny(), make_spec(), tmp_path / "m.onnx", images=[])
     with pytest.raises(InputError, match="uint8"):
         export_onnx(Tiny(), make_spec(), tmp_path / "m.onnx", images=[np.zeros((8, 8, 3), np.float32)])  # type: ignore[list-item]
+    with pytest.raises(InputError, match=r"torch\.nn\.Module"):
+        export_onnx("weights.pt", make_spec(), tmp_path / "m.onnx", images=IMAGES)  # type: ignore[arg-type]
     with pytest.raises(OutputWriteError, match="no folder"):
         export_onnx(Tiny(), make_spec(), tmp_path / "missing" / "m.onnx", images=IMAGES)
     assert not os.listdir(tmp_path)

@@ -13,7 +13,8 @@ from models import make_spec
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
-from seginfer import Geometry, InputError, InputSpec, Rect, postprocess, preprocess
+from seginfer import Geometry, InputError, InputSpec, postprocess, preprocess
+from seginfer._geometry import Rect
 
 Size = tuple[int, int]
 IMAGE = st.tuples(st.integers(1, 300), st.integers(1, 300))

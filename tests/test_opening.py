@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from models import SPECS, make_onnx
+from onnx import TensorProto, helper
 
-from seginfer import BackendError, BackendUnavailableError, InputError, Segmenter, read_model
+from seginfer import BackendError, BackendUnavailableError, InputError, Segmenter, attach_spec, read_model
 from seginfer.backends import open_backend
 
 IMAGE = np.zeros((24, 32, 3), np.uint8)
@@ -20,7 +24,7 @@ def test_a_closed_segmenter_refuses_to_run(semantic_model: Path) -> None:
     with Segmenter.open(semantic_model) as segmenter:
         backend = segmenter.backend
     for call in (segmenter, segmenter.trace):
-        with pytest.raises(BackendError, match="closed; open the model again"):
+        with pytest.raises(BackendError, match="closed; open it again"):
             call(IMAGE)
     with pytest.raises(BackendError, match="closed"):
         backend.infer(np.zeros((1, 3, 24, 32), np.float32))
@@ -66,9 +70,9 @@ def test_a_device_that_does_not_exist_is_refused(device: str, semantic_model: Pa
         Segmenter.open(semantic_model, device=device)
 
 
-@pytest.mark.parametrize("threads", [0, -1])
-def test_a_number_of_threads_below_one_is_refused(threads: int, semantic_model: Path) -> None:
-    with pytest.raises(InputError, match="threads must be at least 1"):
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2"])
+def test_what_is_no_number_of_threads_is_refused(threads: Any, semantic_model: Path) -> None:
+    with pytest.raises(InputError, match="threads must be an integer of at least 1"):
         Segmenter.open(semantic_model, threads=threads)
 
 
@@ -88,7 +92,28 @@ def test_an_open_backend_yields_arrays_that_belong_to_the_caller(semantic_model:
     refilled = backend.infer(batch + 1, first)
     assert refilled is first
     np.testing.assert_array_equal(first["logits"], batch + 1)
-    assert [(info.name, info.shape, info.dtype) for info in backend.outputs] == [
-        ("logits", ("N", 3, 24, 32), "float32")
-    ]
-    backend.close()
+
+
+@pytest.mark.parametrize("flaw", ["strided", "read-only"])
+def test_a_backend_writes_only_where_it_can(flaw: str, semantic_model: Path) -> None:
+    backend = open_backend(read_model(semantic_model))
+    array = np.zeros((1, 3, 24, 64), np.float32)[..., ::2]
+    array = array if flaw == "strided" else array.copy()
+    array.flags.writeable = flaw != "read-only"
+    with pytest.raises(InputError, match="writable and contiguous"):
+        backend.infer(np.ones((1, 3, 24, 32), np.float32), {"logits": array})
+    assert not array.any()
+
+
+def test_only_the_outputs_that_the_spec_names_are_computed(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    model = make_onnx(SPECS["semantic"])
+    model.graph.node.append(helper.make_node("Neg", ["logits"], ["aux"]))
+    model.graph.output.insert(0, helper.make_tensor_value_info("aux", TensorProto.FLOAT, ["N", 3, 24, 32]))
+    onnx.save(model, path)
+    attach_spec(path, SPECS["semantic"], path)
+    image = np.zeros((24, 32, 3), np.uint8)
+    image[..., 2] = 9
+    with Segmenter.open(path) as segmenter:
+        assert list(segmenter.backend.infer(np.ones((1, 3, 24, 32), np.float32))) == ["logits"]
+        assert (segmenter(image).mask == 2).all()

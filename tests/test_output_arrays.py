@@ -125,6 +125,13 @@ def test_an_output_of_another_shape_or_dtype_is_refused(output: NDArray[Any]) ->
             stage(output, geometries, spec)
 
 
+@pytest.mark.parametrize("kind", ["logits", "labels"])
+def test_an_output_that_is_no_array_is_refused(kind: str) -> None:
+    spec = make_spec(output={"kind": kind})
+    with pytest.raises(InputError, match="as a NumPy array, got list"):
+        postprocess([[0.0]], [Geometry.place((9, 9), spec.input)], spec)
+
+
 @pytest.mark.parametrize("labels", [[[3]], [[-1]], [[0.0]], [[[0]], [[1]]], []], ids=str)
 def test_labels_that_are_no_class_are_refused(labels: list[Any]) -> None:
     spec = make_spec(output={"kind": "labels"})

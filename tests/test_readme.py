@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from networks import Tiny, pictures
 
 from seginfer import Certificate, read_model
 from seginfer._assets import SOCCER
+from seginfer._cli import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,6 +38,21 @@ def test_the_python_blocks_run(
     assert names["result"].mask.shape == (360, 640)  # type: ignore[attr-defined]
     assert (tmp_path / "mask.png").is_file()
     assert (tmp_path / "field.onnx").is_file()
+
+
+def test_the_shell_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("pitch.onnx", "theirs.onnx"):
+        shutil.copyfile(SOCCER / "pitch.onnx", tmp_path / name)
+    shutil.copyfile(SOCCER / "spec.json", tmp_path / "spec.json")
+    shutil.copyfile(SOCCER / "clip.webm", tmp_path / "clip.mp4")
+    shutil.copytree(SOCCER / "samples", tmp_path / "frames")
+    lines = blocks("sh")[2].splitlines()
+    assert [line.split()[:2] for line in lines] == [["seginfer", "run"], ["seginfer", "attach"]]
+    for line in lines:
+        assert main(shlex.split(line, comments=True)[1:]) == 0
+    assert len(list((tmp_path / "masks").glob("*.png"))) == 6
+    assert (tmp_path / "ours.onnx").is_file()
 
 
 def test_ci_runs_the_test_command_of_the_readme() -> None:

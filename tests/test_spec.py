@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import make_spec
 
-from seginfer import Certificate, ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance
+from seginfer import Certificate, ClassSpec, InputSpec, ModelSpec, OutputSpec
+from seginfer._spec import Provenance
 
 TEXT = st.text(min_size=1, max_size=12)
 COLOR = st.tuples(*[st.integers(0, 255)] * 3)
@@ -86,8 +87,10 @@ def specs(draw: st.DrawFn) -> ModelSpec:
         versions=draw(st.dictionaries(TEXT, TEXT, max_size=3)),
         certificate=draw(st.none() | certificates()),
     )
-    classes = ClassSpec(names, colors, draw(st.none() | st.integers(count, 65535)))
-    return ModelSpec(task, draw(inputs()), classes, outputs, provenance)
+    image = draw(inputs())
+    ignore = st.integers(count, 65535)
+    classes = ClassSpec(names, colors, draw(ignore if image.resize == "center-crop" else st.none() | ignore))
+    return ModelSpec(task, image, classes, outputs, provenance)
 
 
 @settings(max_examples=150)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,30 +39,32 @@ def expand(paths: Sequence[Path]) -> list[Path]:
 
 
 def sample(paths: Sequence[Path], limit: int, *, gray: bool) -> list[Image]:
-    """Read at most `limit` pictures: every picture named, and frames of videos spread over their length.
+    """Read at most `limit` pictures and frames, spread over all files and over the length of each video.
 
     Raises:
         MissingFileError: if a path does not exist.
         InputError: if a file cannot be read.
     """
     files = expand(paths)
-    per_file = max(1, limit // len(files))
-    images = (image for file in files for image in islice(_images(file, per_file, gray), per_file))
-    return list(islice(images, limit))
+    files = [files[i] for i in spread(len(files), limit)]
+    videos = sum(map(is_video, files))
+    per_video = (limit - (len(files) - videos)) // max(videos, 1)
+    return [image for file in files for image in _images(file, per_video, gray)]
 
 
-def _images(file: Path, count: int, gray: bool) -> Iterator[Image]:
+def spread(count: int, wanted: int) -> list[int]:
+    """Return at most `wanted` different indices, spread evenly over `count`."""
+    return sorted({round(i) for i in np.linspace(0, count - 1, min(wanted, count)).tolist()})
+
+
+def _images(file: Path, count: int, gray: bool) -> list[Image]:
     if not is_video(file):
-        yield read_image(file, gray=gray)
-        return
-    if gray:
-        raise InputError(f"{file} is a video and the model takes gray pictures; extract gray frames first")
-    video = VideoReader(file)
-    step = max(1, video.approximate_length // count)
-    for i, frame in enumerate(video):
-        if i % step == 0:
-            yield frame
+        return [read_image(file, gray=gray)]
+    length = sum(1 for _ in VideoReader(file))  # what a file claims about its length may be wrong
+    wanted = set(spread(length, count))
+    return [frame for i, frame in enumerate(VideoReader(file, gray=gray)) if i in wanted]
 
 
 def _is_media(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES
+    """Tell by the suffix alone: a dangling link is reported when its turn comes, not passed over."""
+    return path.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and not path.is_dir()

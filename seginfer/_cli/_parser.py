@@ -45,9 +45,7 @@ def _demo(commands: Any) -> None:
         "export, certify and run the soccer-field model that comes with the package",
         "seginfer demo\n  seginfer demo -o /tmp/demo --json",
     )
-    command.add_argument(
-        "-o", "--output", type=Path, default=Path("seginfer-demo"), help="folder (default: %(default)s)"
-    )
+    _add_folder(command, "seginfer-demo")
     _add_device(command)
 
 
@@ -61,9 +59,7 @@ def _run(commands: Any) -> None:
     )
     command.add_argument("model", type=Path, help=".onnx file with a ModelSpec inside")
     command.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="picture, video, or folder of them")
-    command.add_argument(
-        "-o", "--output", type=Path, default=Path("seginfer-masks"), help="folder (default: %(default)s)"
-    )
+    _add_folder(command, "seginfer-masks")
     command.add_argument("--no-overlay", action="store_true", help="write the masks only")
     command.add_argument("--alpha", type=float, default=0.5, help="weight of the overlay, 0..1 (default: 0.5)")
     _add_device(command)
@@ -76,7 +72,8 @@ def _export(commands: Any) -> None:
         "seginfer.export._cli:export",
         "export a PyTorch model to a certified .onnx file",
         "seginfer export package.module:factory --weights w.safetensors --spec spec.json -o m.onnx\n"
-        "  seginfer export torchvision.models.segmentation:fcn_resnet50 --kwargs '{\"num_classes\": 8}' \\\n"
+        "  seginfer export torchvision.models.segmentation:fcn_resnet50 --kwargs \\\n"
+        '      \'{"weights_backbone": null, "num_classes": 8}\' \\\n'
         "      --spec spec.json --images photos/ -o fcn.onnx\n"
         "  seginfer export program.pt2 --spec spec.json -o m.onnx",
         _SPEC_HELP,
@@ -174,10 +171,9 @@ def _add_device(command: Any) -> None:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a number of at least 1, got {text!r}")
+    return int(text)
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._assets import SOCCER
+from .._atomic import atomic_path, make_folder
 from .._certificate import Certificate
 from .._errors import MissingDependencyError, ModelFileError
 from .._images import write_image
@@ -25,6 +26,7 @@ from .._segmenter import Segmenter
 from .._spec import ModelSpec
 from .._video import VideoReader, video_writer
 from . import _certificate, _latency
+from ._inputs import spread
 from ._output import Output
 from ._report import write_report
 
@@ -48,7 +50,7 @@ class Run:
 
 def demo(args: argparse.Namespace, output: Output) -> int:
     """Export and certify the soccer model, run the clip, write pictures, a video and a report."""
-    args.output.mkdir(parents=True, exist_ok=True)
+    make_folder(args.output)
     clip = VideoReader(SOCCER / "clip.webm")
     frames = list(clip)
     model = args.output / "pitch.onnx"
@@ -83,11 +85,12 @@ def _export(model: Path, frames: list[Image], output: Output) -> str | None:
         with output.waiting("loading PyTorch"):
             export: Any = importlib.import_module("seginfer.export")
     except MissingDependencyError as error:
-        shutil.copyfile(SOCCER / "pitch.onnx", model)
+        with atomic_path(model) as part:
+            shutil.copyfile(SOCCER / "pitch.onnx", part)
         return f"the export step was skipped: {error}"
     module = export.load_source(_FACTORY).module
     export.load_weights(module, SOCCER / "pitch.safetensors")
-    chosen = [frames[i] for i in _spread(len(frames), _PARITY_FRAMES)]
+    chosen = [frames[i] for i in spread(len(frames), _PARITY_FRAMES)]
     with output.progress("exporting and comparing with PyTorch", len(chosen)) as advance:
         export.export_onnx(
             module, ModelSpec.load(SOCCER / "spec.json"), model, images=chosen, on_progress=lambda *_: advance()
@@ -106,7 +109,7 @@ def _run(segmenter: Segmenter, frames: list[Image], folder: Path, rate: Fraction
     segmenter(frames[0])  # the first run allocates; it is not part of the latency
     stills, timings = [], []
     video = folder / "overlay.webm"
-    wanted = set(_spread(len(frames), _STILLS))
+    wanted = set(spread(len(frames), _STILLS))
     with ExitStack() as stack:
         sink = stack.enter_context(video_writer(video, _height_width(frames[0]), rate))
         advance = stack.enter_context(output.progress("running the clip", len(frames)))
@@ -126,11 +129,6 @@ def _write_still(folder: Path, index: int, overlay: Image, result: Segmentation)
     write_image(overlay_path, overlay)
     result.save(mask_path)
     return overlay_path, mask_path
-
-
-def _spread(count: int, wanted: int) -> list[int]:
-    """Return `wanted` indices spread evenly over `count`."""
-    return sorted({int(i) for i in np.linspace(0, count - 1, min(wanted, count)).round()})
 
 
 def _height_width(image: Image) -> tuple[int, int]:

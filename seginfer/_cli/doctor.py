@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +15,7 @@ from .._assets import SOCCER
 from .._errors import SegInferError
 from .._segmenter import Segmenter
 from .._version import __version__
+from ..backends import usable_cores
 from ._output import Output
 
 
@@ -53,10 +53,10 @@ def doctor(args: argparse.Namespace, output: Output) -> int:
 
 
 def _machine() -> list[Check]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    machine = f"{platform.system()} {platform.machine()}, {usable_cores()} cores"
     return [
         Check("seginfer", __version__, ""),
-        Check("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}, {cores} cores", ""),
+        Check("python", f"{platform.python_version()} on {machine}", ""),
         Check("numpy", np.__version__, ""),
     ]
 

@@ -65,7 +65,7 @@ def _show(output: Output, graph: OnnxFile, spec: ModelSpec, certificate_is_own: 
         return
     output.table("parity certificate", ("", "value"), _certificate.rows(certificate))
     if not certificate_is_own:
-        output.say("WARNING: the certificate was measured on another graph; run `seginfer parity` again")
+        output.say("WARNING: the certificate was measured on another graph; run `seginfer export` again")
 
 
 def _spec_rows(spec: ModelSpec) -> list[tuple[str, object]]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._atomic import atomic_path
-from .._errors import InputError
+from .._atomic import atomic_path, make_folder
+from .._errors import InputError, MissingFileError
 from .._images import read_image, write_image
 from .._segmentation import Segmentation, Timings
 from .._segmenter import Segmenter
@@ -34,13 +34,13 @@ def run(args: argparse.Namespace, output: Output) -> int:
     failed: list[dict[str, str]] = []
     timings: list[Timings] = []
     with Segmenter.open(args.model, backend=args.backend, device=args.device, threads=args.threads) as segmenter:
-        args.output.mkdir(parents=True, exist_ok=True)
+        make_folder(args.output)
         job = _Job(segmenter, args.output, args.alpha, not args.no_overlay, timings)
         with output.progress("segmenting", _frame_count(files)) as advance:
             for file in files:
                 try:
                     done.append(job.video(file, advance) if is_video(file) else job.picture(file, advance))
-                except InputError as error:
+                except (InputError, MissingFileError) as error:
                     failed.append({"input": str(file), "error": str(error)})
         backend = f"{segmenter.backend.description}; {segmenter.backend.reason}"
     latency = _latency.summarize(timings)
@@ -72,16 +72,14 @@ class _Job:
 
     def video(self, file: Path, advance: Any) -> dict[str, Any]:
         """Write one mask per frame into a folder, and an overlay video."""
-        if self._gray:
-            raise InputError(f"{file} is a video and the model takes gray pictures; extract gray frames first")
-        frames = VideoReader(file)
+        frames = VideoReader(file, gray=self._gray)
         folder, overlay = self._folder / file.stem, self._folder / f"{file.stem}_overlay.webm"
         count = 0
         with ExitStack() as stack:
             sink: VideoSink | None = None
             for image in frames:
                 result = self._segment(image)
-                folder.mkdir(exist_ok=True)
+                make_folder(folder)
                 _save_mask(result, folder / f"frame_{count:06d}.png")
                 if self._with_overlay:
                     sink = sink or stack.enter_context(
@@ -123,7 +121,7 @@ def _frame_count(files: Iterable[Path]) -> int:
     """Return how many frames there are to do, as far as the files say; a broken one is reported when its turn comes."""
     count = 0
     for file in files:
-        with suppress(InputError):
+        with suppress(InputError, MissingFileError):
             count += VideoReader(file).approximate_length if is_video(file) else 1
     return count
 
@@ -138,18 +136,16 @@ def _refuse_collisions(files: Iterable[Path]) -> None:
 
 def _show(output: Output, done: list[Any], failed: list[Any], latency: _latency.Summary, backend: str) -> None:
     shown = done[:20]
-    output.table(
-        "masks",
-        ("input", "mask", "classes"),
-        [(r["input"], r.get("mask") or r["masks"], _classes(r)) for r in shown],
-    ) if shown else None
+    if shown:
+        rows = [(r["input"], r.get("mask") or r["masks"], _classes(r)) for r in shown]
+        output.table("masks", ("input", "mask", "classes"), rows)
     if len(done) > len(shown):
         output.say(f"... and {len(done) - len(shown)} more")
     if latency:
         output.table("latency, ms", ("stage", "p50", "p95", "max"), _latency.rows(latency))
     output.say(backend)
     for entry in failed:
-        output.say(f"not readable: {entry['error']}")
+        output.say(f"failed: {entry['error']}")
 
 
 def _classes(record: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 
 from .._errors import BackendUnavailableError
 from .._model_file import ModelFile
-from .._onnx_file import TensorInfo
 
 Tensor = NDArray[Any]
 
@@ -37,20 +37,16 @@ class Backend(Protocol):
     def batch_size(self) -> int | None:
         """The only number of images that `infer` takes; None if any."""
 
-    @property
-    def outputs(self) -> tuple[TensorInfo, ...]:
-        """The tensors that `infer` yields."""
-
     def infer(self, batch: Tensor, out: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Run the network on a batch.
 
         Args:
             batch: contiguous, in the shape and dtype that the network takes.
-            out: a dict that an earlier call returned for the same batch shape; its arrays are overwritten.
+            out: what an earlier call returned for the same batch shape; its arrays are overwritten.
 
         Returns:
-            Every output by name. The arrays belong to the caller: no later call changes them, unless they are
-            handed back as `out`.
+            The outputs that the spec names. The arrays belong to the caller: no later call changes them, unless they
+            are handed back as `out`.
 
         Raises:
             BackendError: if the run fails.
@@ -63,7 +59,8 @@ class Backend(Protocol):
 def _open_onnxruntime(model: ModelFile, device: str, threads: int | None) -> Backend:
     from .onnxruntime import OnnxRuntimeBackend
 
-    return OnnxRuntimeBackend(model.path, device=device, threads=threads)
+    names = tuple(output.name for output in model.spec.outputs)
+    return OnnxRuntimeBackend(model.path, names, device=device, threads=threads)
 
 
 # One line per backend that opens an .onnx file, in the order in which "auto" tries them.
@@ -72,10 +69,16 @@ _OPENERS: dict[str, Callable[[ModelFile, str, int | None], Backend]] = {
 }
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use, which in a container is fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def open_backend(model: ModelFile, name: str = "auto", *, device: str = "auto", threads: int | None = None) -> Backend:
     """Open a model file in the backend asked for; "auto" takes the first that is installed.
 
     Raises:
+        InputError: if device or threads are malformed.
         BackendUnavailableError: if the backend or the device is not there.
         BackendError: if the backend cannot load the model.
     """

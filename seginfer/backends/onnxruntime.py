@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._errors import BackendError, BackendUnavailableError, InputError
-from .._onnx_file import TensorInfo
-from . import Tensor
+from . import Tensor, usable_cores
 
 try:
     import onnxruntime as ort
@@ -35,6 +33,7 @@ class OnnxRuntimeBackend:
 
     Args:
         path: the model.
+        outputs: names of the outputs to compute; the graph may have more.
         device: "cpu", "cuda", "cuda:<index>", or "auto": CUDA if its provider loads, the CPU otherwise.
         threads: CPU threads for one inference; None takes every core that this process may use.
 
@@ -45,10 +44,12 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
 
-    def __init__(self, path: str | Path, *, device: str = "auto", threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise InputError(f"threads must be at least 1, got {threads}; use None for every core")
-        self.threads = threads or _usable_cores()
+    def __init__(
+        self, path: str | Path, outputs: Sequence[str], *, device: str = "auto", threads: int | None = None
+    ) -> None:
+        if threads is not None and (not isinstance(threads, int) or threads < 1):
+            raise InputError(f"threads must be an integer of at least 1, got {threads!r}; use None for every core")
+        self.threads = threads or usable_cores()
         wants_cuda, index = _parse_device(device)
         has_cuda = _CUDA in ort.get_available_providers()
         if wants_cuda and not has_cuda:
@@ -56,8 +57,9 @@ class OnnxRuntimeBackend:
                 f"device {device!r} needs ONNX Runtime's CUDA provider, got {ort.get_available_providers()}; "
                 "pip install 'seginfer[gpu]', or use device='cpu'"
             )
-        providers: list[Any] = [(_CUDA, {"device_id": index})] if has_cuda and device != "cpu" else []
-        self._session = _session(path, [*providers, _CPU], self.threads)
+        # TF32 would keep 10 bits of what the graph and its certificate call fp32.
+        cuda = [(_CUDA, {"device_id": index, "use_tf32": 0})] if has_cuda and device != "cpu" else []
+        self._session = _session(path, [*cuda, _CPU], self.threads)
         on_cuda = self._session.get_providers()[0] == _CUDA
         if wants_cuda and not on_cuda:
             raise BackendUnavailableError(
@@ -66,13 +68,10 @@ class OnnxRuntimeBackend:
             )
         self.device = f"cuda:{index}" if on_cuda else "cpu"
         self.reason = _reason(device, has_cuda, on_cuda)
+        self._outputs = tuple(outputs)
         network_input = self._session.get_inputs()[0]
         self._input = network_input.name
         self.batch_size: int | None = network_input.shape[0] if isinstance(network_input.shape[0], int) else None
-        self.outputs = tuple(
-            TensorInfo(o.name, tuple(d if d is not None else "?" for d in o.shape), _dtype_name(o.type))
-            for o in self._session.get_outputs()
-        )
         _log.info("%r", self)
 
     @property
@@ -87,18 +86,20 @@ class OnnxRuntimeBackend:
     def infer(self, batch: Tensor, out: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Run the network on a batch; see `Backend.infer`."""
         session = self._open_session()
-        batch = np.ascontiguousarray(batch)
         try:
             binding = session.io_binding()
-            binding.bind_ortvalue_input(self._input, ort.OrtValue.ortvalue_from_numpy(batch))
-            if out is None:
-                return self._run_allocating(session, binding)
-            _bind_outputs(binding, out)
+            binding.bind_cpu_input(self._input, np.ascontiguousarray(batch))
+            for name in self._outputs:
+                _bind_output(binding, name, None if out is None else out[name])
             session.run_with_iobinding(binding)
+            if out is None:
+                return dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
+            return out
+        except InputError:
+            raise
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             got = f"{batch.dtype} {batch.shape}"
             raise BackendError(f"{self.description} failed on a batch {got}: {_one_line(error)}") from error
-        return out
 
     def close(self) -> None:
         """Free the session; it cannot run afterwards."""
@@ -106,20 +107,18 @@ class OnnxRuntimeBackend:
 
     def _open_session(self) -> Any:
         if self._session is None:
-            raise BackendError("the backend is closed; open the model again")
+            raise BackendError("the model is closed; open it again")
         return self._session
 
-    def _run_allocating(self, session: Any, binding: Any) -> dict[str, Tensor]:
-        for info in self.outputs:
-            binding.bind_output(info.name)
-        session.run_with_iobinding(binding)
-        return dict(zip((info.name for info in self.outputs), binding.copy_outputs_to_cpu(), strict=True))
 
-
-def _bind_outputs(binding: Any, out: dict[str, Tensor]) -> None:
-    """Let the runtime write into arrays of an earlier run; it checks their shapes against the graph's."""
-    for name, array in out.items():
+def _bind_output(binding: Any, name: str, array: Tensor | None) -> None:
+    """Let the runtime write into an array of an earlier run, whose shape it checks, or into memory of its own."""
+    if array is None:
+        binding.bind_output(name)
+    elif array.flags.c_contiguous and array.flags.writeable:
         binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+    else:
+        raise InputError(f"out[{name!r}] must be writable and contiguous; hand back what an earlier call returned")
 
 
 def _session(path: str | Path, providers: Sequence[Any], threads: int) -> Any:
@@ -127,17 +126,13 @@ def _session(path: str | Path, providers: Sequence[Any], threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    # Spinning threads take cores from the robot's other processes; without them latency here is the same.
+    # Waiting threads that spin take the cores from the robot's other processes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # warnings of the optimiser are not for the user
     try:
         return ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise BackendError(f"onnxruntime {ort.__version__} cannot load {path}: {_one_line(error)}") from error
-
-
-def _usable_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _parse_device(device: str) -> tuple[bool, int]:
@@ -158,9 +153,3 @@ def _reason(device: str, has_cuda: bool, on_cuda: bool) -> str:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _dtype_name(ort_type: str) -> str:
-    """Turn "tensor(float)" into "float32"."""
-    name = ort_type.removeprefix("tensor(").removesuffix(")")
-    return {"float": "float32", "double": "float64"}.get(name, name)
