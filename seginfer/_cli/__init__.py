@@ -20,7 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(name)s: %(message)s")
     output = Output(as_json=args.json)
     try:
-        return _handler(args.handler)(args, output)
+        with output.waiting("loading"):
+            handler = _handler(args.handler)
+        return handler(args, output)
     except SegInferError as error:
         output.error(error)
         return 2
