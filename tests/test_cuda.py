@@ -1,0 +1,28 @@
+"""ONNX Runtime's CUDA provider says what its CPU provider says."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from seginfer import Segmenter
+from seginfer._assets import SOCCER
+from seginfer._video import VideoReader
+
+
+@pytest.mark.needs_cuda
+def test_masks_on_cuda_are_those_on_the_cpu() -> None:
+    has_provider = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if not has_provider and os.environ.get("FAIL_WITHOUT_CUDA") != "1":
+        pytest.skip("needs onnxruntime-gpu: pip install 'seginfer[gpu]'")
+    frames = list(VideoReader(SOCCER / "clip.webm"))[::8]
+    with (
+        Segmenter.open(SOCCER / "pitch.onnx", device="cuda") as cuda,
+        Segmenter.open(SOCCER / "pitch.onnx", device="cpu") as cpu,
+    ):
+        assert cuda.backend.device == "cuda:0"
+        on_cuda, on_cpu = (np.stack([result.mask for result in segmenter(frames)]) for segmenter in (cuda, cpu))
+    assert (on_cuda == on_cpu).mean() >= 0.9999
