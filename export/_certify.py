@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from seginfer._certificate import Certificate
 from seginfer._errors import ExportError, InputError
 from seginfer._segmenter import Segmenter
+from seginfer._spec import ModelSpec
 from seginfer._version import __version__
 
 from ._meter import ParityMeter
@@ -22,6 +24,8 @@ from ._oracle import Opinion, Oracle
 
 Image = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
+
+_SLACK = 1e-3  # a softmax may sum to a little more than one
 
 
 def certify(
@@ -55,8 +59,8 @@ def certify(
         oracle = Oracle(module, segmenter.spec, batch_size=segmenter.backend.batch_size or 1)
         for i, image in enumerate(images):
             opinion = oracle(image)
-            _check_finite(opinion, i)
-            meter.add(opinion, segmenter.trace(image), segmenter.infer_one(opinion.batch))
+            _check_values(opinion, segmenter.spec, i)
+            meter.add(opinion, segmenter.trace(image), _network_output(segmenter, opinion))
             if on_progress:
                 on_progress(i + 1, len(images))
     return replace(meter.certificate(), runtime=segmenter.backend.description, versions=versions())
@@ -75,6 +79,21 @@ def versions() -> dict[str, str]:
     }
 
 
-def _check_finite(opinion: Opinion, index: int) -> None:
-    if opinion.output.dtype.kind == "f" and not np.isfinite(opinion.output).all():
+def _network_output(segmenter: Segmenter, opinion: Opinion) -> NDArray[Any]:
+    """Run the exported network on PyTorch's batch; in a free batch beside another image, which must not matter."""
+    if segmenter.backend.batch_size is not None:
+        return segmenter.infer_one(opinion.batch)
+    pair = np.concatenate((opinion.batch, np.flip(opinion.batch, axis=2)))
+    return segmenter.backend.infer(pair)[segmenter.spec.output.name][:1]
+
+
+def _check_values(opinion: Opinion, spec: ModelSpec, index: int) -> None:
+    """Refuse PyTorch's own output if the spec cannot be right about it."""
+    output = opinion.output
+    if output.dtype.kind == "f" and not np.isfinite(output).all():
         raise ExportError(f"PyTorch's own output for image {index} holds NaN or infinite values; check the weights")
+    if spec.output.kind == "probabilities" and not (output.min() >= -_SLACK and output.max() <= 1 + _SLACK):
+        raise ExportError(
+            f"outputs[0].kind is 'probabilities', PyTorch yields {output.min():.3g}..{output.max():.3g} "
+            f"for image {index}; use kind 'logits'"
+        )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from typing import Any
 
@@ -27,13 +28,20 @@ from ._samples import sample_images
 
 def export(args: argparse.Namespace, output: Output) -> int:
     """Export a module, and keep the file only if it says what PyTorch says."""
+    with redirect_stdout(sys.stderr):  # what the user's code prints must not mix with the result
+        certificate = _exported(args, output)
+    _report(output, certificate, {"path": args.output}, f"wrote {args.output}")
+    return 0
+
+
+def _exported(args: argparse.Namespace, output: Output) -> Certificate:
     spec = ModelSpec.load(args.spec)
     source = _source(args, output)
     images = _images(args, spec.input)
     if not spec.provenance.source:
         spec = replace(spec, provenance=replace(spec.provenance, source=source.name))
     with _comparing(output, len(images)) as on_progress:
-        certificate = export_onnx(
+        return export_onnx(
             source.module,
             spec,
             args.output,
@@ -41,12 +49,17 @@ def export(args: argparse.Namespace, output: Output) -> int:
             batch_size=_batch_size(args.batch_size, source),
             on_progress=on_progress,
         )
-    _report(output, certificate, {"path": args.output}, f"wrote {args.output}")
-    return 0
 
 
 def parity(args: argparse.Namespace, output: Output) -> int:
     """Compare a model file with PyTorch; exit code 1 if a limit is not met."""
+    with redirect_stdout(sys.stderr):
+        certificate = _compared(args, output)
+    _report(output, certificate, {"path": args.model}, certificate.summary())
+    return 0 if certificate.passed else 1
+
+
+def _compared(args: argparse.Namespace, output: Output) -> Certificate:
     spec = read_model(args.model).spec
     source = _source(args, output)
     images = _images(args, spec.input)
@@ -55,9 +68,7 @@ def parity(args: argparse.Namespace, output: Output) -> int:
         _comparing(output, len(images)) as on_progress,
     ):
         certificate = certify(source.module, segmenter, images, on_progress=on_progress)
-    certificate = replace(certificate, pipeline_sha256=pipeline_sha256(args.model, spec))
-    _report(output, certificate, {"path": args.model}, certificate.summary())
-    return 0 if certificate.passed else 1
+    return replace(certificate, pipeline_sha256=pipeline_sha256(args.model, spec))
 
 
 def _source(args: argparse.Namespace, output: Output) -> Source:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,28 @@ from ._oracle import Opinion
 _WORST_LEVELS = {"opencv": 1.0, "pillow": 1.0, "nearest": 0.0, "torch": 0.05, "torch-antialias": 0.05}
 _MEAN_LEVELS = 0.02
 _ROUNDINGS = 4  # the normalisation itself, computed in another order, in units in the last place
-# Largest difference of the network's output for one and the same input, as a share of its largest value. Two correct
-# fp32 implementations order their sums differently: 1e-6 is usual, weights rounded to fp16 give 4e-4.
-_NETWORK_SHARE = {"fp32": 1e-4}
-# Below this share of equal pixels the errors that were measured are no rounding, whatever each of them looks like.
-_PIXEL_SHARE = {"fp32": 0.999}
+
+
+class Limits(NamedTuple):
+    """What a precision may cost; beyond any of these an export is refused."""
+
+    network_share: float
+    """Error of an output value, as a share of the network's largest value."""
+    channel_share: float
+    """Error of an output value, as a share of its channel's largest value, so that a faint class counts too."""
+    channel_floor: float
+    """Share of the network's largest value below which an error is rounding, whatever the channel."""
+    undecided_share: float
+    """Share of pixels that need not be decisive; a comparison that decides less proves nothing."""
+    pixel_agreement: float
+    """Share of all pixels that must agree: beyond it, the errors that were measured are no rounding."""
+    mean_iou: float
+    """Agreement averaged over classes, so that a rare one counts too."""
+
+
+# Two correct fp32 implementations order their sums differently: 1e-6 of the largest value is usual. Weights rounded to
+# fp16 give 4e-4.
+_LIMITS = {"fp32": Limits(1e-4, 1e-2, 1e-5, 0.5, 0.999, 0.98)}
 
 
 class ParityMeter:
@@ -39,9 +57,11 @@ class ParityMeter:
         self._spec = spec
         self._precision = precision
         self._images = 0
-        self._largest_value = self._largest_input = 0.0
+        self._largest_input = 0.0
         self._batch_error = self._batch_offset = 0.0
-        self._network_error = self._logit_error = self._logit_p999 = 0.0
+        self._network_error: NDArray[Any] = np.zeros(spec.num_channels)  # per channel, as is the largest value
+        self._largest_value: NDArray[Any] = np.zeros(spec.num_channels)
+        self._logit_error = self._logit_p999 = 0.0
         self._seen: list[tuple[NDArray[np.bool_], NDArray[np.float32]]] = []
         size = max(spec.num_classes, 2) + 1  # the last is for pixels that the network did not see
         self._confusion = np.zeros((size, size), np.int64)
@@ -59,12 +79,9 @@ class ParityMeter:
         self._largest_input = max(self._largest_input, float(np.abs(opinion.batch).max()))
         self._batch_error = max(self._batch_error, float(_difference(opinion.batch, trace.batch).max()))
         self._batch_offset = max(self._batch_offset, self._mean_offset(opinion.batch, trace.batch))
-        if self._spec.output.kind == "labels":
-            network = float((opinion.output != network_output).mean())
-            self._network_error = max(self._network_error, network)
-        else:
-            self._largest_value = max(self._largest_value, float(np.abs(opinion.output).max()))
-            self._network_error = max(self._network_error, float(_difference(opinion.output, network_output).max()))
+        self._network_error = np.maximum(self._network_error, self._by_channel(opinion.output, network_output))
+        if self._spec.output.kind != "labels":
+            self._largest_value = np.maximum(self._largest_value, self._by_channel(opinion.output, 0))
             error = _difference(opinion.output, trace.output)
             self._logit_error = max(self._logit_error, float(error.max()))
             self._logit_p999 = max(self._logit_p999, float(np.quantile(error, 0.999)))
@@ -75,27 +92,27 @@ class ParityMeter:
     def certificate(self) -> Certificate:
         """Return the result over all images added."""
         decisive, decisive_same, same, pixels = self._pixel_counts()
-        agreement = decisive_same / decisive if decisive else 1.0
-        stage = self._diverged(agreement, same / pixels)
-        return Certificate(
-            passed=stage is None,
-            stage=stage,
+        result = Certificate(
+            passed=False,
+            stage=None,
             precision=self._precision,
             images=self._images,
             pixels=pixels,
             batch_max_error=self._batch_error,
-            network_max_error=self._network_error,
+            network_max_error=float(self._network_error.max()),
             logit_max_error=self._logit_error,
             logit_p999_error=self._logit_p999,
             pixel_agreement=same / pixels,
-            decisive_agreement=agreement,
+            decisive_agreement=decisive_same / decisive if decisive else 0.0,
             undecided_share=1 - decisive / pixels,
             mean_iou=self._mean_iou(),
         )
+        stage = self._diverged(result)
+        return replace(result, passed=stage is None, stage=stage)
 
     def _pixel_counts(self) -> tuple[int, int, int, int]:
         """Count decisive pixels, decisive pixels that agree, pixels that agree, and pixels."""
-        rounding = _ROUNDINGS * float(np.finfo(np.float32).eps) * self._largest_value  # of the interpolation itself
+        rounding = _ROUNDINGS * float(np.finfo(np.float32).eps) * float(self._largest_value.max())
         limit = 2 * (self._logit_error + rounding)  # known only when every image has been seen
         counts = np.zeros(4, np.int64)
         for same, margin in self._seen:
@@ -104,18 +121,38 @@ class ParityMeter:
         a, b, c, d = (int(count) for count in counts)
         return a, b, c, d
 
-    def _diverged(self, decisive_agreement: float, pixel_agreement: float) -> Stage | None:
+    def _diverged(self, result: Certificate) -> Stage | None:
         """Return the first stage that broke a limit."""
+        limits = _LIMITS[self._precision]
         worst, mean = self._batch_limits()
         if self._batch_error > worst or self._batch_offset > mean:
             return "preprocess"
-        if self._network_error > _NETWORK_SHARE[self._precision] * self._largest_value:
+        if self._spec.output.kind == "labels":  # no margins: every pixel counts as decisive, and near-ties may flip
+            return None if result.pixel_agreement >= limits.pixel_agreement else "network"
+        if (self._network_error > self._network_limits(limits)).any():
             return "network"
-        if decisive_agreement < 1:
+        if result.undecided_share > limits.undecided_share:
+            return "network"
+        if result.decisive_agreement < 1:
             return "postprocess"
-        if pixel_agreement < _PIXEL_SHARE[self._precision]:
-            return "preprocess" if self._network_error < self._logit_error / 2 else "network"
+        if result.pixel_agreement < limits.pixel_agreement or result.mean_iou < limits.mean_iou:
+            return "preprocess" if result.logit_max_error > 2 * result.network_max_error else "network"
         return None
+
+    def _network_limits(self, limits: Limits) -> NDArray[Any]:
+        """Return the largest error that each channel may have."""
+        largest = self._largest_value.max()
+        faint = np.maximum(limits.channel_share * self._largest_value, limits.channel_floor * largest)
+        allowed: NDArray[Any] = np.minimum(limits.network_share * largest, faint)
+        return allowed
+
+    def _by_channel(self, a: NDArray[Any], b: NDArray[Any] | int) -> NDArray[Any]:
+        """Return the largest absolute difference of each channel; of all labels together for kind "labels"."""
+        error = _difference(a, np.broadcast_to(b, a.shape))
+        if self._spec.output.kind == "labels":
+            return np.full(self._spec.num_channels, error.max())
+        largest: NDArray[Any] = error.max((0, 2, 3) if self._spec.output.layout == "NCHW" else (0, 1, 2))
+        return largest
 
     def _batch_limits(self) -> tuple[float, float]:
         spec = self._spec.input

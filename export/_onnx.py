@@ -68,8 +68,7 @@ def export_onnx(
         ParityError: if the exported pipeline disagrees with PyTorch; no file is left behind.
         OutputWriteError: if the file cannot be written; an old file stays intact.
     """
-    if not isinstance(module, nn.Module):
-        raise InputError(f"expected a torch.nn.Module, got {type(module).__name__}; build the model first")
+    _check_module(module)
     images = sample_images(spec.input) if images is None else list(images)
     if not images:
         raise InputError("images is empty; give at least one, or None for synthetic pictures")
@@ -91,6 +90,14 @@ def export_onnx(
         attach_spec(part, replace(spec, provenance=replace(spec.provenance, certificate=certificate)), part)
     _log.info("wrote %s: %s", path, certificate.summary())
     return certificate
+
+
+def _check_module(module: nn.Module) -> None:
+    if not isinstance(module, nn.Module):
+        raise InputError(f"expected a torch.nn.Module, got {type(module).__name__}; build the model first")
+    types = {str(tensor.dtype) for tensor in module.parameters() if tensor.is_floating_point()} - {"torch.float32"}
+    if types:
+        raise InputError(f"the module holds {', '.join(sorted(types))} weights, expected float32; call module.float()")
 
 
 def _example(spec: ModelSpec, batch_size: int) -> Tensor:
@@ -133,7 +140,10 @@ def _graph(network: Network, spec: ModelSpec, example: Tensor, batch_size: int |
                 verbose=False,
             )
     except Exception as error:  # torch.onnx wraps every failure of the user's module in its own kinds
-        raise ExportError(_reason(error)) from error
+        cause = _innermost(error)
+        if isinstance(cause, KeyboardInterrupt):  # Ctrl-C too
+            raise KeyboardInterrupt from error
+        raise ExportError(_reason(cause)) from error
     if program is None:
         raise ExportError("torch.onnx.export returned no program; update torch")
     model: onnx.ModelProto = program.model_proto
@@ -178,11 +188,14 @@ def _provenance(module: nn.Module, spec: ModelSpec) -> Provenance:
     return Provenance(source, weights_sha256(module), "fp32", OPSET, versions())
 
 
-def _reason(error: Exception) -> str:
-    """Say why torch could not export, from the innermost cause, with a remedy."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
+def _innermost(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _reason(cause: BaseException) -> str:
+    """Say in one line why torch could not export, with a remedy."""
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
     return (
         f"PyTorch cannot export the module ({type(cause).__name__}: {lines[0]}); "
@@ -191,8 +204,11 @@ def _reason(error: Exception) -> str:
 
 
 def _refusal(certificate: Certificate, path: str | Path, spec: ModelSpec) -> str:
-    kind = "labels" if spec.output.kind == "labels" else certificate.stage or "network"
+    kind: str = "labels" if spec.output.kind == "labels" else certificate.stage or "network"
+    if certificate.undecided_share > 0.5:
+        kind = "undecided"
     remedies = {
+        "undecided": "PyTorch itself hardly decides: check the weights, and give images like those it will see",
         "labels": "export the model with its logits: labels decided inside the graph flip at near-ties",
         "preprocess": "check input.resampling, color, mean and std of the spec",
         "network": "the exported graph computes something else than the module: report this with the module",

@@ -48,11 +48,12 @@ def _from_factory(source: str, kwargs: dict[str, Any]) -> nn.Module:
         raise ExportError(f"expected package.module:factory or a .pt2 file, got {source!r}")
     try:
         factory = getattr(_import(name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ExportError(f"cannot import {source}: {error}; run in its folder or install its package") from error
+    except Exception as error:  # whatever the user's module raises while it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise ExportError(f"cannot import {source} ({reason}); run in its folder or install its package") from error
     try:
         module = factory(**kwargs)
-    except Exception as error:  # whatever the user's factory raises
+    except (Exception, SystemExit) as error:  # whatever the user's factory raises
         raise ExportError(
             f"{source} failed with {type(error).__name__}: {error}; pass its arguments with kwargs"
         ) from error

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ._errors import OutputWriteError, SegInferError
+
+_serial = itertools.count()
 
 
 @contextmanager
@@ -18,8 +20,10 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     Raises:
         OutputWriteError: if the file system refuses; the old file, if any, is intact.
     """
-    target = Path(target)
-    part = target.with_name(f".{target.stem}.{os.getpid()}-{threading.get_ident()}.part{target.suffix}")
+    target = Path(target).resolve()  # a link stays a link
+    if target.exists() and not target.is_file():
+        raise OutputWriteError(f"cannot write {target}: it is not a regular file; choose another name")
+    part = target.with_name(f".{os.getpid()}-{next(_serial)}.part{target.suffix}")  # short: names have a limit
     try:
         yield part
         os.replace(part, target)

@@ -42,7 +42,8 @@ class Certificate:
     pixel_agreement: float
     """Share of all pixels with the same label, 0..1."""
     decisive_agreement: float
-    """Share of decisive pixels with the same label, 0..1; must be exactly 1 in fp32."""
+    """Share of decisive pixels with the same label, 0..1; must be exactly 1 in fp32. An output of labels has no
+    margins: there every pixel counts, and near-ties may flip in one of a thousand."""
     undecided_share: float
     """Share of pixels that are not decisive, 0..1."""
     mean_iou: float

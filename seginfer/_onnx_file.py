@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -20,6 +20,9 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA = 7, 8, 14
 _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
 _TENSOR_NAME, _TENSOR_EXTERNAL = 8, 13
+
+_MOST_FIELDS = 10_000  # metadata entries, inputs, outputs
+_MOST_DIMENSIONS = 64
 
 # TensorProto.DataType
 _DTYPES = {
@@ -73,7 +76,7 @@ def read_onnx(path: str | Path) -> OnnxFile:
     """
     with _mapped(path) as data:
         try:
-            fields = list(_fields(data, 0, len(data)))
+            fields = list(_top_level(data))
             graphs = [f for f in fields if f.number == _MODEL_GRAPH and f.wire == _BYTES]
             if len(graphs) != 1:
                 raise _MalformedError("it holds no graph")
@@ -154,6 +157,18 @@ def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[_Field]:
         position = after
 
 
+def _top_level(data: mmap.mmap) -> Iterator[_Field]:
+    return _at_most(_MOST_FIELDS, _fields(data, 0, len(data)))
+
+
+def _at_most(limit: int, fields: Iterable[_Field]) -> Iterator[_Field]:
+    """Yield fields up to a count that no real model comes near: a hostile file must not take all time and memory."""
+    for i, field in enumerate(fields):
+        if i >= limit:
+            raise _MalformedError(f"it repeats a field more than {limit} times")
+        yield field
+
+
 def _varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
     result = shift = 0
     while position < end and shift < 64:
@@ -198,10 +213,11 @@ def _onnx_file(data: mmap.mmap, graph: _Field, metadata: dict[str, str], opset: 
         if field.number == _GRAPH_INITIALIZER:
             weights.add(_text(data, field, _TENSOR_NAME))
             external |= any(True for _ in _nested(data, field, _TENSOR_EXTERNAL))
-        elif field.number == _GRAPH_INPUT:
-            inputs.append(_tensor_info(data, field))
-        elif field.number == _GRAPH_OUTPUT:
-            outputs.append(_tensor_info(data, field))
+        elif field.number in (_GRAPH_INPUT, _GRAPH_OUTPUT):
+            tensors = inputs if field.number == _GRAPH_INPUT else outputs
+            tensors.append(_tensor_info(data, field))
+            if len(tensors) > _MOST_FIELDS:
+                raise _MalformedError(f"it has more than {_MOST_FIELDS} inputs or outputs")
     real = tuple(info for info in inputs if info.name not in weights)  # IR versions before 4 list weights as inputs
     return OnnxFile(real, tuple(outputs), metadata, opset, external)
 
@@ -213,7 +229,7 @@ def _tensor_info(data: mmap.mmap, field: _Field) -> TensorInfo:
         for tensor in _nested(data, type_proto, 1):
             dtype = next((_DTYPES.get(f.value, "unknown") for f in _nested(data, tensor, 1)), "unknown")
             for dims in _nested(data, tensor, 2):
-                shape = tuple(_dimension(data, dim) for dim in _nested(data, dims, 1))
+                shape = tuple(_dimension(data, dim) for dim in _at_most(_MOST_DIMENSIONS, _nested(data, dims, 1)))
     return TensorInfo(_text(data, field, 1), shape, dtype)
 
 
@@ -225,11 +241,7 @@ def _dimension(data: mmap.mmap, field: _Field) -> int | str:
 def _spans_without(data: mmap.mmap, key: str, path: str | Path) -> list[tuple[int, int]]:
     """Return the byte ranges of the top-level fields, without the metadata entry of `key`."""
     try:
-        return [
-            (f.start, f.end)
-            for f in _fields(data, 0, len(data))
-            if f.number != _MODEL_METADATA or _text(data, f, 1) != key
-        ]
+        return [(f.start, f.end) for f in _top_level(data) if f.number != _MODEL_METADATA or _text(data, f, 1) != key]
     except (_MalformedError, UnicodeDecodeError) as error:
         raise ModelFileError(f"{path} is not a complete ONNX model ({error}); copy or export it again") from error
 

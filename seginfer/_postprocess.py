@@ -225,4 +225,6 @@ def _checked_arrays(
         ):
             got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else type(array).__name__
             raise InputError(f"out must be a writable {dtype} array of shape {shape}, got {got}")
+    if any(np.may_share_memory(a, b) for i, a in enumerate(out) for b in out[:i]):
+        raise InputError("out must hold arrays that do not overlap; allocate one per image")
     return list(out)

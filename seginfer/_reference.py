@@ -13,6 +13,7 @@ Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]
 Fixed = NDArray[np.int32]
 Mask = NDArray[Any]
+Real = np.floating[Any]
 
 _CHUNK = 1 << 20  # values interpolated at a time, so that full-size logits are never stored
 
@@ -94,12 +95,13 @@ def linear_taps(n: int, m: int) -> Taps:
     return _taps(m, np.float32(n / m), np.float32(0.5), np.float32(0), 0, n - 1)
 
 
-def _taps(m: int, scale: np.float32, centre: np.float32, shift: np.float32, low: int, high: int) -> Taps:
-    """Return taps at `scale * (i + centre) - centre + shift`, kept inside [low, high]."""
-    position = scale * (np.arange(m, dtype=np.float32) + centre) - centre + shift
-    position = np.maximum(position, np.float32(low))
+def _taps(m: int, scale: Real, centre: Real, shift: Real, low: int, high: int) -> Taps:
+    """Return taps at `scale * (i + centre) - centre + shift`, kept inside [low, high]; positions in scale's type."""
+    real = type(scale)
+    position = scale * (np.arange(m, dtype=real) + centre) - centre + shift
+    position = np.maximum(position, real(low))
     i0 = np.minimum(np.floor(position).astype(np.intp), high)
-    w1 = np.clip(position - i0.astype(np.float32), np.float32(0), np.float32(1))
+    w1 = np.clip(position - i0.astype(real), real(0), real(1)).astype(np.float32)
     return Taps(i0, np.minimum(i0 + 1, high), np.float32(1) - w1, w1)
 
 
@@ -171,7 +173,7 @@ def mask_taps(
     A pixel centre goes through the resize (`image` to `resized` samples), the placement (`offset` inside an input of
     `source` samples) and the stride (`source` to `logits` samples). Taps stay inside the cells that show the image,
     so padding never leaks in. Where the content starts and ends on cell borders, this is exactly what
-    torch.nn.functional.interpolate computes on the cropped logits.
+    torch.nn.functional.interpolate computes on the cropped logits, in float32; elsewhere positions are float64.
 
     Args:
         image: the image's size along the axis, in pixels.
@@ -182,15 +184,19 @@ def mask_taps(
         visible: first image pixel and number of image pixels to return taps for.
         align_corners: as in torch, sizes minus one are scaled and centres are whole numbers.
     """
+    inside = offset >= 0 and offset + resized <= source
     if align_corners:
-        image, resized, source, logits_span = image - 1, resized - 1, max(source - 1, 1), logits - 1
-        centre = np.float32(0)
+        aligned = inside and source in (logits, resized)
+        image, resized, source, cells = image - 1, resized - 1, max(source - 1, 1), logits - 1
     else:
-        logits_span, centre = logits, np.float32(0.5)
-    scale = np.float32(resized * logits_span / (image * source)) if image else np.float32(0)
-    start = offset * logits_span // source
-    shift = np.float32(offset * logits_span / source - start)
-    end = -(-(offset + resized) * logits_span // source) - (0 if align_corners else 1)
+        aligned = inside and offset * logits % source == 0 == resized * logits % source
+        cells = logits
+    real = np.float32 if aligned else np.float64  # torch's own rounding where torch has the operation
+    centre = real(0 if align_corners else 0.5)
+    scale = real(resized * cells / (image * source) if image else 0)
+    start = offset * cells // source
+    shift = real(offset * cells / source - start)
+    end = -(-(offset + resized) * cells // source) - (0 if align_corners else 1)
     taps = _taps(visible[0] + visible[1], scale, centre, shift, max(0, start) - start, min(logits - 1, end) - start)
     seen = slice(visible[0], None)
     return Taps(taps.i0[seen] + start, taps.i1[seen] + start, taps.w0[seen], taps.w1[seen])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -179,3 +180,15 @@ def test_a_model_made_by_others_gets_a_spec_and_runs(tmp_path: Path) -> None:
     values = F.interpolate(probability, (300, 420), mode="bilinear", align_corners=False)[0, 0].numpy()
     decisive = np.abs(values - threshold) > tolerances.MARGIN.limit
     np.testing.assert_array_equal(mask[decisive], (values > threshold)[decisive])
+
+
+def test_a_link_stays_a_link_and_a_device_is_not_replaced(semantic_model: Path, tmp_path: Path) -> None:
+    spec = read_model(semantic_model).spec
+    (tmp_path / "link.onnx").symlink_to(tmp_path / "real.onnx")
+    attach_spec(semantic_model, spec, tmp_path / "link.onnx")
+    assert (tmp_path / "link.onnx").is_symlink()
+    assert read_model(tmp_path / "real.onnx").spec == spec
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputWriteError, match="not a regular file"):
+        attach_spec(semantic_model, spec, tmp_path / "pipe")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -137,3 +138,16 @@ def test_a_network_that_the_runtime_rejects_is_refused(tmp_path: Path) -> None:
     attach_spec(path, SPECS["semantic"], path)
     with refuses(BackendError, "cannot load", "model.onnx"):
         Segmenter.open(path)
+
+
+@pytest.mark.parametrize("repeated", ["graph.input", "metadata_props"])
+def test_a_file_that_repeats_an_empty_field_is_given_up_soon(repeated: str, tmp_path: Path) -> None:
+    model = onnx.ModelProto(opset_import=[helper.make_opsetid("", 18)], graph=onnx.GraphProto())
+    fields = model.graph.input if repeated == "graph.input" else model.metadata_props
+    for _ in range(300_000):
+        fields.add()
+    (tmp_path / "hostile.onnx").write_bytes(model.SerializeToString())
+    start = time.monotonic()
+    with refuses(ModelFileError, "more than"):
+        read_model(tmp_path / "hostile.onnx")
+    assert time.monotonic() - start < 5  # all of it would take longer, and gigabytes

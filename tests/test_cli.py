@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import cv2
 import numpy as np
@@ -101,6 +102,68 @@ def test_run_takes_a_video(run: Run, tmp_path: Path) -> None:
     overlay = list(VideoReader(entry["overlay"]))
     assert len(overlay) == 48
     assert overlay[0].shape == (360, 640, 3)
+
+
+def test_a_cut_off_video_is_listed_and_frames_of_a_longer_run_do_not_stay(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "clip.webm").write_bytes((SOCCER / "clip.webm").read_bytes())
+    assert run("run", MODEL, tmp_path / "clip.webm", "-o", tmp_path / "out")[0] == 0
+    (tmp_path / "clip.webm").write_bytes((SOCCER / "clip.webm").read_bytes()[:100_000])
+    code, result = run("run", MODEL, tmp_path / "clip.webm", "-o", tmp_path / "out")
+    assert code == 1
+    assert "breaks off after" in result["failed"][0]["error"]
+    assert len(list((tmp_path / "out" / "clip").glob("*.png"))) == result["frames"] < 48
+
+
+@pytest.mark.parametrize("name", ["near.png", "near_overlay.jpg"])
+def test_run_never_writes_over_its_input(name: str, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (photos / "near.png").rename(photos / name)
+    if name == "near_overlay.jpg":
+        shutil.copyfile(photos / name, photos / "near.bmp")
+    before = {path: path.read_bytes() for path in photos.iterdir()}
+    monkeypatch.chdir(photos)
+    assert main(["run", MODEL, ".", "-o", "."]) == 2
+    assert {path: path.read_bytes() for path in photos.iterdir()} == before
+
+
+def test_what_a_module_prints_does_not_mix_with_json(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "noisy_nets.py").write_text(
+        "import networks\nprint('imported')\ndef build():\n    print('built')\n    return networks.Tiny()\n"
+        "def leave():\n    raise SystemExit(3)\n"
+    )
+    (tmp_path / "broken_nets.py").write_text("this is not Python\n")
+    (tmp_path / "spec.json").write_text(make_spec().to_json())
+    assert run("export", "noisy_nets:build", "--spec", "spec.json", "-o", "m.onnx")[0] == 0
+    for source in ("noisy_nets:leave", "broken_nets:build"):
+        assert run("export", source, "--spec", "spec.json", "-o", "n.onnx") == (2, ANY)
+    assert not (tmp_path / "n.onnx").exists()
+
+
+def test_names_inside_a_model_cannot_steer_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], run: Run
+) -> None:
+    spec = json.loads((SOCCER / "spec.json").read_text())
+    spec["classes"]["names"][4] = "\x1b]0;owned\x07\x1b[31m"
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    run("attach", MODEL, tmp_path / "spec.json", "-o", tmp_path / "m.onnx")
+    assert main(["info", str(tmp_path / "m.onnx")]) == 0
+    assert main(["run", str(tmp_path / "m.onnx"), str(SOCCER / "clip.webm"), "-o", str(tmp_path / "out")]) == 0
+    assert "\x1b]0" not in capsys.readouterr().out
+
+
+def test_a_full_disk_and_a_long_name_are_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "seginfer"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([*command, "info", MODEL, "--json"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    long = [*command, "run", MODEL, "x" * 300 + ".png", "-o", str(tmp_path)]
+    done = subprocess.run(long, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    shutil.copyfile(SOCCER / "samples" / "near.png", tmp_path / f"{'n' * 235}.png")
+    ok = [*command, "run", MODEL, str(tmp_path / f"{'n' * 235}.png"), "-o", str(tmp_path / "out")]
+    assert subprocess.run(ok, capture_output=True).returncode == 0
 
 
 def test_one_unreadable_picture_is_listed_and_the_others_are_done(run: Run, photos: Path, tmp_path: Path) -> None:
@@ -246,7 +309,8 @@ def test_errors_are_one_line_and_exit_code_2(
     assert not (tmp_path / "x.onnx").exists()
 
 
-def test_ctrl_c_leaves_only_finished_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_only_finished_files(signal_: signal.Signals, tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     videos.mkdir()
     for i in range(12):
@@ -257,12 +321,12 @@ def test_ctrl_c_leaves_only_finished_files(tmp_path: Path) -> None:
     deadline = time.monotonic() + 60
     while not list(out.rglob("*.png")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal_)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert "interrupted" in err
-    assert not list(out.rglob("*.part*"))
+    assert not list(out.rglob(".*"))
     masks = list(out.rglob("*.png"))
     assert 0 < len(masks) < 12 * 48
     assert all(cv2.imread(str(mask), cv2.IMREAD_UNCHANGED).shape == (360, 640) for mask in masks)

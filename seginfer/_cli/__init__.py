@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -20,15 +22,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(name)s: %(message)s")
     output = Output(as_json=args.json)
     try:
+        if argv is None:  # a process of our own: end it as Ctrl-C does, so that nothing half-written is left
+            signal.signal(signal.SIGTERM, _interrupt)
         with output.waiting("loading"):
             handler = _handler(args.handler)
-        return handler(args, output)
+        code = handler(args, output)
+        sys.stdout.flush()
+        return code
     except SegInferError as error:
         output.error(error)
+        return 2
+    except BrokenPipeError:  # `seginfer ... | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:  # a file system or a terminal that refuses in a place that no command foresaw
+        sys.stderr.write(f"seginfer: {error}; check the path and the free space\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("seginfer: interrupted; finished files are complete, the one in progress was dropped\n")
         return INTERRUPTED
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _handler(name: str) -> Callable[..., int]:

@@ -37,17 +37,17 @@ class Output:
         for column in columns:
             table.add_column(column, overflow="fold")
         for row in rows:
-            table.add_row(*(_rich("text").Text(str(cell)) for cell in row))
+            table.add_row(*(_rich("text").Text(printable(str(cell))) for cell in row))
         self._console().print(table)
 
     def say(self, text: str) -> None:
         """Print one line, for people only."""
         if not self.as_json:
-            self._console().print(_rich("text").Text(text), soft_wrap=True)
+            self._console().print(_rich("text").Text(printable(text)), soft_wrap=True)
 
     def error(self, error: SegInferError) -> None:
         """Print an error in one line; in JSON mode also as an object."""
-        message = " ".join(str(error).split())
+        message = printable(" ".join(str(error).split()))
         if self.as_json:
             sys.stdout.write(json.dumps({"error": message, "kind": type(error).__name__}) + "\n")
         sys.stderr.write(f"seginfer: {message}\n")
@@ -82,6 +82,11 @@ class Output:
 
     def _console(self) -> Any:
         return _rich("console").Console()
+
+
+def printable(text: str) -> str:
+    """Escape what would steer the terminal: names inside a model file are somebody else's."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def _rich(module: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,15 @@ from ._output import Output
 
 Image = NDArray[np.uint8]
 
+_FRAME = "frame_{:06d}.png"
+
 
 def run(args: argparse.Namespace, output: Output) -> int:
     """Segment every input; one that cannot be read is listed and the others go on, with exit code 1."""
     if not 0 <= args.alpha <= 1:
         raise InputError(f"--alpha must be within 0..1, got {args.alpha}")
     files = expand(args.inputs)
-    _refuse_collisions(files)
+    _refuse_collisions(files, args.output)
     done: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     timings: list[Timings] = []
@@ -80,7 +82,7 @@ class _Job:
             for image in frames:
                 result = self._segment(image)
                 make_folder(folder)
-                _save_mask(result, folder / f"frame_{count:06d}.png")
+                _save_mask(result, folder / _FRAME.format(count))
                 if self._with_overlay:
                     sink = sink or stack.enter_context(
                         video_writer(overlay, result.geometry.image_hw, frames.frame_rate)
@@ -88,6 +90,9 @@ class _Job:
                     sink.write(result.overlay(image, alpha=self._alpha))
                 count += 1
                 advance()
+        _remove_later_frames(folder, count)
+        if count < 0.9 * frames.approximate_length:
+            raise InputError(f"{file} breaks off after {count} of about {frames.approximate_length} frames")
         record: dict[str, Any] = {"input": str(file), "masks": str(folder), "frames": count}
         return {**record, "overlay": str(overlay)} if self._with_overlay else record
 
@@ -117,6 +122,13 @@ def _save_mask(result: Segmentation, path: Path) -> Path:
     return path
 
 
+def _remove_later_frames(folder: Path, count: int) -> None:
+    """Remove what an earlier run of a longer video left behind."""
+    while (later := folder / _FRAME.format(count)).exists():
+        later.unlink()
+        count += 1
+
+
 def _frame_count(files: Iterable[Path]) -> int:
     """Return how many frames there are to do, as far as the files say; a broken one is reported when its turn comes."""
     count = 0
@@ -126,12 +138,18 @@ def _frame_count(files: Iterable[Path]) -> int:
     return count
 
 
-def _refuse_collisions(files: Iterable[Path]) -> None:
-    seen: dict[tuple[str, bool], Path] = {}
+def _refuse_collisions(files: Sequence[Path], folder: Path) -> None:
+    """Refuse before anything runs if an output would replace an input or another output."""
+    inputs = {file.resolve() for file in files}
+    planned: dict[Path, Path] = {}
     for file in files:
-        other = seen.setdefault((file.stem, is_video(file)), file)
-        if other is not file:
-            raise InputError(f"{other} and {file} would write the same mask; run them with different -o folders")
+        for ending in ("", "_overlay.webm") if is_video(file) else (".png", ".npy", "_overlay.jpg"):
+            target = (folder / f"{file.stem}{ending}").resolve()
+            if target in inputs:
+                raise InputError(f"{target} is an input and would be overwritten; choose another -o folder")
+            other = planned.setdefault(target, file)
+            if other is not file:
+                raise InputError(f"{other} and {file} would write the same mask; run them with different -o folders")
 
 
 def _show(output: Output, done: list[Any], failed: list[Any], latency: _latency.Summary, backend: str) -> None:

@@ -47,8 +47,8 @@ class OnnxRuntimeBackend:
     def __init__(
         self, path: str | Path, outputs: Sequence[str], *, device: str = "auto", threads: int | None = None
     ) -> None:
-        if threads is not None and (not isinstance(threads, int) or threads < 1):
-            raise InputError(f"threads must be an integer of at least 1, got {threads!r}; use None for every core")
+        if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= 1024):
+            raise InputError(f"threads must be an integer from 1 to 1024, got {threads!r}; use None for every core")
         self.threads = threads or usable_cores()
         wants_cuda, index = _parse_device(device)
         has_cuda = _CUDA in ort.get_available_providers()

@@ -1,0 +1,126 @@
+"""A certificate is refused where it would prove nothing, and granted where only rounding differs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from networks import SIZE, Tiny, make_spec, pictures
+from seginfer.export import certify, export_onnx
+from torch import Tensor, nn
+
+from seginfer import ClassSpec, ExportError, InputError, InputSpec, ModelSpec, ParityError, Segmenter
+
+IMAGES = pictures((90, 120), SIZE)
+
+
+class Constant(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+class BatchMixing(nn.Module):
+    """Right for one image alone, wrong as soon as another one is in the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Tiny()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.net(x)
+        return logits + 0.5 * (x - x.mean(0, keepdim=True))
+
+
+class RareClass(nn.Module):
+    """A loud background, and a faint class in a small corner of the colours."""
+
+    def __init__(self, sign: float) -> None:
+        super().__init__()
+        self.sign = sign
+        self.dummy = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        faint = self.sign * 0.3 * (x[:, :1] > 1.5).float()
+        rare = x[:, :1] > 1.5
+        background = torch.where(rare, torch.zeros_like(faint), torch.full_like(faint, 1e4))
+        return torch.cat([background, faint, -faint], 1) + 0 * self.dummy
+
+
+def test_a_network_that_decides_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParityError, match="hardly decides") as caught:
+        export_onnx(Constant(), make_spec(), tmp_path / "m.onnx", images=IMAGES)
+    assert caught.value.certificate.undecided_share == 1.0
+    assert not (tmp_path / "m.onnx").exists()
+
+
+def test_a_network_that_mixes_the_images_of_a_batch_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParityError) as caught:
+        export_onnx(BatchMixing(), make_spec(), tmp_path / "m.onnx", images=IMAGES)
+    assert caught.value.certificate.stage == "network"
+    assert export_onnx(BatchMixing(), make_spec(), tmp_path / "m.onnx", images=IMAGES, batch_size=1).passed
+
+
+def test_a_rare_faint_class_that_is_wrong_fails(tmp_path: Path) -> None:
+    image = pictures(SIZE)[0] // 2
+    image[10:13, 20:23] = 255
+    export_onnx(RareClass(1), make_spec(), tmp_path / "m.onnx", images=[image])
+    with Segmenter.open(tmp_path / "m.onnx") as segmenter:
+        assert certify(RareClass(1), segmenter, [image]).passed
+        certificate = certify(RareClass(-1), segmenter, [image])
+    assert certificate.stage == "network"
+    assert certificate.pixel_agreement > 0.99
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("image_hw", [(1080, 1919), (777, 1301)])
+def test_a_right_center_crop_of_a_large_photo_passes(
+    image_hw: tuple[int, int], align_corners: bool, tmp_path: Path
+) -> None:
+    torch.manual_seed(3)
+    module = nn.Conv2d(3, 19, 3, padding=1)
+    names = tuple(f"class {i}" for i in range(19))
+    spec = ModelSpec("semantic", InputSpec(size=(512, 512), resize="center-crop"), ClassSpec(names))
+    spec = ModelSpec(spec.task, spec.input, spec.classes, (make_spec(output={"align_corners": align_corners}).output,))
+    certificate = export_onnx(module, spec, tmp_path / "m.onnx", images=pictures(image_hw))
+    assert certificate.decisive_agreement == 1.0
+    assert certificate.undecided_share < 0.001
+
+
+@pytest.mark.parametrize("kind", ["probabilities", "logits"])
+def test_probabilities_must_be_probabilities(kind: str, tmp_path: Path) -> None:
+    spec = make_spec(output={"kind": kind})
+    if kind == "logits":
+        assert export_onnx(Tiny(), spec, tmp_path / "m.onnx", images=IMAGES).passed
+        return
+    with pytest.raises(ExportError, match="use kind 'logits'"):
+        export_onnx(Tiny(), spec, tmp_path / "m.onnx", images=IMAGES)
+    softmax = nn.Sequential(Tiny(), nn.Softmax(1))
+    assert export_onnx(softmax, spec, tmp_path / "m.onnx", images=IMAGES).passed
+
+
+class Labels(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Tiny()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.net(x).argmax(1)
+
+
+def test_labels_decided_in_the_graph_are_compared(tmp_path: Path) -> None:
+    spec = make_spec(output={"kind": "labels"}, resize="letterbox")
+    certificate = export_onnx(Labels(), spec, tmp_path / "m.onnx", images=IMAGES)
+    assert certificate.pixel_agreement >= 0.999
+    with Segmenter.open(tmp_path / "m.onnx") as segmenter:
+        other = Labels()
+        with torch.no_grad():
+            other.net.last.bias[0] += 5
+        assert certify(other, segmenter, IMAGES).stage == "network"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_module_of_another_precision_says_how_to_convert_it(dtype: torch.dtype, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"module\.float\(\)"):
+        export_onnx(Tiny().to(dtype), make_spec(), tmp_path / "m.onnx", images=IMAGES)
