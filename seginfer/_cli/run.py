@@ -124,9 +124,10 @@ def _save_mask(result: Segmentation, path: Path) -> Path:
 
 def _remove_later_frames(folder: Path, count: int) -> None:
     """Remove what an earlier run of a longer video left behind."""
-    while (later := folder / _FRAME.format(count)).exists():
-        later.unlink()
-        count += 1
+    for path in (*folder.glob("frame_*.png"), *folder.glob("frame_*.npy")):
+        index = path.stem.removeprefix("frame_")
+        if index.isdecimal() and int(index) >= count:
+            path.unlink()
 
 
 def _frame_count(files: Iterable[Path]) -> int:
