@@ -95,17 +95,21 @@ def confidence(
 
 def taps_of(geometry: Geometry, logits_hw: Size, spec: ModelSpec) -> tuple[Taps, Taps]:
     """Return the row and column taps from the visible image pixels into the logits."""
-    top, left, height, width = geometry.visible
-    visible = ((top, height), (left, width))
+    g, align_corners = geometry, spec.output.align_corners
+    aligned = all(
+        _reference.is_aligned(g.resized_hw[axis], g.offset_yx[axis], g.input_hw[axis], logits_hw[axis], align_corners)
+        for axis in (0, 1)
+    )
     rows, cols = (
         _reference.mask_taps(
-            geometry.image_hw[axis],
-            geometry.resized_hw[axis],
-            geometry.offset_yx[axis],
-            geometry.input_hw[axis],
+            g.image_hw[axis],
+            g.resized_hw[axis],
+            g.offset_yx[axis],
+            g.input_hw[axis],
             logits_hw[axis],
-            visible[axis],
-            spec.output.align_corners,
+            (g.visible[axis], g.visible[axis + 2]),
+            align_corners=align_corners,
+            real=np.float32 if aligned else np.float64,
         )
         for axis in (0, 1)
     )

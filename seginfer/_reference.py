@@ -165,15 +165,34 @@ def normalize(pixels: NDArray[Any], gain: Floats, bias: Floats) -> Floats:
 # ------------------------------------------------------------------------------------------- making a mask
 
 
+def is_aligned(resized: int, offset: int, source: int, logits: int, align_corners: bool) -> bool:
+    """Tell whether, along one axis, the content starts and ends on cell borders: a crop then leaves just the content.
+
+    Arguments as in `mask_taps`.
+    """
+    if offset < 0 or offset + resized > source:
+        return False
+    if align_corners:
+        return source in (logits, resized)
+    return offset * logits % source == 0 == resized * logits % source
+
+
 def mask_taps(
-    image: int, resized: int, offset: int, source: int, logits: int, visible: tuple[int, int], align_corners: bool
+    image: int,
+    resized: int,
+    offset: int,
+    source: int,
+    logits: int,
+    visible: tuple[int, int],
+    *,
+    align_corners: bool,
+    real: type[np.floating[Any]],
 ) -> Taps:
     """Return the taps, along one axis, from image pixels into the logits.
 
     A pixel centre goes through the resize (`image` to `resized` samples), the placement (`offset` inside an input of
     `source` samples) and the stride (`source` to `logits` samples). Taps stay inside the cells that show the image,
-    so padding never leaks in. Where the content starts and ends on cell borders, this is exactly what
-    torch.nn.functional.interpolate computes on the cropped logits, in float32; elsewhere positions are float64.
+    so padding never leaks in.
 
     Args:
         image: the image's size along the axis, in pixels.
@@ -183,15 +202,12 @@ def mask_taps(
         logits: size of the network output.
         visible: first image pixel and number of image pixels to return taps for.
         align_corners: as in torch, sizes minus one are scaled and centres are whole numbers.
+        real: type of the positions. float32 where both axes are aligned: the taps are then those that
+            torch.nn.functional.interpolate computes on the cropped logits. float64 where torch has no such operation.
     """
-    inside = offset >= 0 and offset + resized <= source
+    cells = logits
     if align_corners:
-        aligned = inside and source in (logits, resized)
         image, resized, source, cells = image - 1, resized - 1, max(source - 1, 1), logits - 1
-    else:
-        aligned = inside and offset * logits % source == 0 == resized * logits % source
-        cells = logits
-    real = np.float32 if aligned else np.float64  # torch's own rounding where torch has the operation
     centre = real(0 if align_corners else 0.5)
     scale = real(resized * cells / (image * source) if image else 0)
     start = offset * cells // source

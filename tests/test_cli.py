@@ -317,7 +317,13 @@ def test_a_signal_leaves_only_finished_files(signal_: signal.Signals, tmp_path: 
         shutil.copyfile(SOCCER / "clip.webm", videos / f"clip{i:02d}.webm")
     out = tmp_path / "out"
     command = [sys.executable, "-m", "seginfer", "run", MODEL, str(videos), "-o", str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job starts with it ignored
+    )
     deadline = time.monotonic() + 60
     while not list(out.rglob("*.png")) and time.monotonic() < deadline:
         time.sleep(0.02)

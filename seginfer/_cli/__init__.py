@@ -32,10 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SegInferError as error:
         output.error(error)
         return 2
-    except BrokenPipeError:  # `seginfer ... | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:  # a file system or a terminal that refuses in a place that no command foresaw
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in its buffer has nowhere to go
+        if isinstance(error, BrokenPipeError):  # `seginfer ... | head`: the reader has seen enough
+            return 0
         sys.stderr.write(f"seginfer: {error}; check the path and the free space\n")
         return 2
     except KeyboardInterrupt:
