@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import seginfer.export
 
 import seginfer
 import seginfer._errors
+import seginfer.export
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "cv2", "av", "rich", "PIL", "seginfer.export")

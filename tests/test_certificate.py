@@ -14,13 +14,13 @@ import pytest
 import torch
 from networks import Tiny, make_spec, pictures
 from onnx import numpy_helper
-from seginfer.export import certify, export_onnx, load_source, load_weights
 
 from seginfer import ModelSpec, ParityError, Segmenter, _reference, _segmenter, attach_spec, read_model
 from seginfer._assets import SOCCER
 from seginfer._geometry import Geometry
 from seginfer._images import read_image
 from seginfer._model_file import certificate_matches
+from seginfer.export import certify, export_onnx, load_source, load_weights
 
 # Letterboxed, larger than the input and at a stride: every step of the pipeline has something to get wrong.
 SPEC = make_spec(resize="letterbox", pad_value=(255.0,), output={"stride": 4})

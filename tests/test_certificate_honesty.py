@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 from networks import SIZE, Tiny, make_spec, pictures
-from seginfer.export import certify, export_onnx
 from torch import Tensor, nn
 
 from seginfer import ClassSpec, ExportError, InputError, InputSpec, ModelSpec, ParityError, Segmenter
+from seginfer.export import certify, export_onnx
 
 IMAGES = pictures((90, 120), SIZE)
 

@@ -11,10 +11,10 @@ import onnx
 import pytest
 import torch
 from networks import SIZE, Returning, Tiny, make_spec, pictures
-from seginfer.export import export_onnx, weights_sha256
 from torch import nn
 
 from seginfer import ExportError, InputError, OutputSpec, OutputWriteError, Segmenter, read_model
+from seginfer.export import export_onnx, weights_sha256
 
 IMAGES = pictures((90, 120), (48, 64))
 

@@ -1,4 +1,4 @@
-"""Masks equal those of PyTorch's own operations for every placement, also where content and logit cells do not align."""
+"""Masks equal those of PyTorch's own operations for every placement, aligned with the logit cells or not."""
 
 from __future__ import annotations
 

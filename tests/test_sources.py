@@ -10,9 +10,9 @@ import pytest
 import torch
 from networks import SIZE, Tiny, make_spec, pictures
 from safetensors.torch import save_file
-from seginfer.export import export_onnx, load_source, load_weights, weights_sha256
 
 from seginfer import ExportError, MissingFileError, SegInferError, WeightsError
+from seginfer.export import export_onnx, load_source, load_weights, weights_sha256
 
 
 class Trap:

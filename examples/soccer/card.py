@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from dataset import CLASSES, CLIP_SEED, HELD_OUT_FAMILIES, IMAGE_HW, SPLITS, TEAM_SIZE
 from frames import INPUT_HW, MEAN, PAD_VALUE, STD, content_hw
+
 from seginfer.export.zoo.unet import SOCCER_WIDTHS, UNet
 
 if TYPE_CHECKING:

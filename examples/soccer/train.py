@@ -20,10 +20,11 @@ from dataset import CLASSES, HELD_OUT_FAMILIES, SPLITS, TRAIN_FAMILIES
 from evaluate import Metrics, evaluate, evaluate_families
 from frames import FrameSet, crop_and_resize, read_mask
 from monai.losses.dice import DiceFocalLoss
-from seginfer.export.zoo.unet import UNet, soccer_unet
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
+
+from seginfer.export.zoo.unet import UNet, soccer_unet
 
 EXAMPLES = """examples:
   python train.py --data /tmp/soccer --out /tmp/soccer-model
