@@ -78,8 +78,7 @@ def confidence(
     Source:
         softmax (semantic) or sigmoid (binary, multilabel) of interpolated logits; probabilities are kept as they are.
     """
-    if spec.output.kind == "labels":
-        raise InputError("an output of kind 'labels' has no confidence; export the model with its logits")
+    check_has_confidence(spec)
     values = _checked_output(output, geometries, spec)
     shapes = [_mask_shape(geometry.image_hw, spec) for geometry in geometries]
     maps = _checked_arrays(out, shapes, np.dtype(np.float32))
@@ -91,6 +90,12 @@ def confidence(
         for part, interpolated in _reference.interpolated_rows(one, rows, cols):
             seen[..., part, :] = _probability(interpolated, spec)
     return maps
+
+
+def check_has_confidence(spec: ModelSpec) -> None:
+    """Raise an InputError if the network yields labels, which say nothing of how sure it was."""
+    if spec.output.kind == "labels":
+        raise InputError("an output of kind 'labels' has no confidence; export the model with its logits")
 
 
 def taps_of(geometry: Geometry, logits_hw: Size, spec: ModelSpec) -> tuple[Taps, Taps]:

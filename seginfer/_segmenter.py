@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ._errors import InputError
 from ._geometry import Geometry
 from ._model_file import read_model
-from ._postprocess import checked_masks, postprocess
+from ._postprocess import check_has_confidence, checked_masks, postprocess
 from ._postprocess import confidence as confidence_maps
 from ._preprocess import batch_shape, checked_color, fill_batch, place, preprocess
 from ._reference import Mask
@@ -147,6 +147,8 @@ class Segmenter:
         return f"Segmenter({self.spec.task}, {self.spec.num_classes} classes, {self.backend!r})"
 
     def _segment(self, images: Sequence[Image], out: Sequence[Mask] | None, confidence: bool) -> list[Segmentation]:
+        if confidence:
+            check_has_confidence(self.spec)
         geometries = place(images, self.spec.input)
         masks = checked_masks(out, geometries, self.spec)
         results: dict[int, Segmentation] = {}

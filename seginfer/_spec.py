@@ -246,7 +246,8 @@ class ModelSpec:
             raise SpecError(f"outputs[0].kind 'labels' needs task 'semantic', got {self.task!r}")
 
     def _check_classes(self) -> None:
-        if self.input.resize == "center-crop" and self.classes.ignore_index is None:
+        needs_ignore = self.input.resize == "center-crop" and self.task != "multilabel"
+        if needs_ignore and self.classes.ignore_index is None:
             raise SpecError("a center crop leaves pixels unseen; set classes.ignore_index to their mask value, as 255")
         if self.task == "binary" and self.num_classes != 2:
             raise SpecError(
