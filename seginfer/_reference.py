@@ -48,8 +48,8 @@ def resize_opencv(image: Image, size: tuple[int, int]) -> Image:
 def resize_pillow(image: Image, size: tuple[int, int]) -> Image:
     """Resize (h, w, c) uint8 as Pillow does with BILINEAR: antialiased, 22-bit weights, uint8 between the passes.
 
-    Columns first, as every version does for usual sizes; Pillow 13 begins with the rows where the height shrinks far
-    more than the width, which moves some pixels by one level.
+    Columns first, as every version does for usual sizes; Pillow 13 begins with the rows for some sizes whose height
+    shrinks, which moves some pixels by one level.
 
     Source: Pillow src/libImaging/Resample.c.
     """
