@@ -47,7 +47,7 @@ def postprocess(
     for one, geometry, mask in zip(values, geometries, masks, strict=True):
         if _has_unseen(geometry):
             mask[...] = spec.ignore_value
-        seen = mask[(..., *geometry.visible.slices)]
+        seen = _visible(mask, geometry)
         if spec.output.kind == "labels":
             seen[...] = one[np.ix_(*_label_cells(geometry, one.shape))]
         else:
@@ -85,7 +85,7 @@ def confidence(
     for one, geometry, result in zip(values, geometries, maps, strict=True):
         if _has_unseen(geometry):
             result[...] = 0
-        seen = result[(..., *geometry.visible.slices)]
+        seen = _visible(result, geometry)
         rows, cols = taps_of(geometry, one.shape[:2], spec)
         for part, interpolated in _reference.interpolated_rows(one, rows, cols):
             seen[..., part, :] = _probability(interpolated, spec)
@@ -124,7 +124,8 @@ def taps_of(geometry: Geometry, logits_hw: Size, spec: ModelSpec) -> tuple[Taps,
 def logit_threshold(spec: ModelSpec) -> np.float32:
     """Return the value that a binary or multilabel output must exceed: the threshold, as a logit where it is one."""
     p = spec.output.threshold
-    return np.float32(math.log(p / (1 - p)) if spec.output.kind == "logits" else p)
+    threshold: np.float32 = np.float32(math.log(p / (1 - p)) if spec.output.kind == "logits" else p)
+    return threshold
 
 
 def _classifier(spec: ModelSpec) -> Callable[[Floats], Mask]:
@@ -169,6 +170,12 @@ def _label_cells(geometry: Geometry, labels_hw: tuple[int, ...]) -> list[NDArray
         )
         for axis in (0, 1)
     ]
+
+
+def _visible(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
+    """Return the view of the pixels that the network saw."""
+    rows, cols = geometry.visible.slices
+    return array[..., rows, cols]
 
 
 def _has_unseen(geometry: Geometry) -> bool:

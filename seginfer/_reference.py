@@ -154,7 +154,8 @@ def _weighted_pass(image: Floats, m: int, axis: int) -> Floats:
 
 def _nearest_indices(n: int, m: int) -> Indices:
     position = np.arange(m, dtype=np.float32) * np.float32(n / m)
-    return np.minimum(position.astype(np.intp), n - 1)
+    index: Indices = np.minimum(position.astype(np.intp), n - 1)
+    return index
 
 
 def normalize(pixels: NDArray[Any], gain: Floats, bias: Floats) -> Floats:

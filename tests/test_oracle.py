@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import tolerances
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -10,7 +11,6 @@ from seginfer import ClassSpec, Geometry, InputSpec, ModelSpec, OutputSpec, post
 from seginfer.export._oracle import decide
 
 SIDE = st.integers(1, 24).map(lambda n: 4 * n)
-ROUNDING = 5e-7  # of the largest logit; 2.9e-8 was the most in 276 million pixels
 
 
 @settings(max_examples=150)
@@ -44,4 +44,4 @@ def test_masks_equal_torch_wherever_the_margin_exceeds_rounding(
     labels, margin = decide(logits, geometry, spec)
     (mask,) = postprocess(logits, [geometry], spec)
     differing = margin[labels != mask]
-    assert differing.max(initial=0) <= ROUNDING * np.abs(logits).max()
+    assert differing.max(initial=0) <= tolerances.MASK_ROUNDING.limit * np.abs(logits).max()

@@ -70,3 +70,8 @@ CONFIDENCE = Tolerance(
     measured=2.9e-6,
     reason="probability of interpolated logits of about 1; the interpolation error of MARGIN again",
 )
+MASK_ROUNDING = Tolerance(
+    limit=5e-7,
+    measured=2.9e-8,
+    reason="margin of a pixel with another label, relative to the largest logit; the weights are float32",
+)
