@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from seginfer._atomic import atomic_path
 from seginfer._certificate import Certificate, ParityError
-from seginfer._errors import ExportError, InputError
+from seginfer._errors import InputError
 from seginfer._model_file import attach_spec, pipeline_sha256
 from seginfer._preprocess import check_image
 from seginfer._segmenter import Segmenter
 from seginfer._spec import ModelSpec, Provenance
-from seginfer.backends.torch import device_of
 
 from ._certify import Progress, certify, versions
+from ._graph import OPSET, onnx_graph, write_graph
 from ._network import Network, check_outputs, evaluating
+from ._program import example_batch, export_program
 from ._samples import sample_images
 from ._weights import weights_sha256
-
-OPSET = 18
-IR_VERSION = 8  # all that opset 18 needs; older runtimes on devices refuse newer ones
-_MAX_BATCH = 1024
-_MAX_SIDE = 16384
 
 _log = logging.getLogger("seginfer")
 
@@ -76,10 +66,10 @@ def export_onnx(
         check_image(image, spec.input)
     with evaluating(module), atomic_path(path) as part:
         network = Network(module, spec)
-        # A batch of 2, because torch.export would take 1 for a constant.
-        example = _example(spec, batch_size or 2).to(device_of(module))
+        example = example_batch(network, spec, batch_size)
         check_outputs(network, spec, example)
-        _write(_graph(network, spec, example, batch_size), part)
+        program = export_program(network, spec, example, batch_size)
+        write_graph(onnx_graph(program, spec), part)
         spec = replace(spec, provenance=_provenance(module, spec))
         attach_spec(part, spec, part)
         with Segmenter.open(part, device="cpu") as segmenter:
@@ -100,107 +90,9 @@ def _check_module(module: nn.Module) -> None:
         raise InputError(f"the module holds {', '.join(sorted(types))} weights, expected float32; call module.float()")
 
 
-def _example(spec: ModelSpec, batch_size: int) -> Tensor:
-    k = spec.input.multiple_of
-    height, width = spec.input.size or (k * -(-96 // k), k * -(-160 // k))
-    shape = (batch_size, spec.input.channels, height, width)
-    if spec.input.layout == "NHWC":
-        shape = (batch_size, height, width, spec.input.channels)
-    pixels = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    return (
-        (pixels * 255).to(torch.uint8) if spec.input.dtype == "uint8" else pixels.to(getattr(torch, spec.input.dtype))
-    )
-
-
-def _dynamic_shapes(spec: ModelSpec, batch_size: int | None) -> dict[int, Any]:
-    """Return which dimensions of the input vary, and in what steps."""
-    shapes: dict[int, Any] = {} if batch_size else {0: torch.export.Dim("batch", min=1, max=_MAX_BATCH)}
-    if spec.input.size is None:
-        k = spec.input.multiple_of
-        first = 2 if spec.input.layout == "NCHW" else 1
-        for axis, name in ((first, "height"), (first + 1, "width")):
-            if k == 1:
-                shapes[axis] = torch.export.Dim(name, min=2, max=_MAX_SIDE)
-            else:
-                shapes[axis] = k * torch.export.Dim(f"{name}_{k}", min=1, max=_MAX_SIDE // k)
-    return shapes
-
-
-def _graph(network: Network, spec: ModelSpec, example: Tensor, batch_size: int | None) -> onnx.ModelProto:
-    try:
-        with _quiet():
-            program = torch.onnx.export(
-                network,
-                (example,),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[spec.input.name],
-                output_names=[output.name for output in spec.outputs],
-                dynamic_shapes=(_dynamic_shapes(spec, batch_size),),
-                verbose=False,
-            )
-    except Exception as error:  # torch.onnx wraps every failure of the user's module in its own kinds
-        cause = _innermost(error)
-        if isinstance(cause, KeyboardInterrupt):  # Ctrl-C too
-            raise KeyboardInterrupt from error
-        raise ExportError(_reason(cause)) from error
-    if program is None:
-        raise ExportError("torch.onnx.export returned no program; update torch")
-    model: onnx.ModelProto = program.model_proto
-    _strip(model)
-    model.producer_name = "seginfer"
-    model.ir_version = IR_VERSION
-    return model
-
-
-def _strip(model: onnx.ModelProto) -> None:
-    """Remove stack traces and other notes of the exporter: they hold the paths of the machine that exported."""
-    graphs = [model.graph, *model.functions]
-    while graphs:
-        graph = graphs.pop()
-        graph.doc_string = ""
-        del graph.metadata_props[:]
-        for node in graph.node:
-            node.doc_string = ""
-            del node.metadata_props[:]
-            graphs += [attribute.g for attribute in node.attribute if attribute.HasField("g")]
-        for name in ("input", "output", "value_info", "initializer"):
-            for value in getattr(graph, name, ()):
-                if not isinstance(value, str):  # a function lists its inputs and outputs by name
-                    value.doc_string = ""
-                    del value.metadata_props[:]
-    model.doc_string = ""
-    del model.metadata_props[:]
-
-
-def _write(model: onnx.ModelProto, path: Path) -> None:
-    try:
-        onnx.checker.check_model(model)
-        onnx.save_model(model, path)
-    except (onnx.checker.ValidationError, ValueError) as error:
-        raise ExportError(
-            f"the exported graph is not a valid ONNX file: {error}; report this with the module"
-        ) from error
-
-
 def _provenance(module: nn.Module, spec: ModelSpec) -> Provenance:
     source = spec.provenance.source or f"{type(module).__module__}.{type(module).__qualname__}"
     return Provenance(source, weights_sha256(module), "fp32", OPSET, versions())
-
-
-def _innermost(error: BaseException) -> BaseException:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _reason(cause: BaseException) -> str:
-    """Say in one line why torch could not export, with a remedy."""
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
-    return (
-        f"PyTorch cannot export the module ({type(cause).__name__}: {lines[0]}); "
-        "avoid Python branches on tensor values, or check input.size and input.multiple_of of the spec"
-    )
 
 
 def _refusal(certificate: Certificate, path: str | Path, spec: ModelSpec) -> str:
@@ -215,16 +107,3 @@ def _refusal(certificate: Certificate, path: str | Path, spec: ModelSpec) -> str
         "postprocess": "check outputs.align_corners and stride of the spec",
     }
     return f"{path} was not kept: {certificate.summary()}; {remedies[kind]}"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress lines, log and deprecation warnings away from the user."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

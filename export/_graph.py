@@ -1,0 +1,167 @@
+"""onnx_graph(): an ExportedProgram becomes an ONNX graph whose nodes are named after the modules they come from."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+import torch
+from torch.export import ExportedProgram
+
+from seginfer._errors import ExportError
+from seginfer._spec import InputSpec, ModelSpec
+
+from ._program import export_error, quiet
+
+OPSET = 18
+IR_VERSION = 8  # all that opset 18 needs; older runtimes on devices refuse newer ones
+
+_SCOPES = "pkg.torch.onnx.name_scopes"  # what torch calls the path of modules to a node
+_WRAPPER = "module."  # Network holds the user's module under this name
+
+
+def onnx_graph(program: ExportedProgram, spec: ModelSpec) -> onnx.ModelProto:
+    """Translate a program to ONNX.
+
+    Nodes are called `<module path>/<operator>`, initializers as in the module's state dict.
+
+    Raises:
+        ExportError: if an operator has no ONNX form; the message names it and the module that calls it.
+    """
+    try:
+        with quiet():
+            result = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[spec.input.name],
+                output_names=[output.name for output in spec.outputs],
+                verbose=False,
+            )
+    except Exception as error:  # torch.onnx wraps every failure in its own kinds
+        raise _translation_error(error, program) from error
+    if result is None:
+        raise ExportError("torch.onnx.export returned no program; update torch")
+    model: onnx.ModelProto = result.model_proto
+    _name_initializers(model.graph)
+    _name_nodes(model.graph)
+    _name_dimensions(model.graph, spec.input)
+    _strip(model)
+    model.producer_name = "seginfer"
+    model.ir_version = IR_VERSION
+    return model
+
+
+def write_graph(model: onnx.ModelProto, path: Path) -> None:
+    """Check a graph and write it as one file.
+
+    Raises:
+        ExportError: if it is not valid ONNX, or larger than the 2 GB that one file may hold.
+    """
+    try:
+        onnx.checker.check_model(model)
+        onnx.save_model(model, path)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise ExportError(
+            f"the exported graph is not a valid ONNX file: {error}; report this with the module"
+        ) from error
+
+
+def module_path(node: torch.fx.Node) -> str:
+    """Return the path of the module that a node of a program comes from, "" for the outermost one."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = str(next(reversed(stack.values()))[0]) if stack else ""
+    return _without_wrapper(path)
+
+
+def _without_wrapper(path: str) -> str:
+    return f"{path}.".removeprefix(_WRAPPER).rstrip(".")
+
+
+def _translation_error(error: Exception, program: ExportedProgram) -> ExportError:
+    """Name the operator that torch.onnx stumbled over: its messages mention the node of the program."""
+    text = f"{error} {error.__cause__ or ''}"
+    nodes = {node.name: node for node in program.graph.nodes if node.op == "call_function"}
+    mentioned = re.findall(r"%(\w+)", text)
+    node = next((nodes[name] for name in mentioned if name in nodes), None)
+    if node is None:
+        return export_error(error, "")
+    return export_error(
+        error, module_path(node), f"{node.target} has no ONNX form: compute it from other operators in that module"
+    )
+
+
+def _name_nodes(graph: onnx.GraphProto) -> None:
+    """Call every node `<module path>/<operator>`, with a number where several would share a name."""
+    weights = {tensor.name for tensor in graph.initializer}
+    seen: Counter[str] = Counter()
+    for node in graph.node:
+        # A convolution that absorbed its normalization bears that one's path: its weight knows better.
+        own = [name.removesuffix(".weight") for name in node.input if name in weights and name.endswith(".weight")]
+        path = own[0] if own else _scope(node)
+        name = f"{path}/{node.op_type}" if path else node.op_type
+        seen[name] += 1
+        node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
+
+
+def _scope(node: onnx.NodeProto) -> str:
+    scopes = next((entry.value for entry in node.metadata_props if entry.key == _SCOPES), "[]")
+    modules = ["", *ast.literal_eval(scopes)[:-1]]  # outermost first; the last entry is the operator itself
+    return _without_wrapper(modules[-1])
+
+
+def _name_dimensions(graph: onnx.GraphProto, spec: InputSpec) -> None:
+    """Replace torch's symbols for sizes that vary (s40) by what they are."""
+    k = spec.multiple_of
+    height, width = ("height", "width") if k == 1 else (f"height_{k}", f"width_{k}")
+    names = ("batch", "channels", height, width) if spec.layout == "NCHW" else ("batch", height, width, "channels")
+    shape = graph.input[0].type.tensor_type.shape.dim
+    symbols = {s: name for dim, name in zip(shape, names, strict=True) for s in re.findall(r"s\d+", dim.dim_param)}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = re.sub(r"\bs\d+\b", lambda found: symbols.get(found[0], found[0]), dim.dim_param)
+
+
+def _name_initializers(graph: onnx.GraphProto) -> None:
+    """Drop the wrapper's name from the weights' names."""
+    taken = {value.name for value in (*graph.input, *graph.output)}
+    names = {tensor.name: tensor.name.removeprefix(_WRAPPER) for tensor in graph.initializer}
+    names = {old: new for old, new in names.items() if new not in taken}
+    for tensor in graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    for value in graph.value_info:
+        value.name = names.get(value.name, value.name)
+    for nested in _nested(graph):
+        for node in nested.node:
+            node.input[:] = [names.get(name, name) for name in node.input]
+
+
+def _nested(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield a graph and the graphs inside its nodes' attributes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _nested(attribute.g)
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove stack traces and other notes of the exporter: they hold the paths of the machine that exported."""
+    for graph in (*_nested(model.graph), *model.functions):
+        graph.doc_string = ""
+        del graph.metadata_props[:]
+        for node in graph.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+        for name in ("input", "output", "value_info", "initializer"):
+            for value in getattr(graph, name, ()):
+                if not isinstance(value, str):  # a function lists its inputs and outputs by name
+                    value.doc_string = ""
+                    del value.metadata_props[:]
+    model.doc_string = ""
+    del model.metadata_props[:]

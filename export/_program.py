@@ -1,0 +1,136 @@
+"""export_program(): a wrapped module becomes torch's ExportedProgram, or an error that names the part that cannot."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.export.dynamic_shapes import refine_dynamic_shapes_from_suggested_fixes
+
+from seginfer._errors import ExportError
+from seginfer._spec import ModelSpec
+from seginfer.backends.torch import device_of
+
+from ._network import Network
+
+_MAX_BATCH = 1024
+_MAX_SIDE = 16384
+_REMEDY = "avoid Python branches on tensor values, or check input.size and input.multiple_of of the spec"
+
+
+def export_program(network: Network, spec: ModelSpec, example: Tensor, batch_size: int | None) -> ExportedProgram:
+    """Capture a network as a graph of ATen operators.
+
+    Args:
+        network: the wrapped module, in eval mode.
+        spec: says which dimensions vary.
+        example: a batch that the network takes.
+        batch_size: bind the graph to this many images; None leaves the batch free.
+
+    Raises:
+        ExportError: if PyTorch cannot capture it; the message names the module inside that failed.
+    """
+    shapes = (_dynamic_shapes(spec, batch_size),)
+    try:
+        with quiet():
+            try:
+                return _captured(network, example, shapes, strict=False)
+            except Exception as error:
+                # Dynamo reads the bytecode instead of running it, and takes some modules that tracing does not.
+                with contextlib.suppress(Exception):
+                    return _captured(network, example, shapes, strict=True)
+                raise error
+    except Exception as error:  # torch.export raises whatever the user's module raises, and kinds of its own
+        raise export_error(error, failing_module(network, error)) from error
+
+
+def _captured(network: Network, example: Tensor, shapes: Any, *, strict: bool) -> ExportedProgram:
+    try:
+        return torch.export.export(network, (example,), dynamic_shapes=shapes, strict=strict)
+    except torch._dynamo.exc.UserError as error:  # a .pt2 program has ranges of its own, narrower than ours
+        try:
+            narrower = refine_dynamic_shapes_from_suggested_fixes(error.msg, shapes)
+        except Exception:  # the message suggests nothing
+            raise error from None
+        return torch.export.export(network, (example,), dynamic_shapes=narrower, strict=strict)
+
+
+def example_batch(network: Network, spec: ModelSpec, batch_size: int | None) -> Tensor:
+    """Return a batch of seeded noise on the module's own device."""
+    n = batch_size or 2  # not 1, which torch.export would take for a constant
+    k = spec.input.multiple_of
+    height, width = spec.input.size or (k * -(-96 // k), k * -(-160 // k))
+    shape = (n, spec.input.channels, height, width)
+    if spec.input.layout == "NHWC":
+        shape = (n, height, width, spec.input.channels)
+    pixels = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    dtype: torch.dtype = getattr(torch, spec.input.dtype)
+    return (pixels * 255 if dtype == torch.uint8 else pixels).to(dtype).to(device_of(network.module))
+
+
+def failing_module(network: Network, error: BaseException) -> str:
+    """Return the path of the innermost module whose code was running when the error rose; "" if it is unknown."""
+    paths = {id(part): name for name, part in network.module.named_modules()}
+    found = ""
+    for cause in _chain(error):
+        trace = cause.__traceback__
+        while trace is not None:
+            found = paths.get(id(trace.tb_frame.f_locals.get("self")), found) or found
+            trace = trace.tb_next
+    return found
+
+
+def export_error(error: BaseException, module_path: str, remedy: str = _REMEDY) -> ExportError:
+    """Return the one-line ExportError for whatever torch raised.
+
+    Raises:
+        KeyboardInterrupt: if it was Ctrl-C, which torch wraps like any other failure.
+    """
+    cause = list(_chain(error))[-1]
+    if isinstance(cause, KeyboardInterrupt):
+        raise KeyboardInterrupt from error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
+    where = f"in module {module_path!r} " if module_path else ""
+    return ExportError(f"PyTorch cannot export the module ({where}{type(cause).__name__}: {lines[0]}); {remedy}")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the exporter's progress lines, log and deprecation warnings away from the user."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and its causes, the innermost last."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _dynamic_shapes(spec: ModelSpec, batch_size: int | None) -> dict[int, Any]:
+    """Return which dimensions of the input vary, and in what steps."""
+    shapes: dict[int, Any] = {} if batch_size else {0: torch.export.Dim("batch", min=1, max=_MAX_BATCH)}
+    if spec.input.size is None:
+        k = spec.input.multiple_of
+        first = 2 if spec.input.layout == "NCHW" else 1
+        for axis, name in ((first, "height"), (first + 1, "width")):
+            if k == 1:
+                shapes[axis] = torch.export.Dim(name, min=2, max=_MAX_SIDE)
+            else:
+                shapes[axis] = k * torch.export.Dim(f"{name}_{k}", min=1, max=_MAX_SIDE // k)
+    return shapes
