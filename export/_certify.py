@@ -20,7 +20,7 @@ from seginfer._version import __version__
 
 from ._meter import ParityMeter
 from ._network import evaluating
-from ._oracle import Opinion, Oracle
+from ._oracle import Opinion, Oracle, upsampled
 
 Image = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -60,7 +60,9 @@ def certify(
         for i, image in enumerate(images):
             opinion = oracle(image)
             _check_values(opinion, segmenter.spec, i)
-            meter.add(opinion, segmenter.trace(image), _network_output(segmenter, opinion))
+            trace = segmenter.trace(image)
+            trace = replace(trace, output=upsampled(trace.output, segmenter.spec.output))
+            meter.add(opinion, trace, upsampled(_network_output(segmenter, opinion), segmenter.spec.output))
             if on_progress:
                 on_progress(i + 1, len(images))
     return replace(meter.certificate(), runtime=segmenter.backend.description, versions=versions())

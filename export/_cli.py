@@ -47,6 +47,7 @@ def _exported(args: argparse.Namespace, output: Output) -> Certificate:
             args.output,
             images=images,
             batch_size=_batch_size(args.batch_size, source),
+            split_head=not args.keep_upsampling,
             on_progress=on_progress,
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
+from torch.export import ExportedProgram
 
 from seginfer._atomic import atomic_path
 from seginfer._certificate import Certificate, ParityError
@@ -19,6 +20,7 @@ from seginfer._preprocess import check_image
 from seginfer._segmenter import Segmenter
 from seginfer._spec import ModelSpec, Provenance
 
+from . import surgery
 from ._certify import Progress, certify, versions
 from ._graph import OPSET, onnx_graph, write_graph
 from ._network import Network, check_outputs, evaluating
@@ -36,6 +38,7 @@ def export_onnx(
     *,
     images: Sequence[NDArray[np.uint8]] | None = None,
     batch_size: int | None = None,
+    split_head: bool = True,
     on_progress: Progress | None = None,
 ) -> Certificate:
     """Export a segmentation module to ONNX, and keep the file only if it says what PyTorch says.
@@ -48,6 +51,7 @@ def export_onnx(
         images: (H, W, 3) uint8 RGB, or (H, W) for a gray model, for the certificate; best from where the model will
             run. None takes synthetic pictures.
         batch_size: bind the graph to this many images; None leaves the batch free.
+        split_head: leave a final bilinear upsampling out of the graph and to the mask step, with the same masks.
         on_progress: called with (images compared, images in all).
 
     Returns:
@@ -69,6 +73,7 @@ def export_onnx(
         example = example_batch(network, spec, batch_size)
         check_outputs(network, spec, example)
         program = export_program(network, spec, example, batch_size)
+        spec = _operated(program, spec, with_upsampling=not split_head)
         write_graph(onnx_graph(program, spec), part)
         spec = replace(spec, provenance=_provenance(module, spec))
         attach_spec(part, spec, part)
@@ -80,6 +85,17 @@ def export_onnx(
         attach_spec(part, replace(spec, provenance=replace(spec.provenance, certificate=certificate)), part)
     _log.info("wrote %s: %s", path, certificate.summary())
     return certificate
+
+
+def _operated(program: ExportedProgram, spec: ModelSpec, *, with_upsampling: bool) -> ModelSpec:
+    """Rewrite what TensorRT lacks, say so in the log, and return the spec of the graph that results."""
+    rewrites = surgery.operate(program)
+    upsample = None if with_upsampling else surgery.split_head(program, spec)
+    if upsample:
+        rewrites.append(surgery.Rewrite("", f"final upsampling by {upsample.factor} left to the mask step"))
+    for rewrite in rewrites:
+        _log.info("surgery: %s: %s", rewrite.module_path or "(outermost module)", rewrite.what)
+    return replace(spec, outputs=(replace(spec.output, upsample=upsample), *spec.outputs[1:]))
 
 
 def _check_module(module: nn.Module) -> None:

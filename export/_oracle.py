@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seginfer._geometry import Geometry
-from seginfer._spec import InputSpec, ModelSpec
+from seginfer._spec import InputSpec, ModelSpec, OutputSpec
 from seginfer.backends.torch import TorchBackend
 
 from ._network import Network
@@ -79,6 +79,18 @@ def prepare(image: Image, geometry: Geometry, spec: InputSpec) -> NDArray[Any]:
     x = (x * spec.scale - _per_channel(spec.per_channel(spec.mean))) / _per_channel(spec.per_channel(spec.std))
     x = x.to(getattr(torch, spec.dtype))
     return (x if spec.layout == "NCHW" else x.permute(0, 2, 3, 1)).contiguous().numpy()
+
+
+def upsampled(output: NDArray[Any], spec: OutputSpec) -> NDArray[Any]:
+    """Return a graph's output as the module itself yields it: with the upsampling that export split off."""
+    if spec.upsample is None:
+        return output
+    axes = (0, 1, 2, 3) if spec.layout == "NCHW" else (0, 3, 1, 2)
+    planes = torch.from_numpy(output).float().permute(axes).contiguous()
+    factor, align_corners = spec.upsample.factor, spec.upsample.align_corners
+    size = [n * factor for n in planes.shape[2:]]
+    planes = F.interpolate(planes, size=size, mode="bilinear", align_corners=align_corners)
+    return (planes if spec.layout == "NCHW" else planes.permute(0, 2, 3, 1)).numpy()
 
 
 def decide(output: NDArray[Any], geometry: Geometry, spec: ModelSpec) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

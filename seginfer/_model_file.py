@@ -135,8 +135,12 @@ def _mask_output_problem(spec: ModelSpec, output: OutputSpec, info: TensorInfo) 
             f"{spec.num_classes} {spec.task} classes need {spec.num_channels} channels, the graph yields {info.shape}"
         )
     for wanted, got in zip(spec.input.size or (), (height, width), strict=False):
-        if isinstance(got, int) and got * output.stride != wanted:
-            return f"outputs[0].stride is {output.stride} for input {spec.input.size}, the graph yields {info.shape}"
+        if isinstance(got, int) and got * output.graph_stride != wanted:
+            upsampled = f" with upsample.factor {output.upsample.factor}" if output.upsample else ""
+            return (
+                f"outputs[0].stride is {output.stride}{upsampled} for input {spec.input.size}, "
+                f"the graph yields {info.shape}"
+            )
     return None
 
 

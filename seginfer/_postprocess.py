@@ -99,8 +99,22 @@ def check_has_confidence(spec: ModelSpec) -> None:
 
 
 def taps_of(geometry: Geometry, logits_hw: Size, spec: ModelSpec) -> tuple[Taps, Taps]:
-    """Return the row and column taps from the visible image pixels into the logits."""
-    g, align_corners = geometry, spec.output.align_corners
+    """Return the row and column taps from the visible image pixels into the logits of the graph."""
+    upsample = spec.output.upsample
+    if upsample is None:
+        return _placed_taps(geometry, logits_hw, spec.output.align_corners)
+    upsampled_hw = (logits_hw[0] * upsample.factor, logits_hw[1] * upsample.factor)
+    rows, cols = _placed_taps(geometry, upsampled_hw, spec.output.align_corners)
+    inner = [
+        _reference.upsampling_taps(n, m, align_corners=upsample.align_corners)
+        for n, m in zip(logits_hw, upsampled_hw, strict=True)
+    ]
+    return _reference.compose(rows, inner[0]), _reference.compose(cols, inner[1])
+
+
+def _placed_taps(geometry: Geometry, logits_hw: Size, align_corners: bool) -> tuple[Taps, Taps]:
+    """Return the taps from the visible image pixels into logits that cover the network's input."""
+    g = geometry
     aligned = all(
         _reference.is_aligned(g.resized_hw[axis], g.offset_yx[axis], g.input_hw[axis], logits_hw[axis], align_corners)
         for axis in (0, 1)

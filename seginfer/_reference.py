@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,12 +21,16 @@ _CHUNK = 1 << 20  # values interpolated at a time, so that full-size logits are 
 
 
 class Taps(NamedTuple):
-    """The two source indices and float32 weights of every output position along one axis."""
+    """The K source indices and float32 weights of every output position along one axis; K is 2 or, composed, 3."""
 
-    i0: Indices
-    i1: Indices
-    w0: Floats
-    w1: Floats
+    indices: Indices
+    """(K, n)"""
+    weights: Floats
+    """(K, n), not negative; they sum to one."""
+
+    def at(self, positions: Any) -> Taps:
+        """Return the taps of some positions: a slice of them, or their numbers."""
+        return Taps(self.indices[:, positions], self.weights[:, positions])
 
 
 # ---------------------------------------------------------------------------------------------- resizing an image
@@ -61,9 +67,8 @@ def resize_torch(image: Image, size: tuple[int, int]) -> Floats:
     """Resize (h, w, c) to float32 as torch.nn.functional.interpolate(mode="bilinear") does: half-pixel centres."""
     rows, cols = (linear_taps(n, m) for n, m in zip(image.shape, size, strict=False))
     pixels = image.astype(np.float32)
-    wide: Floats = pixels[:, cols.i0] * cols.w0[:, None] + pixels[:, cols.i1] * cols.w1[:, None]
-    resized: Floats = wide[rows.i0] * rows.w0[:, None, None] + wide[rows.i1] * rows.w1[:, None, None]
-    return resized
+    wide = _sum(pixels[:, index] * weight[:, None] for index, weight in zip(*cols, strict=True))
+    return _sum(wide[index] * weight[:, None, None] for index, weight in zip(*rows, strict=True))
 
 
 def resize_torch_antialias(image: Image, size: tuple[int, int]) -> Floats:
@@ -95,6 +100,16 @@ def linear_taps(n: int, m: int) -> Taps:
     return _taps(m, np.float32(n / m), np.float32(0.5), np.float32(0), 0, n - 1)
 
 
+def upsampling_taps(n: int, m: int, *, align_corners: bool) -> Taps:
+    """Return the taps that upsample n logits to m.
+
+    Source: torch.nn.functional.interpolate(mode="bilinear"), computed in float32.
+    """
+    if align_corners:
+        return _taps(m, np.float32((n - 1) / (m - 1)), np.float32(0), np.float32(0), 0, n - 1)
+    return linear_taps(n, m)
+
+
 def _taps(m: int, scale: Real, centre: Real, shift: Real, low: int, high: int) -> Taps:
     """Return taps at `scale * (i + centre) - centre + shift`, kept inside [low, high]; positions in scale's type."""
     real = type(scale)
@@ -102,7 +117,7 @@ def _taps(m: int, scale: Real, centre: Real, shift: Real, low: int, high: int) -
     position = np.maximum(position, real(low))
     i0 = np.minimum(np.floor(position).astype(np.intp), high)
     w1 = np.clip(position - i0.astype(real), real(0), real(1)).astype(np.float32)
-    return Taps(i0, np.minimum(i0 + 1, high), np.float32(1) - w1, w1)
+    return Taps(np.stack((i0, np.minimum(i0 + 1, high))), np.stack((np.float32(1) - w1, w1)))
 
 
 def _opencv_taps(n: int, m: int, *, clamp_weights: bool = True) -> tuple[Indices, Indices, Fixed, Fixed]:
@@ -215,28 +230,49 @@ def mask_taps(
     shift = real(offset * cells / source - start)
     end = -(-(offset + resized) * cells // source) - (0 if align_corners else 1)
     taps = _taps(visible[0] + visible[1], scale, centre, shift, max(0, start) - start, min(logits - 1, end) - start)
-    seen = slice(visible[0], None)
-    return Taps(taps.i0[seen] + start, taps.i1[seen] + start, taps.w0[seen], taps.w1[seen])
+    taps = taps.at(slice(visible[0], None))
+    return Taps(taps.indices + start, taps.weights)
+
+
+def compose(outer: Taps, inner: Taps) -> Taps:
+    """Return the taps that do `inner` and then `outer` at once.
+
+    `outer` reads neighbouring samples of what `inner` makes, which is not coarser than its source: together they reach
+    three neighbouring source samples at most.
+    """
+    first = inner.indices[0, outer.indices[0]]
+    index = first + np.arange(3)[:, None]
+    weight = np.zeros(index.shape, np.float32)
+    for between, outer_weight in zip(*outer, strict=True):
+        for source, inner_weight in zip(*inner.at(between), strict=True):
+            weight += np.where(index == source, outer_weight * inner_weight, np.float32(0))
+    last: int = inner.indices.max()
+    return Taps(np.minimum(index, last), weight)
 
 
 def interpolate(logits: Floats, rows: Taps, cols: Taps) -> Floats:
-    """Interpolate (h, w, C) logits bilinearly at paired positions; `rows` and `cols` broadcast to K, giving (K, C).
+    """Interpolate (h, w, C) logits at paired positions; the n of `rows` and of `cols` are the same, giving (n, C).
 
     Weights times values, summed along the row first and then along the column, as torch does: no rounding of this
-    form reverses an order that all four neighbours share, which `a + (b - a) * t` can.
+    form reverses an order that all neighbours share, which `a + (b - a) * t` can.
     """
     width, flat = logits.shape[1], logits.reshape(-1, logits.shape[2])
-    x0, x1 = cols.w0[:, None], cols.w1[:, None]
-    top: Floats = flat.take(rows.i0 * width + cols.i0, 0) * x0 + flat.take(rows.i0 * width + cols.i1, 0) * x1
-    bottom: Floats = flat.take(rows.i1 * width + cols.i0, 0) * x0 + flat.take(rows.i1 * width + cols.i1, 0) * x1
-    values: Floats = top * rows.w0[:, None] + bottom * rows.w1[:, None]
-    return values
+
+    def along(row: Indices) -> Floats:
+        return _sum(flat.take(row * width + index, 0) * weight[:, None] for index, weight in zip(*cols, strict=True))
+
+    return _sum(along(index) * weight[:, None] for index, weight in zip(*rows, strict=True))
+
+
+def _sum(terms: Iterator[Floats]) -> Floats:
+    """Add up in order, each sum rounded; the first term is not added to a zero, which would lose its sign."""
+    return reduce(np.add, terms)
 
 
 def classify_pixels(logits: Floats, rows: Taps, cols: Taps, classify: Callable[[Floats], Mask], out: Mask) -> None:
     """Fill `out` (H, W) with the class of every pixel.
 
-    Where the four logit cells around a pixel have the same class, the pixel has it too: interpolation is a convex
+    Where the logit cells around a pixel all have the same class, the pixel has it too: interpolation is a convex
     combination. Rounding could still make two classes tie there, so this rule is part of the specification.
 
     Args:
@@ -247,24 +283,24 @@ def classify_pixels(logits: Floats, rows: Taps, cols: Taps, classify: Callable[[
         out: (H, W), written completely.
     """
     low = classify(logits).astype(out.dtype)
-    out[...] = low[np.ix_(rows.i0, cols.i0)]
-    mixed = out != low[np.ix_(rows.i0, cols.i1)]
-    mixed |= out != low[np.ix_(rows.i1, cols.i0)]
-    mixed |= out != low[np.ix_(rows.i1, cols.i1)]
+    out[...] = low[np.ix_(rows.indices[0], cols.indices[0])]
+    mixed = np.zeros(out.shape, bool)
+    for row, col in itertools.product(rows.indices, cols.indices):
+        mixed |= out != low[np.ix_(row, col)]
     y, x = np.nonzero(mixed)
     step = max(1, _CHUNK // logits.shape[2])
     for k in range(0, len(y), step):
         ys, xs = y[k : k + step], x[k : k + step]
-        out[ys, xs] = classify(interpolate(logits, _at(rows, ys), _at(cols, xs)))
+        out[ys, xs] = classify(interpolate(logits, rows.at(ys), cols.at(xs)))
 
 
 def interpolated_rows(logits: Floats, rows: Taps, cols: Taps) -> Iterator[tuple[slice, Floats]]:
     """Yield (row slice, (rows, W, C) interpolated logits) so that full-size logits are never stored at once."""
-    height, width = len(rows.i0), len(cols.i0)
+    height, width = rows.indices.shape[1], cols.indices.shape[1]
     step = max(1, _CHUNK // max(1, width * logits.shape[2]))
     for start in range(0, height if width else 0, step):
         y, x = (grid.ravel() for grid in np.mgrid[start : min(start + step, height), 0:width])
-        values = interpolate(logits, _at(rows, y), _at(cols, x))
+        values = interpolate(logits, rows.at(y), cols.at(x))
         yield slice(start, start + step), values.reshape(-1, width, logits.shape[2])
 
 
@@ -275,7 +311,3 @@ def nearest_labels(
     i = np.arange(visible[0], visible[0] + visible[1], dtype=np.int64)
     cell = ((2 * i + 1) * resized * labels + 2 * offset * labels * image) // (2 * image * source)
     return np.clip(cell, 0, labels - 1).astype(np.intp)
-
-
-def _at(taps: Taps, index: Indices) -> Taps:
-    return Taps(taps.i0[index], taps.i1[index], taps.w0[index], taps.w1[index])

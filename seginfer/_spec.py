@@ -98,6 +98,21 @@ class InputSpec:
 
 
 @dataclass(frozen=True)
+class UpsampleSpec:
+    """A bilinear upsampling that the network's own code ends with, and that its exported graph leaves out."""
+
+    factor: int
+    """Height of the upsampled output over the height of the graph's tensor."""
+    align_corners: bool = False
+    """As the network's own code has it."""
+
+    def __post_init__(self) -> None:
+        coerce_fields(self, "outputs.upsample")
+        if self.factor < 2:
+            raise SpecError(f"outputs.upsample.factor must be at least 2, got {self.factor}; null leaves it out")
+
+
+@dataclass(frozen=True)
 class OutputSpec:
     """One output tensor of the network."""
 
@@ -106,11 +121,15 @@ class OutputSpec:
     """Values before the activation, after it, or class ids."""
     layout: Layout = "NCHW"
     stride: int = 1
-    """Input height over output height; 4 for a network that yields logits at a quarter of its input size."""
+    """Input height over output height; 4 for a network that yields logits at a quarter of its input size. Where
+    `upsample` is set, the output is what that yields."""
     align_corners: bool = False
     """How the network's own code would interpolate this output to the image's size."""
     threshold: float = 0.5
     """Probability above which a binary or multilabel pixel is set."""
+    upsample: UpsampleSpec | None = None
+    """The network's last step where the graph stops before it: the mask step does both interpolations at once, with
+    the same result. `seginfer export` fills it in."""
 
     def __post_init__(self) -> None:
         coerce_fields(self, "outputs")
@@ -118,6 +137,13 @@ class OutputSpec:
             raise SpecError(f"outputs.stride must be at least 1, got {self.stride}")
         if not 0 < self.threshold < 1:
             raise SpecError(f"outputs.threshold is a probability between 0 and 1, got {self.threshold}")
+        if self.kind == "labels" and self.upsample:
+            raise SpecError("outputs.upsample interpolates, which class ids cannot bear; use kind 'logits' or null")
+
+    @property
+    def graph_stride(self) -> int:
+        """Input height over the height of the tensor that the graph yields."""
+        return self.stride * (self.upsample.factor if self.upsample else 1)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def segmenter(path: Path) -> Iterator[Segmenter]:
 
 def argmax_before_resize(monkeypatch: pytest.MonkeyPatch, _: Segmenter) -> None:
     def classify(logits: Any, rows: Any, cols: Any, classify: Callable[[Any], Any], out: Any) -> None:
-        nearest = [np.where(taps.w1 > 0.5, taps.i1, taps.i0) for taps in (rows, cols)]
+        nearest = [np.where(taps.weights[1] > 0.5, taps.indices[1], taps.indices[0]) for taps in (rows, cols)]
         out[...] = classify(logits)[np.ix_(*nearest)]
 
     monkeypatch.setattr(_reference, "classify_pixels", classify)

@@ -82,6 +82,11 @@ def _export(commands: Any) -> None:
     command.add_argument("--spec", type=Path, required=True, help="ModelSpec as JSON")
     command.add_argument("-o", "--output", type=Path, required=True, help="the .onnx file to write")
     command.add_argument("--batch-size", type=_positive, help="images per batch (default: any number)")
+    command.add_argument(
+        "--keep-upsampling",
+        action="store_true",
+        help="keep a final bilinear upsampling in the graph (default: the mask step does it, with the same result)",
+    )
 
 
 def _parity(commands: Any) -> None:

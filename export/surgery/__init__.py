@@ -1,0 +1,81 @@
+"""Graph surgery: operators that NVIDIA's parser lacks or explodes, rewritten exactly into ones that it has.
+
+Works on torch's ExportedProgram, so that it finds operators wherever they were called: as modules, as functions, in a
+.pt2 file. Nothing else in the program changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch.export import ExportedProgram
+from torch.export.graph_signature import TensorArgument
+from torch.fx import Node
+
+from seginfer._spec import ModelSpec, UpsampleSpec
+
+from .._graph import module_path
+from . import _adaptive_pool, _antialias, _head, _unpool
+
+_ATEN = torch.ops.aten
+
+# A rule rewrites a node and says what it did, or returns None where the node is fine as it is.
+_RULES: dict[Any, Callable[[Node], str | None]] = {
+    _ATEN.max_pool2d_with_indices.default: _unpool.pool_with_indices,
+    _ATEN.max_pool2d.default: _unpool.pool,
+    _ATEN.max_unpool2d.default: _unpool.unpool,
+    _ATEN.adaptive_avg_pool2d.default: _adaptive_pool.average,
+    _ATEN.adaptive_max_pool2d.default: _adaptive_pool.maximum,
+    _ATEN._upsample_bilinear2d_aa.vec: _antialias.resize,
+    _ATEN._upsample_bicubic2d_aa.vec: _antialias.resize,
+}
+
+
+class Rewrite(NamedTuple):
+    """One change to the graph."""
+
+    module_path: str
+    """The module whose operator was rewritten, "" for the outermost one."""
+    what: str
+
+
+def operate(program: ExportedProgram) -> list[Rewrite]:
+    """Rewrite, in place, every operator of a program that needs it.
+
+    Returns:
+        What was done, in the order of the graph.
+    """
+    done = []
+    for node in list(program.graph.nodes):
+        rule = _RULES.get(node.target)
+        what = rule(node) if rule and node.users else None
+        if what:
+            done.append(Rewrite(module_path(node), what))
+    if done:
+        _finish(program)
+    return done
+
+
+def split_head(program: ExportedProgram, spec: ModelSpec) -> UpsampleSpec | None:
+    """Cut a final bilinear upsampling by a whole factor off the mask output of a program, in place.
+
+    Returns:
+        What was cut off; None if the network does not end so.
+    """
+    upsample = _head.split(program, spec)
+    if upsample:
+        _finish(program)
+    return upsample
+
+
+def _finish(program: ExportedProgram) -> None:
+    """Drop what nothing reads any more, and let the program's signature name its outputs anew."""
+    program.graph.eliminate_dead_code()
+    outputs = program.graph.output_node().args[0]
+    for spec, node in zip(program.graph_signature.output_specs, outputs, strict=True):
+        if isinstance(spec.arg, TensorArgument):
+            spec.arg = TensorArgument(name=node.name)
+    program.graph.lint()
+    program.graph_module.recompile()
