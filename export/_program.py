@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -40,26 +41,46 @@ def export_program(network: Network, spec: ModelSpec, example: Tensor, batch_siz
     shapes = (_dynamic_shapes(spec, batch_size),)
     try:
         with quiet():
-            try:
-                return _captured(network, example, shapes, strict=False)
-            except Exception as error:
-                # Dynamo reads the bytecode instead of running it, and takes some modules that tracing does not.
-                with contextlib.suppress(Exception):
-                    return _captured(network, example, shapes, strict=True)
-                raise error
+            program = _captured(network, example, shapes)
     except Exception as error:  # torch.export raises whatever the user's module raises, and kinds of its own
         raise export_error(error, failing_module(network, error)) from error
+    _check_steps(program, spec)
+    return program
 
 
-def _captured(network: Network, example: Tensor, shapes: Any, *, strict: bool) -> ExportedProgram:
+def _captured(network: Network, example: Tensor, shapes: Any) -> ExportedProgram:
     try:
-        return torch.export.export(network, (example,), dynamic_shapes=shapes, strict=strict)
-    except torch._dynamo.exc.UserError as error:  # a .pt2 program has ranges of its own, narrower than ours
+        return _exported(network, example, shapes, strict=False)
+    except Exception:
+        # Dynamo reads the bytecode instead of running it, and takes some modules that tracing does not.
+        with contextlib.suppress(Exception):
+            return _exported(network, example, shapes, strict=True)
+        raise
+
+
+def _exported(network: Network, example: Tensor, shapes: Any, *, strict: bool) -> ExportedProgram:
+    # As torch.onnx does: a size that may turn out to be 1 is treated like any other.
+    with torch.fx.experimental._config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         try:
-            narrower = refine_dynamic_shapes_from_suggested_fixes(error.msg, shapes)
-        except Exception:  # the message suggests nothing
-            raise error from None
-        return torch.export.export(network, (example,), dynamic_shapes=narrower, strict=strict)
+            return torch.export.export(network, (example,), dynamic_shapes=shapes, strict=strict)
+        except torch._dynamo.exc.UserError as error:  # a .pt2 program has ranges of its own, narrower than ours
+            try:
+                narrower = refine_dynamic_shapes_from_suggested_fixes(error.msg, shapes)
+            except Exception:  # the message suggests nothing
+                raise error from None
+            return torch.export.export(network, (example,), dynamic_shapes=narrower, strict=strict)
+
+
+def _check_steps(program: ExportedProgram, spec: ModelSpec) -> None:
+    """Refuse a program that takes fewer heights and widths than the spec says it does."""
+    image = next(node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
+    sides = image.meta["val"].shape[2:] if spec.input.layout == "NCHW" else image.meta["val"].shape[1:3]
+    steps = [int(side.node.expr.as_coeff_Mul()[0]) for side in sides if isinstance(side, torch.SymInt)]
+    if spec.input.size is None and any(step != spec.input.multiple_of for step in steps):
+        raise ExportError(
+            f"the module takes heights and widths in steps of {steps}, input.multiple_of says "
+            f"{spec.input.multiple_of}; set it to {math.lcm(*steps)}, or fix input.size"
+        )
 
 
 def example_batch(network: Network, spec: ModelSpec, batch_size: int | None) -> Tensor:

@@ -46,7 +46,7 @@ def resize_by_matrix(
         bilinear: the triangle filter; bicubic otherwise.
     """
     kernel, reach = (_triangle, 1) if bilinear else (_cubic, 2)
-    sizes = output_size or [int(n * factor) for n, factor in zip(x.shape[2:], factors or (), strict=True)]
+    sizes = output_size or [torch.sym_int(n * factor) for n, factor in zip(x.shape[2:], factors or (), strict=True)]
     rows, columns = (
         _weights(n, m, _scale(n, m, factor, align_corners), kernel, reach, x)
         for n, m, factor in zip(x.shape[2:], sizes, factors or (None, None), strict=True)

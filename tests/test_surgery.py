@@ -1,0 +1,348 @@
+"""Graph surgery is exact: in PyTorch, in ONNX Runtime, with ties, odd sizes, in half precision, at sizes not traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import tolerances
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from networks import make_spec
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from seginfer import ExportError
+from seginfer.export import _graph, surgery
+from seginfer.export._network import Network
+from seginfer.export._program import export_program
+from seginfer.export.surgery import _adaptive_pool, _antialias
+from seginfer.export.surgery._unpool import (
+    Window,
+    indices_from_codes,
+    max_pool_with_codes,
+    unpool_codes,
+    unpool_indices,
+)
+
+SIDE = st.integers(1, 24)
+
+
+class Function(nn.Module):
+    """A function as a module, behind one layer so that it has a path."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def operated(
+    function: Callable[[Tensor], Tensor], size: tuple[int, int] | None, multiple_of: int = 1
+) -> tuple[onnx.ModelProto, list[str]]:
+    """Export a function of (N, 3, H, W) through the surgery; None leaves height and width free."""
+    spec = make_spec(size=size, multiple_of=multiple_of)
+    network = Network(nn.Sequential(nn.Identity(), Function(function)).eval(), spec)
+    hw = size or (16 * multiple_of, 20 * multiple_of)
+    program = export_program(network, spec, torch.rand(2, 3, *hw), None)
+    rewrites = surgery.operate(program)
+    assert all(rewrite.module_path == "1" for rewrite in rewrites)
+    return _graph.onnx_graph(program, spec), [rewrite.what for rewrite in rewrites]
+
+
+def run(model: onnx.ModelProto, x: Tensor) -> np.ndarray[Any, Any]:
+    session = ort.InferenceSession(model.SerializeToString())
+    return session.run(None, {"image": x.numpy()})[0]
+
+
+def tied(*shape: int, seed: int = 0) -> Tensor:
+    """Small integers after a ReLU: every window holds equal values."""
+    return torch.randint(-3, 4, shape, generator=torch.Generator().manual_seed(seed)).float().relu()
+
+
+# -------------------------------------------------------------------------------------- pooling with indices
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> Window:
+    pair = st.tuples(st.integers(1, 4), st.integers(1, 4))
+    kernel = draw(pair)
+    padding = (draw(st.integers(0, kernel[0] // 2)), draw(st.integers(0, kernel[1] // 2)))
+    dilation = draw(st.sampled_from([(1, 1), (2, 1), (1, 2)]))
+    return Window(kernel, draw(pair), padding, dilation, draw(st.booleans()))
+
+
+@settings(max_examples=150)
+@given(window=windows(), hw=st.tuples(SIDE, SIDE), dtype=st.sampled_from([torch.float32, torch.float16]))
+def test_pooling_of_any_window_gives_the_values_and_indices_of_torch(
+    window: Window, hw: tuple[int, int], dtype: torch.dtype
+) -> None:
+    assume(all(n + 2 * p > d * (k - 1) for n, k, p, d in zip(hw, window.kernel, window.padding, window.dilation)))  # noqa: B905
+    x = tied(2, 3, *hw, seed=hash(hw)).to(dtype)
+    values, indices = F.max_pool2d(x, *window, return_indices=True)
+    assume(torch.isfinite(values).all())  # dilation may leave a small image's window nothing but padding
+    pooled, code = max_pool_with_codes(x, window)
+    assert torch.equal(pooled, values)
+    assert torch.equal(indices_from_codes(x, code, window), indices)
+
+
+@settings(max_examples=100)
+@given(
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    ceil_mode=st.booleans(),
+    hw=st.tuples(SIDE, SIDE),
+    dtype=st.sampled_from([torch.float32, torch.float16]),
+)
+def test_unpooling_by_codes_equals_unpooling_by_indices(
+    kernel: tuple[int, int], ceil_mode: bool, hw: tuple[int, int], dtype: torch.dtype
+) -> None:
+    assume(all(n >= k for n, k in zip(hw, kernel, strict=True)))
+    x = tied(2, 3, *hw, seed=hash(hw)).to(dtype)
+    values, indices = F.max_pool2d(x, kernel, ceil_mode=ceil_mode, return_indices=True)
+    values = values - 2  # what a decoder's convolutions make of them, negative too
+    window = Window(kernel, kernel, (0, 0), (1, 1), ceil_mode)
+    _, code = max_pool_with_codes(x, window)
+    expected = F.max_unpool2d(values, indices, kernel, output_size=hw)
+    assert torch.equal(unpool_codes(values, code, window, list(hw)), expected)
+    assert torch.equal(unpool_indices(values, indices, list(hw)), expected)
+
+
+def segnet_step(k: int, s: int | None = None, padding: int = 0, **options: Any) -> Callable[[Tensor], Tensor]:
+    def step(x: Tensor) -> Tensor:
+        pooled, indices = F.max_pool2d(x, k, s, padding, return_indices=True, **options)
+        return F.max_unpool2d(pooled * 2 - 1, indices, k, s, padding, output_size=x.shape)
+
+    return step
+
+
+@pytest.mark.parametrize("size", [(16, 20), (17, 21), (15, 22)], ids=str)
+@pytest.mark.parametrize(
+    ("step", "what"),
+    [
+        (segnet_step(2), "without scatter"),
+        (segnet_step(3), "without scatter"),
+        (segnet_step(2, ceil_mode=True), "without scatter"),
+        (segnet_step(3, 2, 1), "as a scatter"),
+        (segnet_step(2, 3), "as a scatter"),
+    ],
+)
+def test_unpooling_is_exact_in_onnx(step: Callable[[Tensor], Tensor], what: str, size: tuple[int, int]) -> None:
+    model, done = operated(step, size)
+    x = tied(2, 3, *size)
+    assert np.array_equal(run(model, x), step(x).numpy())
+    assert what in done[-1]
+    types = {node.op_type for node in model.graph.node}
+    assert "MaxPool" not in types
+    assert ("ScatterElements" in types) == ("scatter" in what and "without" not in what)
+
+
+@pytest.mark.parametrize("step", [segnet_step(2), segnet_step(3, 2, 1)], ids=["tiling", "overlapping"])
+def test_unpooling_is_exact_at_sizes_that_were_not_traced(step: Callable[[Tensor], Tensor]) -> None:
+    model, _ = operated(step, None, 2)
+    for size in ((24, 30), (46, 12)):
+        x = tied(3, 3, *size)
+        assert np.array_equal(run(model, x), step(x).numpy())
+
+
+def test_odd_sizes_that_were_not_traced_are_exact() -> None:
+    def direct(x: Tensor) -> Tensor:  # F.max_unpool2d's own check of its argument admits even sizes only
+        pooled, indices = F.max_pool2d(x, 2, return_indices=True)
+        return torch.ops.aten.max_unpool2d(pooled, indices, x.shape[2:])
+
+    model, done = operated(direct, None)
+    assert "without scatter" in done[0]
+    for size in ((24, 30), (31, 17)):
+        x = tied(3, 3, *size)
+        assert np.array_equal(run(model, x), direct(x).numpy())
+
+
+def test_a_network_that_takes_fewer_sizes_than_the_spec_says_is_refused() -> None:
+    with pytest.raises(ExportError, match=r"input\.multiple_of says 1; set it to 2"):
+        operated(segnet_step(2), None, 1)
+
+
+def test_unpooling_into_another_width_keeps_pytorchs_flat_indices() -> None:
+    def skewed(x: Tensor) -> Tensor:
+        pooled, indices = F.max_pool2d(x, 2, return_indices=True)
+        return torch.ops.aten.max_unpool2d(pooled, indices, [18, 24])
+
+    model, _ = operated(skewed, (16, 20))
+    x = tied(2, 3, 16, 20)
+    assert np.array_equal(run(model, x), skewed(x).numpy())
+
+
+def test_indices_that_something_else_reads_are_computed() -> None:
+    def both(x: Tensor) -> Tensor:
+        pooled, indices = F.max_pool2d(x, 2, return_indices=True)
+        return F.max_unpool2d(pooled, indices, 2) + indices.float().mean()
+
+    model, done = operated(both, (16, 20))
+    x = tied(2, 3, 16, 20)
+    np.testing.assert_allclose(run(model, x), both(x).numpy(), rtol=1e-6)
+    assert done == ["max-pooling indices computed from window positions"]
+
+
+def test_one_pooling_may_be_undone_twice() -> None:
+    def twice(x: Tensor) -> Tensor:
+        pooled, indices = F.max_pool2d(x, 2, return_indices=True)
+        return F.max_unpool2d(pooled, indices, 2) - F.max_unpool2d(pooled * pooled, indices, 2)
+
+    model, _ = operated(twice, (16, 20))
+    x = tied(2, 3, 16, 20)
+    assert np.array_equal(run(model, x), twice(x).numpy())
+
+
+@pytest.mark.parametrize("options", [{}, {"return_indices": True}], ids=["plain", "indices unread"])
+def test_plain_max_pooling_stays_one_node(options: dict[str, Any]) -> None:
+    def pool(x: Tensor) -> Tensor:
+        pooled = F.max_pool2d(x, 2, **options)
+        return pooled[0] if options else pooled
+
+    model, done = operated(pool, (16, 20))
+    assert [(node.op_type, len(node.output)) for node in model.graph.node] == [("MaxPool", 1)]
+    assert len(done) == len(options)
+
+
+def test_dilated_max_pooling_is_exact() -> None:
+    model, done = operated(lambda x: F.max_pool2d(x, 3, 1, 1, dilation=2), (16, 21))
+    x = tied(2, 3, 16, 21)
+    assert np.array_equal(run(model, x), F.max_pool2d(x, 3, 1, 1, dilation=2).numpy())
+    assert done == ["dilated max pooling as a maximum over slices"]
+
+
+# -------------------------------------------------------------------------------------- adaptive pooling
+
+
+@settings(max_examples=100)
+@given(hw=st.tuples(SIDE, SIDE), bins=st.tuples(st.integers(1, 9), st.integers(1, 9)))
+def test_adaptive_pooling_equals_torch_for_any_bins(hw: tuple[int, int], bins: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, *hw, generator=torch.Generator().manual_seed(hash(hw)))
+    average = _adaptive_pool.average_by_matrix(x, list(bins))
+    torch.testing.assert_close(average, F.adaptive_avg_pool2d(x, bins), rtol=0, atol=tolerances.ADAPTIVE_POOL.limit)
+    assert torch.equal(_adaptive_pool.maximum_by_slices(x, list(bins)), F.adaptive_max_pool2d(x, bins))
+
+
+@pytest.mark.parametrize("size", [(16, 20), None], ids=["fixed", "free"])
+@pytest.mark.parametrize("bins", [(6, 6), (3, 1), (None, 3)], ids=str)
+def test_pyramid_pooling_stays_small_and_exact(bins: tuple[int | None, int], size: tuple[int, int] | None) -> None:
+    model, done = operated(lambda x: F.adaptive_avg_pool2d(x, bins), size)
+    assert done == ["adaptive average pooling as two matrix products"]
+    for hw in [size] if size else [(23, 17), (50, 41)]:
+        x = torch.rand(2, 3, *hw)
+        np.testing.assert_allclose(run(model, x), F.adaptive_avg_pool2d(x, bins).numpy(), atol=1e-6)
+    if size:
+        assert [node.op_type for node in model.graph.node] == ["MatMul", "MatMul"]
+
+
+@pytest.mark.parametrize("size", [(16, 20), None], ids=["fixed", "free"])
+def test_adaptive_max_pooling_is_exact(size: tuple[int, int] | None) -> None:
+    model, done = operated(lambda x: F.adaptive_max_pool2d(x, (3, 6)), size)
+    assert done == ["adaptive max pooling as a maximum over slices"]
+    for hw in [size] if size else [(23, 17), (50, 41)]:
+        x = torch.rand(2, 3, *hw)
+        assert np.array_equal(run(model, x), F.adaptive_max_pool2d(x, (3, 6)).numpy())
+
+
+@pytest.mark.parametrize("bins", [1, (4, 5), (16, 20)], ids=str)
+def test_adaptive_pooling_that_divides_is_left_alone(bins: int | tuple[int, int]) -> None:
+    model, done = operated(lambda x: F.adaptive_avg_pool2d(x, bins), (16, 20))
+    assert not done
+    assert len(model.graph.node) <= 1
+
+
+# -------------------------------------------------------------------------------------- resizing
+
+
+@settings(max_examples=100)
+@given(
+    hw=st.tuples(st.integers(2, 24), st.integers(2, 24)),
+    size=st.tuples(st.integers(1, 40), st.integers(2, 40)),
+    mode=st.sampled_from(["bilinear", "bicubic"]),
+    align_corners=st.booleans(),
+)
+def test_antialias_by_matrix_equals_torch(
+    hw: tuple[int, int], size: tuple[int, int], mode: str, align_corners: bool
+) -> None:
+    x = torch.rand(2, 3, *hw, generator=torch.Generator().manual_seed(hash(hw)))
+    expected = F.interpolate(x, size, mode=mode, align_corners=align_corners, antialias=True)
+    ours = _antialias.resize_by_matrix(x, list(size), align_corners=align_corners, bilinear=mode == "bilinear")
+    torch.testing.assert_close(ours, expected, rtol=0, atol=tolerances.ANTIALIAS_BY_MATRIX.limit)
+
+
+@pytest.mark.parametrize("traced", [(16, 20), None], ids=["fixed", "free"])
+@pytest.mark.parametrize("arguments", [{"size": (5, 9)}, {"scale_factor": 0.6}, {"scale_factor": (1.7, 0.6)}], ids=str)
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_antialias_is_exact_in_onnx(mode: str, arguments: dict[str, Any], traced: tuple[int, int] | None) -> None:
+    def resize(x: Tensor) -> Tensor:
+        return F.interpolate(x, **arguments, mode=mode, antialias=True)
+
+    model, done = operated(resize, traced)
+    assert done == ["antialiased resize as two matrix products"]
+    assert "Resize" not in {node.op_type for node in model.graph.node}
+    for hw in [traced] if traced else [(23, 17), (50, 41)]:
+        x = torch.rand(2, 3, *hw)
+        np.testing.assert_allclose(run(model, x), resize(x).numpy(), atol=tolerances.ANTIALIAS_BY_MATRIX.limit)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"size": (33, 47), "align_corners": True},
+        {"size": (33, 47), "align_corners": False},
+        {"size": (1, 9), "align_corners": True},
+        {"scale_factor": 1.7, "align_corners": True},
+        {"scale_factor": 1.7, "align_corners": False},
+        {"scale_factor": 0.6, "align_corners": False},
+        {"scale_factor": 1.7, "align_corners": False, "recompute_scale_factor": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("traced", [(16, 20), None], ids=["fixed", "free"])
+def test_align_corners_and_factors_arrive_in_onnx_as_they_are(
+    arguments: dict[str, Any], traced: tuple[int, int] | None
+) -> None:
+    def resize(x: Tensor) -> Tensor:
+        return F.interpolate(x, mode="bilinear", **arguments)
+
+    model, done = operated(resize, traced)
+    assert not done
+    for hw in [traced] if traced else [(23, 17), (50, 41)]:
+        x = torch.rand(2, 3, *hw)
+        np.testing.assert_allclose(run(model, x), resize(x).numpy(), atol=tolerances.RESIZE_IN_ONNX.limit)
+
+
+# -------------------------------------------------------------------------------------- normalization
+
+
+def test_layer_norm_is_one_operator() -> None:
+    model, _ = operated(lambda x: F.layer_norm(x, (20,)), (16, 20))
+    assert [node.op_type for node in model.graph.node] == ["LayerNormalization"]
+
+
+def test_nodes_are_named_after_modules() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+            self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.unpool(*self.pool(self.stem(x)))
+
+    spec = make_spec()
+    network = Network(Net().eval(), spec)
+    program = export_program(network, spec, torch.rand(2, 3, 48, 64), None)
+    assert [rewrite.module_path for rewrite in surgery.operate(program)] == ["pool"]
+    graph = _graph.onnx_graph(program, spec).graph
+    names = [node.name for node in graph.node]
+    assert names[:2] == ["stem.0/Conv", "stem.2/Relu"]
+    assert len(set(names)) == len(names)
+    assert "unpool/Where" in names
+    assert [tensor.name for tensor in graph.initializer][:2] == ["stem.0.weight", "stem.0.bias"]
