@@ -15,14 +15,9 @@ from torch.overrides import TorchFunctionMode
 def receptive_field(module: nn.Module, size: tuple[int, int], *, channels: int = 3) -> tuple[int, int]:
     """Measure the receptive field of a network's central output pixel.
 
-    What is asked is which input pixels *can* matter, whatever the weights and the picture. Weights and activations hide
-    some: a negative weight cancels a positive one, a ReLU or a maximum passes nothing of what it does not choose. So a
-    copy of the module is made into a weighted mean. All its weights are positive and its input is ones, so that every
-    sum is positive and ReLU is the identity; batch norm is the identity; every max-pooling, module or function, becomes
-    the mean over the same window. Then the gradient of one output pixel is positive on the receptive field and zero
-    elsewhere. It is computed in float64, since the corner of the field of a deep network has a share of about 1e-17.
-
-    Only the extent counts: the field of dilated convolutions alone has holes.
+    What is asked is which input pixels *can* matter, whatever the weights and the picture: those on which the gradient
+    of one output pixel of the `linearized` network is positive. Only the extent counts: the field of dilated
+    convolutions alone has holes.
 
     Args:
         module: maps (1, channels, H, W) to (1, K, h, w); left as it is.
@@ -37,27 +32,48 @@ def receptive_field(module: nn.Module, size: tuple[int, int], *, channels: int =
             which positive weights do not undo; or if its max-poolings are dilated or return indices: neither has a
             mean.
     """
-    linear = _positive(module)
     image = torch.ones(1, channels, *size, dtype=torch.float64, requires_grad=True)
-    with _MeanPooling():
-        output = linear(image)
+    output = linearized(module)(image)
     output[0, :, output.shape[2] // 2, output.shape[3] // 2].sum().backward()
     assert image.grad is not None
     seen = image.grad[0].sum(0) > 0
     return _extent(seen.any(1)), _extent(seen.any(0))
 
 
-def _positive(module: nn.Module) -> nn.Module:
-    """Return a copy whose convolutions and linear layers are means, and whose batch norms are identities."""
-    linear = copy.deepcopy(module).double().eval()
+def linearized(module: nn.Module) -> nn.Module:
+    """Return a copy of a network that is a weighted mean of its input.
+
+    Weights and activations of the network itself hide pixels: a negative weight cancels a positive one, a ReLU or a
+    maximum passes nothing of what it does not choose. In the copy, each convolution or linear layer is the mean of what
+    it sees, so that of a positive input every activation is positive and ReLU is the identity; batch norm is the
+    identity too; and every max-pooling, module or function, is the mean over the same window.
+
+    Args:
+        module: left as it is.
+
+    Returns:
+        The same network in eval mode, without gradients of its parameters, for positive float64 input: the corner of
+        the receptive field of a deep network has a share of about 1e-17.
+    """
+    copied = copy.deepcopy(module).double().eval()
     with torch.no_grad():
-        for part in linear.modules():
+        for part in copied.modules():
             for parameter in part.parameters(recurse=False):
                 parameter.fill_(1 / parameter[0].numel() if parameter.ndim > 1 else 0)
             if isinstance(part, _BatchNorm):
                 part.reset_running_stats()
                 part.reset_parameters()
-    return linear.requires_grad_(False)
+    return _Linearized(copied.requires_grad_(False))
+
+
+class _Linearized(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Any:
+        with _MeanPooling():
+            return self.module(x)
 
 
 class _MeanPooling(TorchFunctionMode):
