@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from receptive_field import linearized, receptive_field
+from tolerances import RAMP, UPSAMPLING
 from torch import nn
 from torch.nn import functional as F
 
@@ -70,6 +71,7 @@ def test_a_score_sees_404_pixels_and_the_next_one_lies_32_further() -> None:
 
 @pytest.mark.parametrize("factor", [2, 8, 16, 32])
 def test_upsampling_starts_as_bilinear_interpolation(factor: int) -> None:
+    torch.manual_seed(0)
     image = torch.rand(2, 3, 5, 7)
     up = bilinear_upsampling(3, factor)(image)
     assert up.shape == (2, 3, 6 * factor, 8 * factor)
@@ -77,7 +79,7 @@ def test_upsampling_starts_as_bilinear_interpolation(factor: int) -> None:
     expected = F.interpolate(image, scale_factor=factor, mode="bilinear", align_corners=False)
     ours = up[..., half:-half, half:-half]
     # at the border the transposed convolution mixes with zeros, interpolate() repeats the outermost value
-    torch.testing.assert_close(ours[..., inner, inner], expected[..., inner, inner])
+    assert (ours - expected)[..., inner, inner].abs().max() <= UPSAMPLING.limit
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
@@ -92,4 +94,5 @@ def test_crops_put_every_score_over_the_pixels_that_it_saw(factory: Callable[...
     terms = 1 + len(network.skip_scores)
     inner = (..., slice(280, -280), slice(280, -280))  # beyond the reach of the zeros around the picture
     for picture in (ramp, ramp.mT):
-        torch.testing.assert_close(mean(picture)[inner] / terms, picture[:, :1][inner])
+        error = (mean(picture) / terms - picture[:, :1])[inner].abs().max()
+        assert error <= RAMP.limit * picture.max()

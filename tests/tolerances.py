@@ -75,3 +75,18 @@ MASK_ROUNDING = Tolerance(
     measured=2.9e-8,
     reason="margin of a pixel with another label, relative to the largest logit; the weights are float32",
 )
+UPSAMPLING = Tolerance(
+    limit=5e-7,
+    measured=1.8e-7,
+    reason="values of 0..1; a transposed convolution and interpolate() sum the same four products in another order",
+)
+SAME_PIXELS = Tolerance(
+    limit=5e-6,
+    measured=1.4e-6,
+    reason="relative to the largest logit; convolutions of a tile and of the whole picture sum in another order",
+)
+RAMP = Tolerance(
+    limit=1e-12,
+    measured=1.8e-15,
+    reason="relative to the largest value; a float64 network of means maps a ramp to itself",
+)

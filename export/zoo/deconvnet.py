@@ -16,7 +16,7 @@ class DeconvNet(nn.Module):
     """An encoder and its mirror image, with fully connected layers between; logits as large as the input.
 
     Batch normalization follows every convolution but the last. Of a picture of 224 x 224 the pooled features are 7 x 7,
-    which fc6 sees at once. A larger picture works too, all layers being convolutions.
+    which fc6 sees at once. A larger picture works too, all layers being convolutions. About equal maxima, see `SegNet`.
 
     Args:
         num_classes: channels of the output.
