@@ -53,7 +53,7 @@ def images_for(name: str, *sizes: tuple[int, int]) -> list[NDArray[np.uint8]]:
     """Return pictures, or noise for a network that remembers where its maxima were.
 
     On smooth pictures many windows hold two equal maxima, up to rounding. Two correct runtimes then remember different
-    places, and everything after them differs. Noise has a hundredth of these.
+    places, and everything after them differs. Noise has far fewer of these.
     """
     case = CASES[name]
     if case.is_unpooling:

@@ -19,7 +19,7 @@ class SegNet(nn.Module):
 
     Each pooling remembers where its maxima were; the decoder's unpooling puts its values there and zeros elsewhere.
     Where the two largest values of a window are equal up to rounding, rounding decides where the value goes: another
-    runtime may put it beside. Of some million windows of a full-sized picture there are always some.
+    runtime may put it beside. Of some million windows of a full-sized picture there are usually some.
 
     The poolings round up, as Caffe's do, so that every pixel is in a window: the paper's 360 x 480 becomes 12 x 15.
 
