@@ -89,4 +89,18 @@ RESIZE_IN_ONNX = Tolerance(
     limit=1e-5,
     measured=0,
     reason="pixels in 0..1; ONNX Runtime rounds source positions otherwise than torch",
+UPSAMPLING = Tolerance(
+    limit=5e-7,
+    measured=1.8e-7,
+    reason="values of 0..1; a transposed convolution and interpolate() sum the same four products in another order",
+)
+SAME_PIXELS = Tolerance(
+    limit=5e-6,
+    measured=1.4e-6,
+    reason="relative to the largest logit; convolutions of a tile and of the whole picture sum in another order",
+)
+RAMP = Tolerance(
+    limit=1e-12,
+    measured=1.8e-15,
+    reason="relative to the largest value; a float64 network of means maps a ramp to itself",
 )

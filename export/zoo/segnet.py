@@ -1,0 +1,73 @@
+"""SegNet: VGG16's convolutions, and a decoder that puts values back where the encoder's poolings found the largest.
+
+Source: V. Badrinarayanan, A. Kendall, R. Cipolla, "SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image
+Segmentation", PAMI 2017, arXiv:1511.00561 (section 3, Fig. 2 and 3).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ._parts import amplify, initialize, thinned
+from .vgg import VGG16, VGG16_MIRRORED, conv_stages
+
+CAMVID_CLASSES = 11
+
+
+class SegNet(nn.Module):
+    """Thirteen convolutions down, thirteen up, the last of which is the classifier; logits as large as the input.
+
+    Each pooling remembers where its maxima were; the decoder's unpooling puts its values there and zeros elsewhere.
+    Where the two largest values of a window are equal up to rounding, rounding decides where the value goes: another
+    runtime may put it beside. Of some million windows of a full-sized picture there are usually some.
+
+    The poolings round up, as Caffe's do, so that every pixel is in a window: the paper's 360 x 480 becomes 12 x 15.
+
+    Args:
+        num_classes: channels of the output.
+        divisor: of all numbers of channels but those of input and output, for quick tests.
+
+    Raises:
+        ValueError: if `divisor` does not divide 64.
+    """
+
+    size_multiple = 1
+    """Any height and width will do; those of multiples of 32 halve five times without a rest."""
+
+    def __init__(self, num_classes: int = CAMVID_CLASSES, *, divisor: int = 1) -> None:
+        super().__init__()
+        decoder = (*VGG16_MIRRORED[:-1], VGG16_MIRRORED[-1][:-1])  # the classifier takes the last one's place
+        self.encoder = conv_stages(3, VGG16, divisor=divisor)
+        self.pool = nn.MaxPool2d(kernel_size=2, ceil_mode=True, return_indices=True)
+        self.unpool = nn.MaxUnpool2d(kernel_size=2)
+        self.decoder = conv_stages(thinned(VGG16[-1][-1], divisor), decoder, divisor=divisor)
+        self.classifier = nn.Conv2d(thinned(decoder[-1][-1], divisor), num_classes, kernel_size=3, padding=1)
+        initialize(self)
+        for stage in self.decoder:
+            amplify(next(stage.children()), 2)  # an unpooling leaves three zeros around every value
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Compute the logits of a batch.
+
+        Args:
+            batch: (N, 3, H, W) float32, normalized.
+
+        Returns:
+            (N, num_classes, H, W) float32 logits.
+        """
+        maxima = []
+        x = batch
+        for stage in self.encoder:
+            x = stage(x)
+            height, width = x.shape[2:]
+            x, indices = self.pool(x)
+            maxima.append((indices, (height, width)))
+        for stage, (indices, size) in zip(self.decoder, reversed(maxima), strict=True):
+            x = stage(self.unpool(x, indices, output_size=size))
+        logits: Tensor = self.classifier(x)
+        return logits
+
+
+def segnet(num_classes: int = CAMVID_CLASSES, *, divisor: int = 1) -> SegNet:
+    """Build SegNet with random weights, for RGB images and by default the eleven classes of CamVid."""
+    return SegNet(num_classes, divisor=divisor)
