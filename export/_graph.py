@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from seginfer._errors import ExportError
 from seginfer._spec import InputSpec, ModelSpec
 
-from ._program import export_error, quiet
+from ._program import export_error, locals_of, quiet
 
 OPSET = 18
 IR_VERSION = 8  # all that opset 18 needs; older runtimes on devices refuse newer ones
@@ -43,7 +43,7 @@ def onnx_graph(program: ExportedProgram, spec: ModelSpec) -> onnx.ModelProto:
                 verbose=False,
             )
     except Exception as error:  # torch.onnx wraps every failure in its own kinds
-        raise _translation_error(error, program) from error
+        raise _translation_error(error) from error
     if result is None:
         raise ExportError("torch.onnx.export returned no program; update torch")
     model: onnx.ModelProto = result.model_proto
@@ -82,16 +82,13 @@ def _without_wrapper(path: str) -> str:
     return f"{path}.".removeprefix(_WRAPPER).rstrip(".")
 
 
-def _translation_error(error: Exception, program: ExportedProgram) -> ExportError:
-    """Name the operator that torch.onnx stumbled over: its messages mention the node of the program."""
-    text = f"{error} {error.__cause__ or ''}"
-    nodes = {node.name: node for node in program.graph.nodes if node.op == "call_function"}
-    mentioned = re.findall(r"%(\w+)", text)
-    node = next((nodes[name] for name in mentioned if name in nodes), None)
-    if node is None:
+def _translation_error(error: Exception) -> ExportError:
+    """Name the operator that torch.onnx was translating when it failed, and the module that calls it."""
+    nodes = [node for node in locals_of(error, "node") if isinstance(node, torch.fx.Node)]
+    if not nodes:
         return export_error(error, "")
     return export_error(
-        error, module_path(node), f"{node.target} has no ONNX form: compute it from other operators in that module"
+        error, module_path(nodes[0]), f"{nodes[0].target} has no ONNX form: use other operators in that module"
     )
 
 

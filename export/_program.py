@@ -99,13 +99,18 @@ def example_batch(network: Network, spec: ModelSpec, batch_size: int | None) -> 
 def failing_module(network: Network, error: BaseException) -> str:
     """Return the path of the innermost module whose code was running when the error rose; "" if it is unknown."""
     paths = {id(part): name for name, part in network.module.named_modules()}
-    found = ""
+    running = [paths[id(part)] for part in locals_of(error, "self") if id(part) in paths]
+    return running[-1] if running else ""
+
+
+def locals_of(error: BaseException, name: str) -> Iterator[Any]:
+    """Yield what a local variable of this name held in the calls that an error went through, the innermost last."""
     for cause in _chain(error):
         trace = cause.__traceback__
         while trace is not None:
-            found = paths.get(id(trace.tb_frame.f_locals.get("self")), found) or found
+            if name in trace.tb_frame.f_locals:
+                yield trace.tb_frame.f_locals[name]
             trace = trace.tb_next
-    return found
 
 
 def export_error(error: BaseException, module_path: str, remedy: str = _REMEDY) -> ExportError:
@@ -124,11 +129,15 @@ def export_error(error: BaseException, module_path: str, remedy: str = _REMEDY) 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporter's progress lines, log and deprecation warnings away from the user."""
+    """Keep the exporter's progress lines, graph dumps, log and deprecation warnings away from the user."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

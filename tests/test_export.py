@@ -125,6 +125,48 @@ class Branching(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+class Nested(nn.Module):
+    """Tiny, and after it a part of the user's that PyTorch runs but cannot export."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.net = Tiny()
+        self.blocks = nn.Sequential(nn.Identity(), part)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.blocks(self.net(x))
+
+
+class Looping(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        while x.max() < 10:
+            x = x * 2
+        return x
+
+
+class Decomposing(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.svd(x)[0] @ x
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (Branching(), r"module 'blocks\.1'.*avoid Python branches"),
+        (Looping(), r"module 'blocks\.1'.*avoid Python branches"),
+        (Decomposing(), r"module 'blocks\.1'.*_linalg_svd\.default has no ONNX form"),
+    ],
+)
+def test_the_part_that_cannot_be_exported_is_named(
+    part: nn.Module, message: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ExportError, match=message) as caught:
+        export_onnx(Nested(part), make_spec(), tmp_path / "m.onnx", images=IMAGES)
+    assert "\n" not in str(caught.value)
+    assert not os.listdir(tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
 class Poisoned(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x / torch.zeros(1)

@@ -64,7 +64,7 @@ class Output:
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             progress.TimeRemainingColumn(),
-            console=_rich("console").Console(stderr=True),
+            console=_rich("console").Console(file=sys.stderr),
             transient=True,
         )
         with bar:
@@ -77,7 +77,7 @@ class Output:
         if self.as_json or not sys.stderr.isatty():
             yield
             return
-        with _rich("console").Console(stderr=True).status(label):
+        with _rich("console").Console(file=sys.stderr).status(label):
             yield
 
     def _console(self) -> Any:
