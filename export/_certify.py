@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,13 +15,15 @@ from torch import nn
 
 from seginfer._certificate import Certificate
 from seginfer._errors import ExportError, InputError
-from seginfer._segmenter import Segmenter
+from seginfer._geometry import Geometry
+from seginfer._segmenter import Segmenter, Trace
 from seginfer._spec import ModelSpec
 from seginfer._version import __version__
+from seginfer.backends.torch import device_of
 
 from ._meter import ParityMeter
-from ._network import evaluating
-from ._oracle import Opinion, Oracle, upsampled
+from ._network import Network, evaluating
+from ._oracle import Opinion, Oracle, decide, upsampled
 
 Image = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -65,7 +68,11 @@ def certify(
             meter.add(opinion, trace, upsampled(_network_output(segmenter, opinion), segmenter.spec.output))
             if on_progress:
                 on_progress(i + 1, len(images))
-    return replace(meter.certificate(), runtime=segmenter.backend.description, versions=versions())
+        certificate = meter.certificate()
+        if precision == "fp32" and certificate.stage == "network" and segmenter.spec.output.kind != "labels":
+            rounding = _own_rounding(module, oracle, images)
+            certificate = meter.certificate(rounding if rounding and rounding.is_network_off() else None)
+    return replace(certificate, runtime=segmenter.backend.description, versions=versions())
 
 
 def versions() -> dict[str, str]:
@@ -79,6 +86,34 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
+
+
+def _own_rounding(module: nn.Module, oracle: Oracle, images: Sequence[Image]) -> ParityMeter | None:
+    """Measure how far PyTorch in float32 is from PyTorch in float64, as if that were an exported pipeline.
+
+    A network that branches on its own values (unpooling by the places of maxima) turns a rounding error into another
+    branch now and then, and all that follows differs. No correct implementation can be held to less than PyTorch's own
+    rounding does.
+
+    Returns:
+        The measurement; None if the module cannot run in float64.
+    """
+    spec = oracle.spec
+    meter = ParityMeter(spec, "fp32")
+    exact = copy.deepcopy(module).double()
+    network = Network(exact, replace(spec, input=replace(spec.input, dtype="float32")))
+    for image in images:
+        opinion = oracle(image)
+        try:
+            with torch.inference_mode():
+                batch = torch.from_numpy(opinion.batch).to(device_of(exact), torch.float64)
+                output = network(batch)[0].float().cpu().numpy()
+        except Exception:  # whatever a module does that is written for float32
+            return None
+        geometry = Geometry.place((image.shape[0], image.shape[1]), spec.input)
+        labels, _ = decide(output, geometry, spec)
+        meter.add(opinion, Trace(opinion.batch, geometry, output, labels), output)
+    return meter
 
 
 def _network_output(segmenter: Segmenter, opinion: Opinion) -> NDArray[Any]:

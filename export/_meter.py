@@ -39,6 +39,18 @@ class Limits(NamedTuple):
     mean_iou: float
     """Agreement averaged over classes, so that a rare one counts too."""
 
+    def loosened(self, rounding: Certificate) -> Limits:
+        """Return limits that are no stricter than a few times what PyTorch's own rounding does."""
+        return self._replace(
+            undecided_share=max(self.undecided_share, _ROUNDING_FACTOR * rounding.undecided_share),
+            pixel_agreement=min(self.pixel_agreement, 1 - _ROUNDING_FACTOR * (1 - rounding.pixel_agreement)),
+            mean_iou=min(self.mean_iou, 1 - _ROUNDING_FACTOR * (1 - rounding.mean_iou)),
+        )
+
+
+# By how much a pipeline may exceed what PyTorch's own rounding does to the same images, where that exceeds the limits:
+# the two round independently, so single cases differ.
+_ROUNDING_FACTOR = 4
 
 # Two correct fp32 implementations order their sums differently: 1e-6 of the largest value is usual. Weights rounded to
 # fp16 give 4e-4.
@@ -89,8 +101,12 @@ class ParityMeter:
         self._seen.append((same, opinion.margin))
         self._count(opinion.labels, trace.mask)
 
-    def certificate(self) -> Certificate:
-        """Return the result over all images added."""
+    def certificate(self, rounding: ParityMeter | None = None) -> Certificate:
+        """Return the result over all images added.
+
+        Args:
+            rounding: what PyTorch's own rounding does to the same images; loosens limits that it exceeds itself.
+        """
         decisive, decisive_same, same, pixels = self._pixel_counts()
         result = Certificate(
             passed=False,
@@ -107,8 +123,17 @@ class ParityMeter:
             undecided_share=1 - decisive / pixels,
             mean_iou=self._mean_iou(),
         )
-        stage = self._diverged(result)
+        if rounding is not None:
+            result = replace(result, rounding_agreement=rounding.certificate().pixel_agreement)
+        stage = self._diverged(result, rounding)
         return replace(result, passed=stage is None, stage=stage)
+
+    def is_network_off(self, rounding: ParityMeter | None = None) -> bool:
+        """Tell whether the network's own error exceeds the limits, or a few times PyTorch's own rounding."""
+        allowed = self._network_limits(_LIMITS[self._precision])
+        if rounding is not None:
+            allowed = np.maximum(allowed, _ROUNDING_FACTOR * rounding._network_error)
+        return bool((self._network_error > allowed).any())
 
     def _pixel_counts(self) -> tuple[int, int, int, int]:
         """Count decisive pixels, decisive pixels that agree, pixels that agree, and pixels."""
@@ -121,15 +146,17 @@ class ParityMeter:
         a, b, c, d = (int(count) for count in counts)
         return a, b, c, d
 
-    def _diverged(self, result: Certificate) -> Stage | None:
+    def _diverged(self, result: Certificate, rounding: ParityMeter | None) -> Stage | None:
         """Return the first stage that broke a limit."""
         limits = _LIMITS[self._precision]
+        if rounding is not None:
+            limits = limits.loosened(rounding.certificate())
         worst, mean = self._batch_limits()
         if self._batch_error > worst or self._batch_offset > mean:
             return "preprocess"
         if self._spec.output.kind == "labels":  # no margins: every pixel counts as decisive, and near-ties may flip
             return None if result.pixel_agreement >= limits.pixel_agreement else "network"
-        if (self._network_error > self._network_limits(limits)).any():
+        if self.is_network_off(rounding):
             return "network"
         if result.undecided_share > limits.undecided_share:
             return "network"

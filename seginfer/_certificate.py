@@ -48,6 +48,9 @@ class Certificate:
     """Share of pixels that are not decisive, 0..1."""
     mean_iou: float
     """Intersection over union with PyTorch's labels, averaged over the classes present, 0..1."""
+    rounding_agreement: float | None = None
+    """Share of pixels on which PyTorch agrees with itself in float64, 0..1; measured, and allowed for, only where a
+    network's own rounding exceeds the limits, as unpooling by the places of maxima does. None elsewhere."""
     pipeline_sha256: str = ""
     """Hash of the graph and of how the spec feeds and reads it: the pipeline that the numbers belong to."""
     runtime: str = ""

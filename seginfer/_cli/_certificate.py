@@ -8,10 +8,12 @@ from .._certificate import Certificate
 def rows(certificate: Certificate) -> list[tuple[str, str]]:
     """Return (what, value) pairs."""
     c = certificate
+    own = c.rounding_agreement
     return [
         ("verdict", "passed" if c.passed else f"FAILED at {c.stage}"),
         ("decisive pixels that agree", f"{c.decisive_agreement:.4%}"),
         ("all pixels that agree", f"{c.pixel_agreement:.4%} of {c.pixels:,}"),
+        *([("PyTorch agrees with itself in float64", f"{own:.4%}")] if own is not None else []),
         ("undecided pixels", f"{c.undecided_share:.4%}"),
         ("mean IoU with PyTorch", f"{c.mean_iou:.6f}"),
         ("logit error, max", f"{c.logit_max_error:.3e}"),
