@@ -19,7 +19,7 @@ from seginfer._errors import ExportError
 from seginfer._spec import ModelSpec
 from seginfer.backends.torch import device_of
 
-from ._network import Network
+from ._network import Network, check_outputs
 
 _MAX_BATCH = 1024
 _MAX_SIDE = 16384
@@ -42,9 +42,17 @@ def export_program(network: Network, spec: ModelSpec, example: Tensor, batch_siz
     try:
         with quiet():
             program = _captured(network, example, shapes)
+            if _narrowed(program, spec) and _runs_elsewhere(network, spec, example):
+                # torch could not prove a condition that does hold: keep it as an assertion, which ONNX leaves out.
+                program = _exported(network, example, shapes, prefer_deferred_runtime_asserts_over_guards=True)
     except Exception as error:  # torch.export raises whatever the user's module raises, and kinds of its own
         raise export_error(error, failing_module(network, error)) from error
-    _check_steps(program, spec)
+    steps = _narrowed(program, spec)
+    if steps:
+        raise ExportError(
+            f"the module takes heights and widths in steps of {steps}, input.multiple_of says "
+            f"{spec.input.multiple_of}; set it to {math.lcm(*steps)}, or fix input.size"
+        )
     return program
 
 
@@ -58,29 +66,39 @@ def _captured(network: Network, example: Tensor, shapes: Any) -> ExportedProgram
         raise
 
 
-def _exported(network: Network, example: Tensor, shapes: Any, *, strict: bool) -> ExportedProgram:
+def _exported(network: Network, example: Tensor, shapes: Any, **options: Any) -> ExportedProgram:
     # As torch.onnx does: a size that may turn out to be 1 is treated like any other.
     with torch.fx.experimental._config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         try:
-            return torch.export.export(network, (example,), dynamic_shapes=shapes, strict=strict)
+            return torch.export.export(network, (example,), dynamic_shapes=shapes, **options)
         except torch._dynamo.exc.UserError as error:  # a .pt2 program has ranges of its own, narrower than ours
             try:
                 narrower = refine_dynamic_shapes_from_suggested_fixes(error.msg, shapes)
             except Exception:  # the message suggests nothing
                 raise error from None
-            return torch.export.export(network, (example,), dynamic_shapes=narrower, strict=strict)
+            return torch.export.export(network, (example,), dynamic_shapes=narrower, **options)
 
 
-def _check_steps(program: ExportedProgram, spec: ModelSpec) -> None:
-    """Refuse a program that takes fewer heights and widths than the spec says it does."""
+def _narrowed(program: ExportedProgram, spec: ModelSpec) -> list[int]:
+    """Return the steps of heights and widths that a program takes, if these are not those of the spec."""
     image = next(node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
     sides = image.meta["val"].shape[2:] if spec.input.layout == "NCHW" else image.meta["val"].shape[1:3]
     steps = [int(side.node.expr.as_coeff_Mul()[0]) for side in sides if isinstance(side, torch.SymInt)]
-    if spec.input.size is None and any(step != spec.input.multiple_of for step in steps):
-        raise ExportError(
-            f"the module takes heights and widths in steps of {steps}, input.multiple_of says "
-            f"{spec.input.multiple_of}; set it to {math.lcm(*steps)}, or fix input.size"
-        )
+    return steps if any(step != spec.input.multiple_of for step in steps) else []
+
+
+def _runs_elsewhere(network: Network, spec: ModelSpec, example: Tensor) -> bool:
+    """Tell whether the module itself takes a size that differs from the example's by the smallest step of the spec."""
+    first = 2 if spec.input.layout == "NCHW" else 1
+    shape = list(example.shape)
+    for axis in (first, first + 1):
+        shape[axis] += spec.input.multiple_of
+    try:
+        with torch.inference_mode():
+            check_outputs(network, spec, example.new_zeros(shape))
+    except ExportError:
+        return False
+    return True
 
 
 def example_batch(network: Network, spec: ModelSpec, batch_size: int | None) -> Tensor:
