@@ -27,7 +27,7 @@ CONTEXT_DILATIONS = (1, 1, 2, 4, 8, 16, 1)
 """Of the 3x3 convolutions of the context module; a 1x1 convolution follows."""
 CONTEXT_WIDTHS = {"basic": (1,) * 8, "large": (2, 2, 4, 8, 16, 32, 32, 1)}
 """Channels after each of its layers, as multiples of the classes. Source: Table 1 of the paper."""
-NOISE = 0.01
+NOISE = 0.001
 """Of the large module's initial weights, see `context_module`. The paper says only that it is much less than 1."""
 
 Context = Literal["basic", "large"]
