@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import rtx
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import pictures
 from receptive_field import receptive_field
 from torch import nn
+from zoo import count, zoo_spec
 
+from seginfer import OutputSpec
+from seginfer.export import export_onnx
 from seginfer.export.zoo.dilated import (
     CONTEXT_WIDTHS,
     MARGIN,
     context_module,
     dilated_context,
     dilated_front_end,
+    mirrored,
 )
 
 # VGG16 has 138,357,544 weights (published: 138 M; arXiv:1409.1556, Table 2). Of its classifier 21 of 1000 classes stay;
 # that dilated layers have as many weights as others is the point.
 VGG16 = 138_357_544
 FRONT_END = VGG16 - (4096 + 1) * 1000 + (4096 + 1) * 21
-
-
-def count(network: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def test_the_front_end_has_the_weights_of_vgg16_with_21_classes() -> None:
@@ -51,7 +58,7 @@ def test_the_large_context_module_has_the_weights_of_table_1() -> None:
         assert count(dilated_context(context="large")) == FRONT_END + 6_803_139 == 141_149_720
 
 
-@pytest.mark.parametrize("size", [(512, 512), (192, 256), (200, 192)])
+@pytest.mark.parametrize("size", [(512, 512), (192, 256), (8, 16)])
 def test_the_output_has_one_cell_per_8_pixels(size: tuple[int, int]) -> None:
     """Section 4 of the paper: 64 x 64 cells."""
     with torch.device("meta"):
@@ -88,8 +95,14 @@ def test_the_picture_is_mirrored_at_its_border() -> None:
     by_hand = torch.cat([by_hand.flip(3)[..., -MARGIN - 1 : -1], by_hand, by_hand.flip(3)[..., 1 : MARGIN + 1]], dim=3)
     assert by_hand.shape == (1, 3, 192 + 2 * MARGIN, 200 + 2 * MARGIN)
     torch.testing.assert_close(network(picture), network.classifier(network.stages(by_hand)))
-    with pytest.raises(RuntimeError, match=r"[Pp]adding size"):
-        network(torch.zeros(1, 3, 184, 192))
+
+
+@settings(max_examples=30)
+@given(st.tuples(st.integers(2, 40), st.integers(2, 40)), st.integers(0, 90))
+def test_mirroring_equals_opencv_at_any_size(size: tuple[int, int], margin: int) -> None:
+    image = torch.rand(size)
+    expected = cv2.copyMakeBorder(image.numpy(), margin, margin, margin, margin, cv2.BORDER_REFLECT_101)
+    assert np.array_equal(mirrored(image[None, None], margin)[0, 0].numpy(), expected)
 
 
 def test_the_basic_context_module_starts_as_the_identity() -> None:
@@ -122,3 +135,15 @@ def test_noise_tells_apart_the_channels_of_one_class() -> None:
 def test_a_context_that_is_not_in_the_paper_is_refused() -> None:
     with pytest.raises(ValueError, match="basic"):
         dilated_context(context="huge")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(64, 96), None], ids=["fixed", "free"])
+def test_it_is_exported_with_its_context_and_tensorrt_builds_it(size: tuple[int, int] | None, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    spec = zoo_spec(21, size, OutputSpec(stride=8), multiple_of=8)
+    certificate = export_onnx(
+        dilated_context(divisor=16), spec, tmp_path / "m.onnx", images=pictures((64, 96), (90, 72))
+    )
+    assert certificate.decisive_agreement == 1.0
+    largest = size or (128, 192)
+    rtx.build(tmp_path / "m.onnx", sizes=((1, 3, 64, 96), (1, 3, 64, 96), (2, 3, *largest)))

@@ -12,7 +12,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ._parts import initialize, thinned
 from .vgg import FC_CHANNELS, VGG16, activated
@@ -48,7 +47,7 @@ class DilatedFrontEnd(nn.Module):
     """
 
     size_multiple = 8
-    """Height and width of the input must be multiples of this, and above `MARGIN`: there is no more to mirror."""
+    """Height and width of the input must be multiples of this."""
 
     def __init__(self, num_classes: int = 21, *, divisor: int = 1) -> None:
         super().__init__()
@@ -67,12 +66,12 @@ class DilatedFrontEnd(nn.Module):
         """Compute the logits of a batch.
 
         Args:
-            batch: (N, 3, H, W) float32, normalized; H and W are multiples of 8, and at least 192.
+            batch: (N, 3, H, W) float32, normalized; H and W are multiples of 8.
 
         Returns:
             (N, num_classes, H / 8, W / 8) float32 logits.
         """
-        logits: Tensor = self.classifier(self.stages(F.pad(batch, [MARGIN] * 4, mode="reflect")))
+        logits: Tensor = self.classifier(self.stages(mirrored(batch, MARGIN)))
         return logits
 
 
@@ -133,6 +132,22 @@ def context_module(
     return nn.Sequential(*layers)
 
 
+def mirrored(image: Tensor, margin: int) -> Tensor:
+    """Pad by reflection on all four sides, there and back again where the margin is wider than the image.
+
+    Args:
+        image: (N, C, H, W); H and W are 2 or more.
+        margin: pixels on each side.
+
+    Returns:
+        (N, C, H + 2 * margin, W + 2 * margin), of the same dtype.
+
+    Source: cv2.copyMakeBorder with BORDER_REFLECT_101; F.pad(mode="reflect"), which takes no wider margin.
+    """
+    rows, columns = (_mirrored_positions(length, margin, image.device) for length in image.shape[2:])
+    return image.index_select(2, rows).index_select(3, columns)
+
+
 def start_as_identity(layer: nn.Conv2d, num_classes: int, *, noise: float = 0.0) -> None:
     """Set the weights so that the layer passes each class on, and the biases to zero.
 
@@ -165,6 +180,15 @@ def dilated_front_end(num_classes: int = 21, *, divisor: int = 1) -> DilatedFron
 def dilated_context(num_classes: int = 21, *, context: Context = "basic", divisor: int = 1) -> DilatedNetwork:
     """Build the front end with random weights and a context module that starts as the identity."""
     return DilatedNetwork(num_classes, context=context, divisor=divisor)
+
+
+def _mirrored_positions(length: int, margin: int, device: torch.device) -> Tensor:
+    """Return which pixel of a line stands at each position of the padded line: 2 1 0 1 2 3 2 1 0 ..."""
+    period = 2 * (length - 1)
+    position = (torch.arange(length + 2 * margin, device=device) - margin).abs()
+    # Both are tensors: torch.onnx cannot take the remainder by a size that varies.
+    position = torch.remainder(position, torch.full_like(position, period))
+    return torch.minimum(position, period - position)
 
 
 def _dilated_stages(divisor: int) -> Iterator[nn.Module]:

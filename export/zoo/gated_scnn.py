@@ -83,8 +83,8 @@ class ResidualBlock(nn.Module):
 class ImageGradient(nn.Module):
     """How steep the picture is at each pixel: |dx| + |dy| of the colour in which it is steepest.
 
-    The paper feeds "image gradients" to the shape stream. The authors' program takes cv2.Canny of the batch, on the CPU,
-    which has no operator in ONNX. This is what Canny itself starts from; its thinning to one pixel and its two
+    The paper feeds "image gradients" to the shape stream. The authors' program takes cv2.Canny of the batch, on the
+    CPU, which has no operator in ONNX. This is what Canny itself starts from; its thinning to one pixel and its two
     thresholds, which make 0 or 255 of it, are left out.
 
     Source: the Sobel operator; cv2.Sobel(scale=1 / 8, borderType=BORDER_REPLICATE), in units of the input per pixel.
