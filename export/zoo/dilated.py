@@ -1,0 +1,203 @@
+"""The dilated VGG16 front end and the context module of Yu and Koltun: wide views without lower resolution.
+
+Source: F. Yu, V. Koltun, "Multi-Scale Context Aggregation by Dilated Convolutions", ICLR 2016, arXiv:1511.07122
+(section 3 and Table 1: context module; section 4: front end). Paddings are those of the authors' released networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ._parts import initialize, thinned
+from .vgg import FC_CHANNELS, VGG16, activated
+
+MARGIN = 186
+"""Pixels around the picture that its outermost cells see; the picture is reflected into them."""
+POOLINGS = 3
+"""Of VGG16's five."""
+FRONT_END_DILATIONS = (1, 1, 1, 1, 2)
+"""Of the five stages of convolutions; fc6 has 4. Each pooling that is left out doubles what comes after it."""
+CONTEXT_DILATIONS = (1, 1, 2, 4, 8, 16, 1)
+"""Of the 3x3 convolutions of the context module; a 1x1 convolution follows."""
+CONTEXT_WIDTHS = {"basic": (1,) * 8, "large": (2, 2, 4, 8, 16, 32, 32, 1)}
+"""Channels after each of its layers, as multiples of the classes. Source: Table 1 of the paper."""
+NOISE = 0.001
+"""Of the large module's initial weights, see `context_module`. The paper says only that it is much less than 1."""
+
+Context = Literal["basic", "large"]
+
+
+class DilatedFrontEnd(nn.Module):
+    """VGG16 without its last two poolings, whose later convolutions look as far as if these were still there.
+
+    No convolution is padded. Instead the whole picture is, once, by reflection, so that a picture of 8h x 8w pixels
+    yields exactly h x w cells, each from its own 8 x 8 pixels and the 186 around them.
+
+    Args:
+        num_classes: channels of the output.
+        divisor: of all numbers of channels but those of input and output, for quick tests.
+
+    Raises:
+        ValueError: if `divisor` does not divide 64.
+    """
+
+    size_multiple = 8
+    """Height and width of the input must be multiples of this."""
+
+    def __init__(self, num_classes: int = 21, *, divisor: int = 1) -> None:
+        super().__init__()
+        self.stages = nn.Sequential(*_dilated_stages(divisor))
+        fc = thinned(FC_CHANNELS, divisor)
+        self.classifier = nn.Sequential(
+            *activated(nn.Conv2d(thinned(VGG16[-1][-1], divisor), fc, kernel_size=7, dilation=4), has_norm=False),
+            nn.Dropout(),
+            *activated(nn.Conv2d(fc, fc, kernel_size=1), has_norm=False),
+            nn.Dropout(),
+            nn.Conv2d(fc, num_classes, kernel_size=1),
+        )
+        initialize(self)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Compute the logits of a batch.
+
+        Args:
+            batch: (N, 3, H, W) float32, normalized; H and W are multiples of 8.
+
+        Returns:
+            (N, num_classes, H / 8, W / 8) float32 logits.
+        """
+        logits: Tensor = self.classifier(self.stages(mirrored(batch, MARGIN)))
+        return logits
+
+
+class DilatedNetwork(nn.Module):
+    """The front end, and the context module behind it.
+
+    The paper's ReLUs cut what is below zero, so the module begins as the positive part of the front end's logits.
+
+    Args:
+        num_classes: channels of the output.
+        context: the paper's "basic" module, or its "large" one with up to 32 times as many channels.
+        divisor: of the front end's numbers of channels, for quick tests; the module's are multiples of `num_classes`.
+
+    Raises:
+        ValueError: if `divisor` does not divide 64, or `context` is something else.
+    """
+
+    size_multiple = DilatedFrontEnd.size_multiple
+
+    def __init__(self, num_classes: int = 21, *, context: Context = "basic", divisor: int = 1) -> None:
+        if context not in CONTEXT_WIDTHS:
+            raise ValueError(f"context must be one of {tuple(CONTEXT_WIDTHS)}, got {context!r}")
+        super().__init__()
+        self.front_end = DilatedFrontEnd(num_classes, divisor=divisor)
+        noise = NOISE if context == "large" else 0.0
+        self.context = context_module(num_classes, CONTEXT_WIDTHS[context], noise=noise)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Compute the logits of a batch; sizes as those of `DilatedFrontEnd`."""
+        logits: Tensor = self.context(self.front_end(batch))
+        return logits
+
+
+def context_module(
+    num_classes: int = 21, widths: Sequence[int] = CONTEXT_WIDTHS["basic"], *, noise: float = 0.0
+) -> nn.Sequential:
+    """Build seven 3x3 convolutions that see 67 x 67 cells, and a 1x1 convolution; the size stays.
+
+    The border of zeros that the seven would each need is put around the input at once, in the first convolution.
+
+    Args:
+        num_classes: channels of input and output.
+        widths: channels after each of the eight layers, as multiples of `num_classes`.
+        noise: standard deviation of the weights that the identity leaves at zero, relative to its own. It tells
+            channels apart that would start, and so stay, the same.
+    """
+    channels = [num_classes * width for width in (1, *widths)]
+    padding = sum(CONTEXT_DILATIONS)
+    layers: list[nn.Module] = []
+    for (before, after), dilation in zip(pairwise(channels[:-1]), CONTEXT_DILATIONS, strict=True):
+        convolution = nn.Conv2d(before, after, kernel_size=3, dilation=dilation, padding=padding)
+        layers += activated(convolution, has_norm=False)
+        padding = 0
+    layers.append(nn.Conv2d(channels[-2], channels[-1], kernel_size=1))
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            start_as_identity(layer, num_classes, noise=noise)
+    return nn.Sequential(*layers)
+
+
+def mirrored(image: Tensor, margin: int) -> Tensor:
+    """Pad by reflection on all four sides, there and back again where the margin is wider than the image.
+
+    Args:
+        image: (N, C, H, W); H and W are 2 or more.
+        margin: pixels on each side.
+
+    Returns:
+        (N, C, H + 2 * margin, W + 2 * margin), of the same dtype.
+
+    Source: cv2.copyMakeBorder with BORDER_REFLECT_101; F.pad(mode="reflect"), which takes no wider margin.
+    """
+    rows, columns = (_mirrored_positions(length, margin, image.device) for length in image.shape[2:])
+    return image.index_select(2, rows).index_select(3, columns)
+
+
+def start_as_identity(layer: nn.Conv2d, num_classes: int, *, noise: float = 0.0) -> None:
+    """Set the weights so that the layer passes each class on, and the biases to zero.
+
+    Channels come in `num_classes` groups, one per class. Each output channel is the sum of its group's input channels,
+    divided by the number of output channels that share it: the sum over a group stays.
+
+    Args:
+        layer: its numbers of channels are multiples of `num_classes`.
+        num_classes: C in the paper.
+        noise: standard deviation of the other weights, relative to those that pass a class on.
+
+    Source: eqs. 4 and 5 of the paper.
+    """
+    share = num_classes / layer.out_channels
+    a = torch.arange(layer.in_channels) * num_classes // layer.in_channels
+    b = torch.arange(layer.out_channels) * num_classes // layer.out_channels
+    height, width = layer.kernel_size
+    with torch.no_grad():
+        layer.weight.normal_(std=noise * share)
+        layer.weight[:, :, height // 2, width // 2][b[:, None] == a] = share
+        if layer.bias is not None:
+            layer.bias.zero_()
+
+
+def dilated_front_end(num_classes: int = 21, *, divisor: int = 1) -> DilatedFrontEnd:
+    """Build the front end alone, with random weights; 21 classes are those of Pascal VOC."""
+    return DilatedFrontEnd(num_classes, divisor=divisor)
+
+
+def dilated_context(num_classes: int = 21, *, context: Context = "basic", divisor: int = 1) -> DilatedNetwork:
+    """Build the front end with random weights and a context module that starts as the identity."""
+    return DilatedNetwork(num_classes, context=context, divisor=divisor)
+
+
+def _mirrored_positions(length: int, margin: int, device: torch.device) -> Tensor:
+    """Return which pixel of a line stands at each position of the padded line: 2 1 0 1 2 3 2 1 0 ..."""
+    period = 2 * (length - 1)
+    position = (torch.arange(length + 2 * margin, device=device) - margin).abs()
+    # Both are tensors: torch.onnx cannot take the remainder by a size that varies.
+    position = torch.remainder(position, torch.full_like(position, period))
+    return torch.minimum(position, period - position)
+
+
+def _dilated_stages(divisor: int) -> Iterator[nn.Module]:
+    """Yield the convolutions of VGG16, unpadded, and the poolings after the first three stages."""
+    in_channels = 3
+    for i, (stage, dilation) in enumerate(zip(VGG16, FRONT_END_DILATIONS, strict=True)):
+        for channels in stage:
+            out_channels = thinned(channels, divisor)
+            yield from activated(nn.Conv2d(in_channels, out_channels, 3, dilation=dilation), has_norm=False)
+            in_channels = out_channels
+        if i < POOLINGS:
+            yield nn.MaxPool2d(kernel_size=2)

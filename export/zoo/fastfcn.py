@@ -1,0 +1,123 @@
+"""FastFCN: a backbone with its original strides, and a module that restores the resolution of its features.
+
+Source: H. Wu, J. Zhang, K. Huang, K. Liang, Y. Yu, "FastFCN: Rethinking Dilated Convolution in the Backbone for
+Semantic Segmentation", 2019, arXiv:1903.11816, section 3.3 and Figs. 2 and 4. Of the heads that the authors put on top,
+this has DeepLabV3's: the row "DeepLabV3 + JPU, ResNet-50" of their results on Pascal Context (50.07 % mIoU).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ._parts import initialize, thinned
+from .aspp import AtrousPyramid
+from .resnet import CHANNELS, EXPANSION, normalized, resnet50
+
+JPU_CHANNELS = 512
+JPU_DILATIONS = (1, 2, 4, 8)
+HEAD_CHANNELS = 256
+
+
+class JointPyramidUpsampling(nn.Module):
+    """Features at an 8th, 16th and 32nd of the picture's size become one map at an 8th.
+
+    Each is brought to `channels`, the coarse ones are upsampled, and four separable convolutions with different
+    dilations look at all three together.
+
+    Args:
+        in_channels: channels of the three inputs, the finest first.
+        channels: channels of each of the four that make up the output.
+    """
+
+    def __init__(self, in_channels: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(
+            nn.Sequential(*normalized(nn.Conv2d(n, channels, 3, padding=1, bias=False)), nn.ReLU(inplace=True))
+            for n in in_channels
+        )
+        together = len(in_channels) * channels
+        self.branches = nn.ModuleList(separable(together, channels, dilation=dilation) for dilation in JPU_DILATIONS)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Upsample and join.
+
+        Args:
+            features: (N, C_i, h_i, w_i) float32, the finest first.
+
+        Returns:
+            (N, 4 * channels, h_0, w_0) float32.
+        """
+        projected = [projection(x) for projection, x in zip(self.projections, features, strict=True)]
+        finest = projected[0]
+        together = torch.cat([finest, *(upsampled(x, like=finest) for x in projected[1:])], dim=1)
+        return torch.cat([branch(together) for branch in self.branches], dim=1)
+
+
+class FastFCN(nn.Module):
+    """ResNet-50, joint pyramid upsampling, and DeepLabV3's head, whose logits are brought to the picture's size.
+
+    Two things differ from the authors' program: the stem is one 7x7 convolution, as in the ResNet that the paper names,
+    not three 3x3 ones; and there is no auxiliary classifier, which only training uses.
+
+    Args:
+        num_classes: channels of the output; 59 are those of Pascal Context.
+        divisor: of all numbers of channels but those of input and output, for quick tests.
+
+    Raises:
+        ValueError: if `divisor` does not divide 64.
+    """
+
+    size_multiple = 1
+    """Any height and width will do."""
+
+    def __init__(self, num_classes: int = 59, *, divisor: int = 1) -> None:
+        super().__init__()
+        channels, head = thinned(JPU_CHANNELS, divisor), thinned(HEAD_CHANNELS, divisor)
+        self.jpu = JointPyramidUpsampling([EXPANSION * thinned(n, divisor) for n in CHANNELS[1:]], channels)
+        self.pyramid = AtrousPyramid(len(JPU_DILATIONS) * channels, head)
+        self.classifier = nn.Sequential(
+            *normalized(nn.Conv2d(5 * head, head, kernel_size=1, bias=False)),
+            nn.ReLU(inplace=True),
+            nn.Dropout2d(0.5),
+            *normalized(nn.Conv2d(head, head, kernel_size=3, padding=1, bias=False)),
+            nn.ReLU(inplace=True),
+            nn.Dropout2d(0.1),
+            nn.Conv2d(head, num_classes, kernel_size=1),
+        )
+        initialize(self)
+        self.backbone = resnet50(divisor=divisor)  # draws its own weights
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """Compute the logits of a batch.
+
+        Args:
+            batch: (N, 3, H, W) float32, normalized.
+
+        Returns:
+            (N, num_classes, H, W) float32 logits.
+        """
+        features = self.backbone(batch)[1:]
+        return upsampled(self.classifier(self.pyramid(self.jpu(features))), like=batch)
+
+
+def separable(in_channels: int, channels: int, *, dilation: int) -> nn.Sequential:
+    """Build a 3x3 convolution of each channel by itself, a 1x1 convolution of them all, both normalized, and ReLU."""
+    depthwise = nn.Conv2d(
+        in_channels, in_channels, 3, padding=dilation, dilation=dilation, groups=in_channels, bias=False
+    )
+    pointwise = nn.Conv2d(in_channels, channels, kernel_size=1, bias=False)
+    return nn.Sequential(*normalized(depthwise), *normalized(pointwise), nn.ReLU(inplace=True))
+
+
+def upsampled(x: Tensor, *, like: Tensor) -> Tensor:
+    """Interpolate bilinearly, corner pixels over corner pixels, to the height and width of another tensor."""
+    return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=True)
+
+
+def fastfcn(num_classes: int = 59, *, divisor: int = 1) -> FastFCN:
+    """Build FastFCN with random weights."""
+    return FastFCN(num_classes, divisor=divisor)

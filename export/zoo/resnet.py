@@ -1,0 +1,121 @@
+"""ResNet-50 with its original strides, as a backbone: four feature maps, at a 4th to a 32nd of the picture's size.
+
+Source: K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385,
+Table 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ._parts import initialize, thinned
+
+RESNET50_BLOCKS = (3, 4, 6, 3)
+"""Residual blocks per stage."""
+CHANNELS = (64, 128, 256, 512)
+"""Of the 3x3 convolutions, per stage."""
+EXPANSION = 4
+"""Channels that a block passes on, per channel of its 3x3 convolution."""
+
+
+class Bottleneck(nn.Module):
+    """Add to the input: 1x1, 3x3 and 1x1 convolution, each normalized, with ReLUs between and after.
+
+    The 3x3 convolution takes the stride, as it came to be done; in the paper the first 1x1 convolution does.
+
+    Args:
+        in_channels: channels of the input.
+        channels: channels of the first two convolutions.
+        stride: step of the 3x3 convolution.
+    """
+
+    def __init__(self, in_channels: int, channels: int, *, stride: int = 1) -> None:
+        super().__init__()
+        out_channels = EXPANSION * channels
+        self.branch = nn.Sequential(
+            *normalized(nn.Conv2d(in_channels, channels, kernel_size=1, bias=False)),
+            nn.ReLU(inplace=True),
+            *normalized(nn.Conv2d(channels, channels, kernel_size=3, stride=stride, padding=1, bias=False)),
+            nn.ReLU(inplace=True),
+            *normalized(nn.Conv2d(channels, out_channels, kernel_size=1, bias=False)),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if in_channels != out_channels or stride != 1:
+            projection = nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
+            self.shortcut = nn.Sequential(*normalized(projection))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, in_channels, H, W) to (N, 4 * channels, ceil(H / stride), ceil(W / stride)), float32."""
+        return torch.relu(self.branch(x) + self.shortcut(x))
+
+
+class ResNet(nn.Module):
+    """A residual network without its classifier.
+
+    Args:
+        blocks: residual blocks in each of the four stages.
+        divisor: of all numbers of channels but those of the input, for quick tests.
+
+    Raises:
+        ValueError: if `divisor` does not divide 64.
+    """
+
+    def __init__(self, blocks: Sequence[int] = RESNET50_BLOCKS, *, divisor: int = 1) -> None:
+        super().__init__()
+        in_channels = thinned(CHANNELS[0], divisor)
+        self.stem = nn.Sequential(
+            *normalized(nn.Conv2d(3, in_channels, kernel_size=7, stride=2, padding=3, bias=False)),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
+        )
+        self.stages = nn.ModuleList()
+        for i, (published, count) in enumerate(zip(CHANNELS, blocks, strict=True)):
+            channels = thinned(published, divisor)
+            first = Bottleneck(in_channels, channels, stride=1 if i == 0 else 2)
+            in_channels = EXPANSION * channels
+            self.stages.append(nn.Sequential(first, *(Bottleneck(in_channels, channels) for _ in range(count - 1))))
+        initialize(self)
+        balance([part.branch[-1] for part in self.modules() if isinstance(part, Bottleneck)])
+
+    def forward(self, batch: Tensor) -> list[Tensor]:
+        """Compute the features of a batch.
+
+        Args:
+            batch: (N, 3, H, W) float32, normalized.
+
+        Returns:
+            The output of each stage: 256, 512, 1024 and 2048 channels at a 4th, 8th, 16th and 32nd of height and width,
+            rounded up.
+        """
+        features = [self.stem(batch)]
+        for stage in self.stages:
+            features.append(stage(features[-1]))
+        return features[1:]
+
+
+def normalized(convolution: nn.Conv2d) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    """Put batch normalization behind a convolution."""
+    return convolution, nn.BatchNorm2d(convolution.out_channels)
+
+
+def balance(last_layers: Sequence[nn.Module]) -> None:
+    """Scale residual branches so that activations keep their size, which random weights would double in each block.
+
+    Branches of n blocks that each add 1 / n of the variance let it grow at most e times, however many there are.
+
+    Args:
+        last_layers: what each branch ends in: convolutions without bias, or batch normalizations.
+    """
+    factor = 1 / math.sqrt(len(last_layers))
+    with torch.no_grad():
+        for layer in last_layers:
+            layer.weight.mul_(factor)  # type: ignore[operator]
+
+
+def resnet50(*, divisor: int = 1) -> ResNet:
+    """Build the backbone of ResNet-50, with random weights."""
+    return ResNet(RESNET50_BLOCKS, divisor=divisor)
