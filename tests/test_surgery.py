@@ -21,7 +21,7 @@ from seginfer import ExportError
 from seginfer.export import _graph, surgery
 from seginfer.export._network import Network
 from seginfer.export._program import export_program
-from seginfer.export.surgery import _adaptive_pool, _antialias
+from seginfer.export.surgery import _adaptive_pool, _antialias, _transposed
 from seginfer.export.surgery._unpool import (
     Window,
     indices_from_codes,
@@ -53,7 +53,7 @@ def operated(
     hw = size or (16 * multiple_of, 20 * multiple_of)
     program = export_program(network, spec, torch.rand(2, 3, *hw), None)
     rewrites = surgery.operate(program)
-    assert all(rewrite.module_path == "1" for rewrite in rewrites)
+    assert all(rewrite.module_path.startswith("1") for rewrite in rewrites)
     return _graph.onnx_graph(program, spec), [rewrite.what for rewrite in rewrites]
 
 
@@ -207,6 +207,39 @@ def test_dilated_max_pooling_is_exact() -> None:
     x = tied(2, 3, 16, 21)
     assert np.array_equal(run(model, x), F.max_pool2d(x, 3, 1, 1, dilation=2).numpy())
     assert done == ["dilated max pooling as a maximum over slices"]
+
+
+# -------------------------------------------------------------------------------------- transposed convolution
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kernel=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    dilation=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 2),
+    groups=st.sampled_from([1, 2]),
+)
+def test_a_kernel_with_its_holes_filled_by_zeros_is_the_dilated_one(
+    kernel: tuple[int, int], dilation: tuple[int, int], stride: int, padding: int, groups: int
+) -> None:
+    x, weight = tied(1, 4, 6, 7), tied(4, 3, *kernel, seed=1) - 1  # whole numbers: every sum is exact
+    assume(all((n - 1) * stride + d * (k - 1) >= 2 * padding for n, k, d in zip((6, 7), kernel, dilation, strict=True)))
+    expected = F.conv_transpose2d(x, weight, None, stride, padding, groups=groups, dilation=dilation)
+    filled = _transposed.with_holes(weight, dilation)
+    assert torch.equal(F.conv_transpose2d(x, filled, None, stride, padding, groups=groups), expected)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_strided_dilated_transposed_convolution_is_exact_in_onnx(bias: bool) -> None:
+    layer = nn.ConvTranspose2d(3, 4, 3, stride=2, padding=1, output_padding=1, dilation=2, bias=bias)
+    with torch.no_grad():
+        layer.weight.copy_(tied(3, 4, 3, 3, seed=1) - 1)
+    model, done = operated(layer, (16, 20))
+    assert done == ["dilated transposed convolution with zeros in its kernel"]
+    x = tied(2, 3, 16, 20)
+    np.testing.assert_allclose(run(model, x), layer(x).detach().numpy(), rtol=1e-6)
+    assert [node.op_type for node in model.graph.node] == ["ConvTranspose"]
 
 
 # -------------------------------------------------------------------------------------- adaptive pooling

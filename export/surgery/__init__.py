@@ -17,7 +17,7 @@ from torch.fx import Node
 from seginfer._spec import ModelSpec, UpsampleSpec
 
 from .._graph import module_path
-from . import _adaptive_pool, _antialias, _head, _unpool
+from . import _adaptive_pool, _antialias, _head, _transposed, _unpool
 
 _ATEN = torch.ops.aten
 
@@ -28,6 +28,7 @@ _RULES: dict[Any, Callable[[Node], str | None]] = {
     _ATEN.max_unpool2d.default: _unpool.unpool,
     _ATEN.adaptive_avg_pool2d.default: _adaptive_pool.average,
     _ATEN.adaptive_max_pool2d.default: _adaptive_pool.maximum,
+    _ATEN.conv_transpose2d.input: _transposed.fill_kernel,
     _ATEN._upsample_bilinear2d_aa.vec: _antialias.resize,
     _ATEN._upsample_bicubic2d_aa.vec: _antialias.resize,
 }

@@ -57,6 +57,12 @@ def arguments(node: Node) -> dict[str, Any]:
     return {formal.name: formal.default_value for formal in formals} | given | node.kwargs
 
 
+def pair(value: Any) -> Any:
+    """Return a schema's list of one or two numbers as a pair; () for an empty one."""
+    numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    return numbers * 2 if len(numbers) == 1 else numbers
+
+
 def result(node: Node, index: int) -> Node | None:
     """Return the node that takes one of a node's several results; None if nothing reads it."""
     return next((user for user in node.users if user.args[1] == index and user.users), None)

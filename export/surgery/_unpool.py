@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn import functional as F
 
-from ._splice import arguments, is_known, replace, result, sizes, splice
+from ._splice import arguments, is_known, pair, replace, result, sizes, splice
 
 _UNPOOL = torch.ops.aten.max_unpool2d.default
 _PLAIN = torch.ops.aten.max_pool2d.default
@@ -137,15 +137,9 @@ def _views(x: Tensor, window: Window) -> list[Tensor]:
 
 def _window(node: Node) -> Window:
     given = arguments(node)
-    kernel = _pair(given["kernel_size"])
-    stride, padding, dilation = (_pair(given[name]) for name in ("stride", "padding", "dilation"))
+    kernel = pair(given["kernel_size"])
+    stride, padding, dilation = (pair(given[name]) for name in ("stride", "padding", "dilation"))
     return Window(kernel, stride or kernel, padding or (0, 0), dilation or (1, 1), bool(given["ceil_mode"]))
-
-
-def _pair(value: Any) -> Any:
-    """Return a schema's list of one or two numbers as a pair; () for an empty one."""
-    numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    return numbers * 2 if len(numbers) == 1 else numbers
 
 
 def _undoes(user: Node, indices: Node, pooling: Node, window: Window) -> bool:
