@@ -1,7 +1,8 @@
-"""check_tensorrt(): does NVIDIA's own parser and builder take an exported file?"""
+"""check_tensorrt(): what NVIDIA's own parser and builder make of an exported file."""
 
 from __future__ import annotations
 
+from seginfer._tensorrt import CheckReport
 from seginfer._tensorrt import check as check_tensorrt
 
-__all__ = ["check_tensorrt"]
+__all__ = ["CheckReport", "check_tensorrt"]

@@ -11,17 +11,19 @@ from pathlib import Path
 import nvidia_models
 import onnx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from models import SPECS, make_spec, save_model
 from nvidia_models import CRASHING, MALFORMED, NEEDS_PLUGIN, SUPPORTED, UNSUPPORTED, Problems, save
 from refusal import refuses
 
-from seginfer import BackendError, InputError, MissingDependencyError, MissingFileError, ModelFileError
+from seginfer import BackendError, InputError, MissingDependencyError, MissingFileError, ModelFileError, SegInferError
 from seginfer._assets import SOCCER
 from seginfer._onnx_file import read_nodes
 from seginfer._tensorrt import CheckReport, _library, check
 from seginfer._tensorrt._build import BuildError, build_engine
 from seginfer._tensorrt._kernels import kernels_of_log
-from seginfer._tensorrt._library import RTX, Message, find_library
+from seginfer._tensorrt._library import RTX, Message, find_library, has_gpu
 from seginfer._tensorrt._parse import parse
 from seginfer._tensorrt._shapes import with_ranges
 
@@ -32,7 +34,7 @@ def _missing() -> str:
         library = find_library()
     except MissingDependencyError as error:
         return str(error)
-    return "" if library.name == RTX else f"{library.description} is there, and builds more"
+    return f"{library.description} builds more where there is a GPU" if has_gpu() else ""
 
 
 needs_rtx = pytest.mark.skipif(bool(_missing()), reason=_missing() or "TensorRT for RTX is there")
@@ -166,6 +168,22 @@ def test_weights_in_another_file_are_found_and_missed(tmp_path: Path) -> None:
     (tmp_path / "w").unlink()
     with refuses(ModelFileError, "m.onnx", "copy that file too"):
         check(tmp_path / "m.onnx")
+
+
+@needs_rtx
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_damaged_file_ends_in_a_report_or_an_error(tmp_path: Path, damage: list[tuple[int, int]]) -> None:
+    content = bytearray(SUPPORTED["raw pixels"]().SerializeToString())
+    for place, byte in damage:
+        content[place % len(content)] = byte
+    (tmp_path / "m.onnx").write_bytes(content)
+    try:
+        report = check(tmp_path / "m.onnx", timeout_s=60)
+    except SegInferError as error:
+        assert "m.onnx" in str(error)
+    else:
+        assert (report.status == "supported") == (report.problems == ())
 
 
 @needs_rtx

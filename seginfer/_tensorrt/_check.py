@@ -29,16 +29,16 @@ def check_here(
     Args:
         path: the .onnx file.
         on_progress: called with phase, steps done and steps in all while the engine is built.
-        on_stage: called with what comes next, such as "TensorRT 10.16.0.72 parsed".
+        on_stage: called with what comes next, such as "TensorRT 10.16.2.10, parsing".
     """
     spec = _spec(path)
     library = find_library()
-    on_stage(f"{library.description} parsed")
+    on_stage(f"{library.description}, parsing")
     parsed = parse(library, path)
     inputs = with_ranges(parsed.inputs, spec)
     if parsed.problems:
         return _report(parsed, path, inputs, parsed.problems)
-    on_stage(f"{library.description} built")
+    on_stage(f"{library.description}, building")
     start = time.perf_counter()
     with message_log(library).collect() as messages:
         try:

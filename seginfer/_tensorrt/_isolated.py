@@ -7,13 +7,14 @@ on others, and print to standard output; none of that may reach the caller's pro
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from threading import Timer
+from threading import Event, Timer
 from typing import IO
 
 from .. import _errors
@@ -23,6 +24,8 @@ from ._build import Progress
 from ._report import CheckReport
 
 TIMEOUT_S = 900.0
+
+_log = logging.getLogger("seginfer")
 
 # The search path of this process, which may hold more than the environment says; `sys` cannot be shadowed by a file.
 _START = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from seginfer._tensorrt._worker import main; main()"
@@ -56,25 +59,34 @@ def check(path: str | Path, *, on_progress: Progress | None = None, timeout_s: f
         tempfile.TemporaryFile() as stderr,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True) as worker,
     ):
-        overdue: list[bool] = []
-        timer = Timer(timeout_s, lambda: (overdue.append(True), worker.kill()))  # type: ignore[func-returns-value]
+        stages = ["starting"]
+        overdue = Event()
+
+        def give_up() -> None:
+            overdue.set()
+            worker.kill()
+
+        timer = Timer(timeout_s, give_up)
         timer.start()
-        stages = ["it started"]
         try:
-            report = _listen(worker.stdout or (), on_progress, stages)
+            report = _listen(worker.stdout or (), path, on_progress, stages)
             if report is None:
                 worker.wait()
         finally:
             timer.cancel()
             worker.kill()
         if report is None:
-            raise BackendError(_death(worker.returncode, bool(overdue), stages[-1], path, timeout_s, stderr))
+            raise BackendError(_death(worker.returncode, overdue.is_set(), stages[-1], path, timeout_s, stderr))
     return report
 
 
-def _listen(lines: Iterable[str], on_progress: Progress | None, stages: list[str]) -> CheckReport | None:
+def _listen(
+    lines: Iterable[str], path: str | Path, on_progress: Progress | None, stages: list[str]
+) -> CheckReport | None:
     """Follow the worker until its report; None if it ends without one."""
     for line in lines:
+        if not line.endswith("\n"):  # it was ended in the middle of a word
+            return None
         for kind, value in json.loads(line).items():
             if kind == "report":
                 return structure(CheckReport, value, "report")
@@ -82,6 +94,7 @@ def _listen(lines: Iterable[str], on_progress: Progress | None, stages: list[str
                 raise _error(*value)
             if kind == "stage":
                 stages.append(value)
+                _log.info("%s: %s", path, value)
             elif on_progress is not None:
                 on_progress(*value)
     return None
@@ -95,12 +108,14 @@ def _error(kind: str, message: str) -> SegInferError:
 def _death(code: int, is_overdue: bool, stage: str, path: str | Path, timeout_s: float, stderr: IO[bytes]) -> str:
     """Say in one line why the worker ended without a report."""
     if is_overdue:
-        return f"{path} was given up after {timeout_s:g} s while {stage}; give more time, or check it with onnx.checker"
+        return f"{path} was given up after {timeout_s:g} s ({stage}); give more time, or check it with onnx.checker"
     if code == -signal.SIGKILL:
-        return f"{path} was given up while {stage}: the system ended the process, as it does when memory runs out"
+        return (
+            f"{path} was given up ({stage}): the system ended the process, as it does when memory runs out; free some"
+        )
     if code < 0:
         name = signal.Signals(-code).name
-        return f"{path} crashed NVIDIA's library ({name}) while {stage}; check it with onnx.checker, export it again"
+        return f"{path} crashed NVIDIA's library ({name}; {stage}); check it with onnx.checker, export it again"
     stderr.seek(0)
     last = (stderr.read().decode(errors="replace").splitlines() or ["no message"])[-1]
     return f"{path} could not be checked ({last}); report this with the file"
