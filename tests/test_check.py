@@ -181,9 +181,12 @@ def test_a_damaged_file_ends_in_a_report_or_an_error(tmp_path: Path, damage: lis
     try:
         report = check(tmp_path / "m.onnx", timeout_s=60)
     except SegInferError as error:
-        assert "m.onnx" in str(error)
+        said = str(error)
     else:
         assert (report.status == "supported") == (report.problems == ())
+        said = f"{report.path}: {report.summary()}"
+    assert "m.onnx" in said
+    assert "\n" not in said
 
 
 @needs_rtx
