@@ -10,6 +10,7 @@ try:
     from ._certify import certify
     from ._onnx import export_onnx
     from ._sources import Source, load_source
+    from ._tensorrt import CheckReport, check_tensorrt
     from ._weights import load_weights, weights_sha256
 except ImportError as error:
     from seginfer._errors import MissingDependencyError
@@ -19,4 +20,13 @@ except ImportError as error:
         "pip install 'seginfer[export]'"
     ) from error
 
-__all__ = ["Source", "certify", "export_onnx", "load_source", "load_weights", "weights_sha256"]
+__all__ = [
+    "CheckReport",
+    "Source",
+    "certify",
+    "check_tensorrt",
+    "export_onnx",
+    "load_source",
+    "load_weights",
+    "weights_sha256",
+]

@@ -1,7 +1,7 @@
 """Read and write what seginfer needs of an .onnx file without the onnx package: signature, metadata, graph hash.
 
 An .onnx file is one protobuf message. Only field headers are walked; weights are skipped, never copied.
-Source of field numbers: onnx/onnx.proto (ModelProto, GraphProto, ValueInfoProto, TensorProto).
+Source of field numbers: onnx/onnx.proto (ModelProto, GraphProto, NodeProto, ValueInfoProto, TensorProto).
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from ._errors import MissingFileError, ModelFileError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA = 7, 8, 14
-_GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
+_NODE_NAME, _NODE_OP, _NODE_DOMAIN = 3, 4, 7
 _TENSOR_NAME, _TENSOR_EXTERNAL = 8, 13
 
 _MOST_FIELDS = 10_000  # metadata entries, inputs, outputs
 _MOST_DIMENSIONS = 64
+_MOST_NODES = 1_000_000
 
 # TensorProto.DataType
 _DTYPES = {
@@ -59,6 +61,14 @@ class OnnxFile:
     has_external_data: bool
 
 
+class NodeInfo(NamedTuple):
+    """A node of the graph: its name, which may be empty, its operator, and the operator's domain, empty for ONNX."""
+
+    name: str
+    op: str
+    domain: str
+
+
 class _Field(NamedTuple):
     number: int
     wire: int
@@ -82,6 +92,22 @@ def read_onnx(path: str | Path) -> OnnxFile:
                 raise _MalformedError("it holds no graph")
             metadata = dict(_string_pair(data, f) for f in fields if f.number == _MODEL_METADATA)
             return _onnx_file(data, graphs[0], metadata, _opset(data, fields))
+        except (_MalformedError, UnicodeDecodeError) as error:
+            raise ModelFileError(f"{path} is not a complete ONNX model ({error}); copy or export it again") from error
+
+
+def read_nodes(path: str | Path) -> tuple[NodeInfo, ...]:
+    """Read name and operator of every node of an .onnx file, without those inside of control flow and functions.
+
+    Raises:
+        MissingFileError: if there is no such file.
+        ModelFileError: if it is truncated or is not an ONNX model.
+    """
+    with _mapped(path) as data:
+        try:
+            graphs = [f for f in _top_level(data) if f.number == _MODEL_GRAPH]
+            nodes = (node for graph in graphs for node in _nested(data, graph, _GRAPH_NODE))
+            return tuple(_node_info(data, node) for node in _at_most(_MOST_NODES, nodes))
         except (_MalformedError, UnicodeDecodeError) as error:
             raise ModelFileError(f"{path} is not a complete ONNX model ({error}); copy or export it again") from error
 
@@ -231,6 +257,11 @@ def _tensor_info(data: mmap.mmap, field: _Field) -> TensorInfo:
             for dims in _nested(data, tensor, 2):
                 shape = tuple(_dimension(data, dim) for dim in _at_most(_MOST_DIMENSIONS, _nested(data, dims, 1)))
     return TensorInfo(_text(data, field, 1), shape, dtype)
+
+
+def _node_info(data: mmap.mmap, field: _Field) -> NodeInfo:
+    name, op, domain = (_text(data, field, number) for number in (_NODE_NAME, _NODE_OP, _NODE_DOMAIN))
+    return NodeInfo(name, op, "" if domain == "ai.onnx" else domain)
 
 
 def _dimension(data: mmap.mmap, field: _Field) -> int | str:

@@ -14,7 +14,18 @@ import seginfer._errors
 import seginfer.export
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "cv2", "av", "rich", "PIL", "seginfer.export")
+HEAVY = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "tensorrt",
+    "tensorrt_rtx_bindings",
+    "cv2",
+    "av",
+    "rich",
+    "PIL",
+    "seginfer.export",
+)
 
 
 def imports_of(path: Path, *, anywhere: bool) -> set[str]:

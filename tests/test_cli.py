@@ -27,7 +27,7 @@ from seginfer._video import VideoReader
 
 MODEL, SPEC, WEIGHTS = (str(SOCCER / name) for name in ("pitch.onnx", "spec.json", "pitch.safetensors"))
 BROKEN = ["broken.jpg", "broken.mp4", "dangling.png", "empty.png"]
-COMMANDS = ("demo", "run", "export", "parity", "attach", "info", "doctor")
+COMMANDS = ("demo", "run", "export", "parity", "attach", "info", "check", "doctor")
 
 Run = Callable[..., tuple[int, Any]]
 
@@ -278,6 +278,8 @@ def test_doctor_runs_a_real_inference(run: Run) -> None:
         (["demo", "-o", "/proc/no/such"], "OutputWriteError"),
         (["run", MODEL, "{photos}/near.png", "{photos}/../photos/near.png"], "InputError"),
         (["info", __file__], "ModelFileError"),
+        (["check", __file__], "ModelFileError"),
+        (["check", "missing.onnx"], "MissingFileError"),
         (["attach", MODEL, "{photos}/near.png", "-o", "x.onnx"], "SpecError"),
         (["export", "no.such:thing", "--spec", SPEC, "-o", "x.onnx"], "ExportError"),
         (["export", "networks:Tiny", "--spec", "missing.json", "-o", "x.onnx"], "MissingFileError"),

@@ -17,6 +17,19 @@ a minimal spec.json:
    "classes": {"names": ["background", "person"]}}
 """
 
+_CHECK_HELP = """\
+TensorRT is used where it and a GPU are there, TensorRT for RTX otherwise, which needs neither GPU nor driver:
+  pip install 'seginfer[check]'
+The engine is not kept. A supported file builds; that it runs, and how fast, takes a GPU to find out.
+
+exit codes:
+  0  every file is supported
+  1  a file is unsupported
+  2  a file could not be checked
+  3  no file is unsupported, but one holds operators (RoiAlign, NonZero, DeformConv, NonMaxSuppression) that TensorRT
+     is documented to build by plugins or kernels that are missing here
+"""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `seginfer`."""
@@ -33,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     _parity(commands)
     _attach(commands)
     _info(commands)
+    _check(commands)
     _doctor(commands)
     return parser
 
@@ -125,6 +139,23 @@ def _info(commands: Any) -> None:
         "seginfer info pitch.onnx\n  seginfer info pitch.onnx --json | jq .spec > spec.json",
     )
     command.add_argument("model", type=Path, help=".onnx file")
+
+
+def _check(commands: Any) -> None:
+    command = _command(
+        commands,
+        "check",
+        "seginfer._cli.check:check_files",
+        "parse and build model files with NVIDIA's TensorRT, and show what is in the way",
+        "seginfer check pitch.onnx\n  seginfer check *.onnx --json | jq '.reports[] | [.path, .status, .kernels]'",
+        _CHECK_HELP,
+    )
+    command.add_argument(
+        "models", type=Path, nargs="+", metavar="MODEL", help=".onnx file, with a ModelSpec or without"
+    )
+    command.add_argument(
+        "--timeout", type=_positive, default=900, help="seconds after which a file is given up (default: %(default)s)"
+    )
 
 
 def _doctor(commands: Any) -> None:

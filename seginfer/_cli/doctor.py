@@ -14,6 +14,7 @@ import numpy as np
 from .._assets import SOCCER
 from .._errors import SegInferError
 from .._segmenter import Segmenter
+from .._tensorrt._library import find_library
 from .._version import __version__
 from ..backends import usable_cores
 from ._output import Output
@@ -46,7 +47,7 @@ _PACKAGES = (
 def doctor(args: argparse.Namespace, output: Output) -> int:
     """Report on this installation; exit code 1 if models cannot run here."""
     del args
-    checks = [*_machine(), *(_package(*package) for package in _PACKAGES), _cuda(), _inference()]
+    checks = [*_machine(), *(_package(*package) for package in _PACKAGES), _cuda(), _tensorrt(), _inference()]
     data = {check.name: {"found": check.found, "remedy": "" if check.found else check.remedy} for check in checks}
     output.result(data, lambda: _show(output, checks))
     return 0 if checks[-1].found else 1
@@ -83,6 +84,14 @@ def _cuda() -> Check:
     driver = Path("/proc/driver/nvidia/version")
     state = driver.read_text().splitlines()[0].strip() if driver.is_file() else ""
     return Check("nvidia driver", state, "only for CUDA devices; models run on the CPU without it")
+
+
+def _tensorrt() -> Check:
+    remedy = "for `seginfer check`: pip install 'seginfer[check]', or TensorRT on a machine with a GPU"
+    try:
+        return Check("tensorrt", find_library().description, remedy)
+    except SegInferError:
+        return Check("tensorrt", "", remedy)
 
 
 def _inference() -> Check:

@@ -1,0 +1,94 @@
+"""`seginfer check`: what NVIDIA's parser and builder make of model files."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from .._errors import MissingDependencyError, SegInferError
+from .._schema import unstructure
+from .._tensorrt import CheckReport, EngineTensor, check
+from ._output import Output
+
+_EXIT_CODES = {"supported": 0, "unsupported": 1, "needs_plugin": 3}
+_ERROR = 2
+_MOST_ROWS = 40
+
+
+def check_files(args: argparse.Namespace, output: Output) -> int:
+    """Check every file; exit code 2 if one could not be checked, else 1 if one is unsupported, else 3 or 0."""
+    reports: list[CheckReport] = []
+    failed: list[tuple[Path, SegInferError]] = []
+    for model in args.models:
+        try:
+            with output.waiting(f"{model}: parsing and building"):
+                reports.append(check(model, timeout_s=args.timeout))
+        except MissingDependencyError:  # the same for every file
+            raise
+        except SegInferError as error:
+            if len(args.models) == 1:
+                raise
+            failed.append((model, error))
+    data = {
+        "reports": [unstructure(report) for report in reports],
+        "failed": [{"path": str(path), "error": str(error), "kind": type(error).__name__} for path, error in failed],
+    }
+    output.result(data, lambda: _show(output, reports, failed))
+    return _exit_code(reports, failed)
+
+
+def _exit_code(reports: Sequence[CheckReport], failed: Sequence[object]) -> int:
+    if failed:
+        return _ERROR
+    statuses = {report.status for report in reports}
+    worst = next(status for status in ("unsupported", "needs_plugin", "supported") if status in statuses)
+    return _EXIT_CODES[worst]
+
+
+def _show(output: Output, reports: Sequence[CheckReport], failed: Sequence[tuple[Path, SegInferError]]) -> None:
+    for report in reports:
+        _show_one(output, report)
+    for path, error in failed:
+        output.say(f"{path}: not checked: {error}")
+
+
+def _show_one(output: Output, report: CheckReport) -> None:
+    output.table(report.path, ("", "value"), _rows(report))
+    tensors = [("input", *_cells(tensor)) for tensor in report.inputs]
+    tensors += [("output", *_cells(tensor)) for tensor in report.outputs]
+    if tensors:
+        output.table("tensors", ("", "name", "shape", "dtype", "built for"), tensors)
+    if report.problems:
+        rows = [(p.name, p.op, p.reason) for p in report.problems]
+        output.table("in the way", ("node", "operator", "reason"), rows[:_MOST_ROWS])
+        if len(rows) > _MOST_ROWS:
+            output.say(f"and {len(rows) - _MOST_ROWS} more; --json has all of them")
+    output.say(report.summary())
+
+
+def _rows(report: CheckReport) -> list[tuple[str, object]]:
+    kinds = ", ".join(f"{count} {kind}" for kind, count in report.kernel_kinds.items())
+    rows: list[tuple[str, object]] = [
+        ("verdict", report.status.replace("_", " ")),
+        ("checked by", f"{report.library} {report.version}"),
+        ("nodes", report.nodes),
+    ]
+    if report.layers is not None:
+        rows.append(("layers parsed", report.layers))
+    if report.build_s is not None and report.engine_bytes is not None:
+        rows += [
+            ("kernels", "unknown" if report.kernels is None else f"{report.kernels} ({kinds})"),
+            ("build time", f"{report.build_s:.2f} s"),
+            ("engine size", f"{report.engine_bytes / 1e6:.1f} MB"),
+        ]
+    return rows
+
+
+def _cells(tensor: EngineTensor) -> tuple[str, str, str, str]:
+    ranges = [_shape(shape) for shape in (tensor.smallest, tensor.likeliest, tensor.largest) if shape]
+    return tensor.name, _shape(tensor.shape), tensor.dtype, ", ".join(ranges)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join("?" if size < 0 else str(size) for size in shape)

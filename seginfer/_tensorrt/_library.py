@@ -1,0 +1,126 @@
+"""Find TensorRT or TensorRT for RTX, import it, and collect what it logs."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from .._errors import MissingDependencyError
+
+TENSORRT = "TensorRT"
+RTX = "TensorRT for RTX"
+
+# The second name is that of the wheel `tensorrt_rtx_cu13_bindings` when the package around it is not installed.
+_MODULES = {TENSORRT: ("tensorrt",), RTX: ("tensorrt_rtx", "tensorrt_rtx_bindings")}
+
+
+@dataclass(frozen=True)
+class Library:
+    """One of the two libraries, imported."""
+
+    name: str
+    module: Any
+
+    @property
+    def version(self) -> str:
+        """Version, such as "1.7.1.116"."""
+        return str(self.module.__version__)
+
+    @property
+    def description(self) -> str:
+        """Name and version."""
+        return f"{self.name} {self.version}"
+
+
+class Message(NamedTuple):
+    """One line or block of the library's log."""
+
+    severity: str
+    """INTERNAL_ERROR, ERROR, WARNING, INFO or VERBOSE."""
+    text: str
+
+
+@dataclass
+class MessageLog:
+    """What a library logs goes here while somebody collects it, and nowhere otherwise."""
+
+    logger: Any = None
+    _collections: list[list[Message]] = field(default_factory=list)
+
+    def add(self, severity: str, text: str) -> None:
+        """Append a message to every collection that is open."""
+        for collection in self._collections:
+            collection.append(Message(severity, text))
+
+    @contextmanager
+    def collect(self) -> Iterator[list[Message]]:
+        """Yield a list that grows with every message until the block ends."""
+        collection: list[Message] = []
+        self._collections.append(collection)
+        try:
+            yield collection
+        finally:
+            self._collections.pop(next(i for i, other in enumerate(self._collections) if other is collection))
+
+
+def find_library() -> Library:
+    """Import TensorRT where there is a GPU, which it cannot do without, and TensorRT for RTX otherwise.
+
+    Raises:
+        MissingDependencyError: if neither imports.
+    """
+    reasons = []
+    for name in (TENSORRT, RTX) if has_gpu() else (RTX,):
+        for module in _MODULES[name]:
+            imported = _import(module)
+            if isinstance(imported, ModuleType):
+                return Library(name, imported)
+            reasons.append(str(imported))
+    raise MissingDependencyError(
+        f"NVIDIA's parser needs TensorRT and a GPU, or TensorRT for RTX, which needs none; neither is importable here "
+        f"({'; '.join(reasons)}); pip install 'seginfer[check]'"
+    )
+
+
+def message_log(library: Library) -> MessageLog:
+    """Return the log of a library: one per process, because TensorRT keeps the first logger it is given."""
+    return _message_log(library.module)
+
+
+@functools.cache
+def has_gpu() -> bool:
+    """Tell whether NVIDIA's driver is there and sees a GPU."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    is_ok = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    return is_ok and count.value > 0
+
+
+def _import(module: str) -> ModuleType | Exception:
+    try:
+        return importlib.import_module(module)
+    except Exception as error:  # a binary package without its libraries raises whatever its loader does
+        return error
+
+
+@functools.cache
+def _message_log(module: Any) -> MessageLog:
+    log = MessageLog()
+
+    class Logger(module.ILogger):  # type: ignore[misc]  # the module is known when the program runs
+        def log(self, severity: Any, text: str) -> None:
+            log.add(severity.name, text)
+
+    log.logger = Logger()
+    if hasattr(module, "init_libnvinfer_plugins"):
+        module.init_libnvinfer_plugins(log.logger, "")
+    return log

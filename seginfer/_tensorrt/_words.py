@@ -1,0 +1,47 @@
+"""What NVIDIA's libraries say when something fails, cut to the one line that a person needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from ._library import Message
+
+_LENGTH = 240
+_NOISE = ("cudaError", "Cuda Error", "CUDA driver version", "While parsing node", "--- Begin", "--- End", "Node name:")
+_LOCATION = re.compile(r"\s*\bIn \w+ at \S+\.?$")
+_API_ERROR = re.compile(r"Error Code \d+: ([\w ]+) \((.*)", re.DOTALL)
+_USUAL_KINDS = ("API Usage Error", "Internal Error")
+_ASSERTION = re.compile(r'^Assertion (?:failed: .*(?:: |&& "(?=\w))|\S+(?: \S+)*? failed\. )', re.DOTALL)
+_QUOTED = re.compile(r'&& "([^"]+)"')
+
+
+def reason_of(text: str) -> str:
+    """Return what a message says without the place in NVIDIA's source, the condition it tested, and line breaks.
+
+    Empty if it says nothing that a person could use.
+    """
+    lines = [line for line in text.splitlines() if line.strip() and not any(noise in line for noise in _NOISE)]
+    causes = [line for line in lines if _API_ERROR.search(line)]
+    said = (causes or lines or [""])[0].strip()
+    if api_error := _API_ERROR.search(said):
+        said = _LOCATION.sub("", api_error[2].rstrip(" )"))
+    quoted = _QUOTED.search(said)
+    said = quoted[1] if quoted else _ASSERTION.sub("", said)
+    if api_error and api_error[1] not in _USUAL_KINDS:
+        said = f"{api_error[1]}: {said}"
+    said = " ".join(said.split()).rstrip('"')
+    if said.startswith("Invalid Node") or said == "false":
+        return ""
+    return said if len(said) <= _LENGTH else f"{said[: _LENGTH - 3]}..."
+
+
+def first_error(messages: Iterable[Message], *, parser: bool) -> str:
+    """Return the first error of a log in one line; with `parser`, not one of the parser, who knows effects only."""
+    for message in messages:
+        is_parser = message.text.startswith(("ModelImporter.cpp", "WeightsContext.cpp"))
+        if "ERROR" in message.severity and (parser or not is_parser):
+            reason = reason_of(message.text)
+            if reason:
+                return reason
+    return ""

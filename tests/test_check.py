@@ -1,0 +1,289 @@
+"""NVIDIA's parser as a gate: what it takes, what it refuses and why, and that no file brings the caller down."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import nvidia_models
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from models import SPECS, make_spec, save_model
+from nvidia_models import CRASHING, MALFORMED, NEEDS_PLUGIN, SUPPORTED, UNSUPPORTED, Problems, save
+from refusal import refuses
+
+from seginfer import BackendError, InputError, MissingDependencyError, MissingFileError, ModelFileError, SegInferError
+from seginfer._assets import SOCCER
+from seginfer._onnx_file import read_nodes
+from seginfer._tensorrt import CheckReport, _library, check
+from seginfer._tensorrt._build import BuildError, build_engine
+from seginfer._tensorrt._kernels import kernels_of_log
+from seginfer._tensorrt._library import RTX, Message, find_library, has_gpu
+from seginfer._tensorrt._parse import parse
+from seginfer._tensorrt._shapes import with_ranges
+
+
+def _missing() -> str:
+    """Return why these tests cannot run here; what they expect is what TensorRT for RTX 1.7 does without a GPU."""
+    try:
+        library = find_library()
+    except MissingDependencyError as error:
+        return str(error)
+    return f"{library.description} builds more where there is a GPU" if has_gpu() else ""
+
+
+needs_rtx = pytest.mark.skipif(bool(_missing()), reason=_missing() or "TensorRT for RTX is there")
+
+
+@needs_rtx
+@pytest.mark.parametrize("name", SUPPORTED)
+def test_a_supported_graph_is_built(name: str, tmp_path: Path) -> None:
+    report = check(save(SUPPORTED[name], tmp_path / "m.onnx"))
+    assert report.status == "supported"
+    assert report.problems == ()
+    assert report.kernels == sum(report.kernel_kinds.values()) > 0
+    assert report.layers
+    assert report.build_s
+    assert report.engine_bytes
+    assert report.engine_bytes > 10_000
+    assert (report.library, report.version) == (RTX, find_library().version)
+
+
+@needs_rtx
+def test_tensors_keep_the_types_and_shapes_of_the_file(tmp_path: Path) -> None:
+    tensors = {}
+    for name in ("half precision", "half precision throughout", "raw pixels", "any size"):
+        report = check(save(SUPPORTED[name], tmp_path / "m.onnx"))
+        tensors[name] = [(t.name, t.dtype, t.shape) for t in (*report.inputs, *report.outputs)]
+    image, result = (1, 3, 32, 32), (1, 4, 32, 32)
+    assert tensors["half precision"] == [("x", "float32", image), ("y", "float32", result)]
+    assert tensors["half precision throughout"] == [("x", "float16", image), ("y", "float16", result)]
+    assert tensors["raw pixels"] == [("x", "uint8", (1, 32, 32, 3)), ("y", "uint8", (1, 32, 32))]
+    assert tensors["any size"] == [("x", "float32", (-1, 3, -1, -1)), ("y", "float32", (-1, 4, -1, -1))]
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("status", "make", "expected"),
+    [
+        *(pytest.param("unsupported", *case, id=name) for name, case in UNSUPPORTED.items()),
+        *(pytest.param("needs_plugin", *case, id=name) for name, case in NEEDS_PLUGIN.items()),
+    ],
+)
+def test_every_node_in_the_way_is_named_with_its_reason(
+    status: str, make: Callable[[], onnx.ModelProto], expected: Problems, tmp_path: Path
+) -> None:
+    report = check(save(make, tmp_path / "m.onnx"))
+    assert report.status == status
+    assert [(problem.name, problem.op) for problem in report.problems] == [case[:2] for case in expected]
+    for problem, (_, _, word) in zip(report.problems, expected, strict=True):
+        assert word in problem.reason
+        assert "\n" not in problem.reason
+        assert "/_src/" not in problem.reason
+        assert problem.needs_plugin == (status == "needs_plugin")
+    assert report.kernels is report.build_s is report.engine_bytes is None
+    assert report.problems[0].name in report.summary()
+
+
+@needs_rtx
+def test_one_real_failure_among_plugins_makes_a_file_unsupported(tmp_path: Path) -> None:
+    mixed = nvidia_models.model(
+        [
+            node
+            for graph in (nvidia_models.max_pool_with_indices(), NEEDS_PLUGIN["NonZero"][0]())
+            for node in graph.graph.node[1:]
+        ],
+        inputs=[("c", nvidia_models.F32, [1, 4, 8, 8])],
+        outputs=[("p", nvidia_models.F32, None), ("y", nvidia_models.I64, None)],
+    )
+    report = check(save(lambda: mixed, tmp_path / "m.onnx"))
+    assert report.status == "unsupported"
+    assert [(p.op, p.needs_plugin) for p in report.problems] == [("MaxPool", False), ("NonZero", True)]
+
+
+@needs_rtx
+def test_the_shipped_model_is_supported_for_batches() -> None:
+    report = check(SOCCER / "pitch.onnx")
+    assert report.status == "supported"
+    assert report.nodes == len(read_nodes(SOCCER / "pitch.onnx")) == 49
+    (image,) = report.inputs
+    assert image.shape == (-1, 3, 192, 320)
+    assert (image.smallest, image.likeliest, image.largest) == ((1, 3, 192, 320), (1, 3, 192, 320), (4, 3, 192, 320))
+
+
+@needs_rtx
+def test_sizes_to_build_for_are_the_multiples_that_the_spec_names(tmp_path: Path) -> None:
+    spec = make_spec(size=None, multiple_of=48, resize="pad")
+    (image,) = check(save_model(tmp_path / "m.onnx", spec)).inputs
+    assert image.smallest == (1, 3, 96, 96)
+    assert image.likeliest == (1, 3, 528, 528)
+    assert image.largest == (4, 3, 1056, 1056)
+
+
+@needs_rtx
+def test_every_kind_of_spec_is_supported(tmp_path: Path) -> None:
+    for spec in SPECS.values():
+        report = check(save_model(tmp_path / "m.onnx", spec))
+        assert report.status == "supported", spec
+
+
+@needs_rtx
+@pytest.mark.parametrize("name", CRASHING)
+def test_a_file_that_crashes_the_library_is_an_error_and_no_more(name: str, tmp_path: Path) -> None:
+    with refuses(BackendError, "m.onnx", "crashed", "onnx.checker"):
+        check(save(CRASHING[name], tmp_path / "m.onnx"))
+
+
+@needs_rtx
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_graph_is_refused(name: str, tmp_path: Path) -> None:
+    make, word = MALFORMED[name]
+    with refuses(ModelFileError, "m.onnx", word):
+        check(save(make, tmp_path / "m.onnx"))
+
+
+@needs_rtx
+def test_files_that_are_no_models_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    whole = save(SUPPORTED["convolution"], path).read_bytes()
+    for content in (b"", b"\x89PNG\r\n", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with refuses(ModelFileError, "m.onnx"):
+            check(path)
+    with refuses(MissingFileError, "nowhere.onnx"):
+        check(tmp_path / "nowhere.onnx")
+
+
+@needs_rtx
+def test_weights_in_another_file_are_found_and_missed(tmp_path: Path) -> None:
+    onnx.save(
+        SUPPORTED["convolution"](), tmp_path / "m.onnx", save_as_external_data=True, location="w", size_threshold=0
+    )
+    assert check(tmp_path / "m.onnx").status == "supported"
+    (tmp_path / "w").unlink()
+    with refuses(ModelFileError, "m.onnx", "copy that file too"):
+        check(tmp_path / "m.onnx")
+
+
+@needs_rtx
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4))
+def test_a_damaged_file_ends_in_a_report_or_an_error(tmp_path: Path, damage: list[tuple[int, int]]) -> None:
+    content = bytearray(SUPPORTED["raw pixels"]().SerializeToString())
+    for place, byte in damage:
+        content[place % len(content)] = byte
+    (tmp_path / "m.onnx").write_bytes(content)
+    try:
+        report = check(tmp_path / "m.onnx", timeout_s=60)
+    except SegInferError as error:
+        said = str(error)
+    else:
+        assert (report.status == "supported") == (report.problems == ())
+        said = f"{report.path}: {report.summary()}"
+    assert "m.onnx" in said
+    assert "\n" not in said
+
+
+@needs_rtx
+def test_a_check_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
+    path = save(SUPPORTED["convolution"], tmp_path / "m.onnx")
+    start = time.monotonic()
+    with refuses(BackendError, "given up after 0.05 s"):
+        check(path, timeout_s=0.05)
+    assert time.monotonic() - start < 10
+    with refuses(InputError, "timeout_s"):
+        check(path, timeout_s=0)
+
+
+@needs_rtx
+def test_progress_is_told_and_an_exception_from_it_stops_the_check() -> None:
+    steps: list[tuple[str, int, int]] = []
+    check(SOCCER / "pitch.onnx", on_progress=lambda *step: steps.append(step))
+    assert ("Building engine", 1, 6) in steps
+    assert all(1 <= done <= total for _, done, total in steps)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check(SOCCER / "pitch.onnx", on_progress=interrupt)
+
+
+@needs_rtx
+def test_an_exception_from_progress_comes_out_of_the_builder_itself() -> None:
+    parsed = parse(find_library(), SOCCER / "pitch.onnx")
+    inputs = with_ranges(parsed.inputs, None)
+    calls = []
+
+    def interrupt(*step: object) -> None:
+        calls.append(step)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(parsed, inputs, on_progress=interrupt)
+    assert len(calls) == 1
+    assert len(build_engine(parsed, inputs)) > 100_000
+
+
+@needs_rtx
+def test_a_network_that_cannot_be_built_says_why(tmp_path: Path) -> None:
+    parsed = parse(find_library(), save(NEEDS_PLUGIN["NonMaxSuppression"][0], tmp_path / "m.onnx"))
+    assert parsed.problems == ()
+    with pytest.raises(BuildError, match="no runners") as caught:
+        build_engine(parsed, parsed.inputs)
+    assert "\n" not in str(caught.value)
+
+
+@needs_rtx
+def test_kernels_are_counted_from_a_full_list_or_not_at_all() -> None:
+    library = find_library()
+    parsed = parse(library, SOCCER / "pitch.onnx")
+    inputs = with_ranges(parsed.inputs, None)
+    found = {}
+    for has_details in (True, False):
+        with _library.message_log(library).collect() as messages:
+            build_engine(parsed, inputs, has_details=has_details)
+        found[has_details] = kernels_of_log(messages)
+        if has_details:
+            listed = next(message for message in messages if message.text.startswith("Layers:\n"))
+            assert kernels_of_log([listed, listed]) is None
+            assert kernels_of_log([Message("VERBOSE", listed.text.replace("LayerType", "Kind"))]) is None
+    assert sum((found[True] or {}).values()) == 33
+    assert found[False] is None  # that log has one "Layer(Myelin)" for all of them
+    assert kernels_of_log([]) is None
+
+
+def test_without_either_library_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_library, "_MODULES", dict.fromkeys(_library._MODULES, ("no_such_module",)))
+    with pytest.raises(MissingDependencyError, match=r"pip install 'seginfer\[check\]'") as caught:
+        find_library()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_check_in_an_install_without_the_libraries_names_the_extra(tmp_path: Path) -> None:
+    """The worker's own error comes out of the caller's process."""
+    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('hidden by a test')\n")
+    code = "import sys; from seginfer._cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {code}"]
+    done = subprocess.run([*command, "check", str(SOCCER / "pitch.onnx")], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "pip install 'seginfer[check]'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_nodes_are_read_as_onnx_reads_them() -> None:
+    graph = onnx.load(SOCCER / "pitch.onnx").graph
+    assert [(n.name, n.op, n.domain) for n in read_nodes(SOCCER / "pitch.onnx")] == [
+        (n.name, n.op_type, n.domain) for n in graph.node
+    ]
+
+
+def test_a_report_says_its_verdict_in_one_line() -> None:
+    report = CheckReport("m.onnx", "supported", RTX, "1.7", 3)
+    assert "unknown number of kernels" in report.summary()
