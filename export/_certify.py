@@ -20,7 +20,7 @@ from seginfer._version import __version__
 
 from ._meter import ParityMeter
 from ._network import evaluating
-from ._oracle import Opinion, Oracle, upsampled
+from ._oracle import Opinion, Oracle, answered, upsampled
 
 Image = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -61,8 +61,8 @@ def certify(
             opinion = oracle(image)
             _check_values(opinion, segmenter.spec, i)
             trace = segmenter.trace(image)
-            trace = replace(trace, output=upsampled(trace.output, segmenter.spec.output))
-            meter.add(opinion, trace, upsampled(_network_output(segmenter, opinion), segmenter.spec.output))
+            trace = replace(trace, output=_comparable(trace.output, segmenter.spec))
+            meter.add(opinion, trace, _comparable(_network_output(segmenter, opinion), segmenter.spec))
             if on_progress:
                 on_progress(i + 1, len(images))
     return replace(meter.certificate(), runtime=segmenter.backend.description, versions=versions())
@@ -83,10 +83,16 @@ def versions() -> dict[str, str]:
 
 def _network_output(segmenter: Segmenter, opinion: Opinion) -> NDArray[Any]:
     """Run the exported network on PyTorch's batch; in a free batch beside another image, which must not matter."""
+    inputs = (opinion.batch[i : i + 1] for i in range(len(opinion.batch)))
     if segmenter.backend.batch_size is not None:
-        return segmenter.infer_one(opinion.batch)
-    pair = np.concatenate((opinion.batch, np.flip(opinion.batch, axis=2)))
-    return segmenter.backend.infer(pair)[segmenter.spec.output.name][:1]
+        return np.concatenate([segmenter.infer_one(one) for one in inputs])
+    pairs = (np.concatenate((one, np.flip(one, axis=2))) for one in inputs)
+    return np.concatenate([segmenter.backend.infer(pair)[segmenter.spec.output.name][:1] for pair in pairs])
+
+
+def _comparable(output: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
+    """Return of the exported graph's output what PyTorch's own is compared with."""
+    return answered(upsampled(output, spec.output), spec)
 
 
 def _check_values(opinion: Opinion, spec: ModelSpec, index: int) -> None:
