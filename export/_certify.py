@@ -11,19 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from seginfer._certificate import Certificate
 from seginfer._errors import ExportError, InputError
-from seginfer._geometry import Geometry
-from seginfer._segmenter import Segmenter, Trace
+from seginfer._segmenter import Segmenter
 from seginfer._spec import ModelSpec
 from seginfer._version import __version__
-from seginfer.backends.torch import device_of
 
 from ._meter import ParityMeter
-from ._network import Network, evaluating
-from ._oracle import Opinion, Oracle, decide, upsampled
+from ._network import evaluating
+from ._oracle import Opinion, Oracle, answered, upsampled
 
 Image = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -64,13 +62,13 @@ def certify(
             opinion = oracle(image)
             _check_values(opinion, segmenter.spec, i)
             trace = segmenter.trace(image)
-            trace = replace(trace, output=upsampled(trace.output, segmenter.spec.output))
-            meter.add(opinion, trace, upsampled(_network_output(segmenter, opinion), segmenter.spec.output))
+            trace = replace(trace, output=_comparable(trace.output, segmenter.spec))
+            meter.add(opinion, trace, _comparable(_network_output(segmenter, opinion), segmenter.spec))
             if on_progress:
                 on_progress(i + 1, len(images))
         certificate = meter.certificate()
         if precision == "fp32" and certificate.stage == "network" and segmenter.spec.output.kind != "labels":
-            rounding = _own_rounding(module, oracle, images)
+            rounding = _own_rounding(module, segmenter, images)
             certificate = meter.certificate(rounding if rounding and rounding.is_network_off() else None)
     return replace(certificate, runtime=segmenter.backend.description, versions=versions())
 
@@ -88,7 +86,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def _own_rounding(module: nn.Module, oracle: Oracle, images: Sequence[Image]) -> ParityMeter | None:
+def _own_rounding(module: nn.Module, segmenter: Segmenter, images: Sequence[Image]) -> ParityMeter | None:
     """Measure how far PyTorch in float32 is from PyTorch in float64, as if that were an exported pipeline.
 
     A network that branches on its own values (unpooling by the places of maxima) turns a rounding error into another
@@ -98,30 +96,44 @@ def _own_rounding(module: nn.Module, oracle: Oracle, images: Sequence[Image]) ->
     Returns:
         The measurement; None if the module cannot run in float64.
     """
-    spec = oracle.spec
+    spec = segmenter.spec
+    oracle = Oracle(module, spec, batch_size=segmenter.backend.batch_size or 1)
+    exact_oracle = Oracle(_InFloat64(module), spec, batch_size=oracle.batch_size)
     meter = ParityMeter(spec, "fp32")
-    exact = copy.deepcopy(module).double()
-    network = Network(exact, replace(spec, input=replace(spec.input, dtype="float32")))
     for image in images:
         opinion = oracle(image)
         try:
-            with torch.inference_mode():
-                batch = torch.from_numpy(opinion.batch).to(device_of(exact), torch.float64)
-                output = network(batch)[0].float().cpu().numpy()
+            exact = exact_oracle(image)
         except Exception:  # whatever a module does that is written for float32
             return None
-        geometry = Geometry.place((image.shape[0], image.shape[1]), spec.input)
-        labels, _ = decide(output, geometry, spec)
-        meter.add(opinion, Trace(opinion.batch, geometry, output, labels), output)
+        meter.add(opinion, replace(segmenter.trace(image), output=exact.output, mask=exact.labels), exact.output)
     return meter
+
+
+class _InFloat64(nn.Module):
+    """A copy of a module that computes in float64."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(module).double()
+
+    def forward(self, x: Tensor) -> Any:
+        """Run the module on a batch of any floating-point type."""
+        return self.module(x.double())
 
 
 def _network_output(segmenter: Segmenter, opinion: Opinion) -> NDArray[Any]:
     """Run the exported network on PyTorch's batch; in a free batch beside another image, which must not matter."""
+    inputs = (opinion.batch[i : i + 1] for i in range(len(opinion.batch)))
     if segmenter.backend.batch_size is not None:
-        return segmenter.infer_one(opinion.batch)
-    pair = np.concatenate((opinion.batch, np.flip(opinion.batch, axis=2)))
-    return segmenter.backend.infer(pair)[segmenter.spec.output.name][:1]
+        return np.concatenate([segmenter.infer_one(one) for one in inputs])
+    pairs = (np.concatenate((one, np.flip(one, axis=2))) for one in inputs)
+    return np.concatenate([segmenter.backend.infer(pair)[segmenter.spec.output.name][:1] for pair in pairs])
+
+
+def _comparable(output: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
+    """Return of the exported graph's output what PyTorch's own is compared with."""
+    return answered(upsampled(output, spec.output), spec)
 
 
 def _check_values(opinion: Opinion, spec: ModelSpec, index: int) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from seginfer._errors import ExportError
 from seginfer._spec import ModelSpec, OutputSpec
+from seginfer._tiles import size_problem
 
 _LOGIT_KEYS = ("logits", "out")
 
@@ -79,8 +80,12 @@ def check_outputs(network: Network, spec: ModelSpec, batch: Tensor) -> None:
             f"the module yields {channels} channels; {spec.num_classes} class names of a {spec.task} task "
             f"need {spec.num_channels}; correct classes.names or the task"
         )
-    input_hw = tuple(batch.shape[2:] if spec.input.layout == "NCHW" else batch.shape[1:3])
-    if (height * expected.stride, width * expected.stride) != input_hw:
+    input_hw = (batch.shape[2], batch.shape[3]) if spec.input.layout == "NCHW" else (batch.shape[1], batch.shape[2])
+    if spec.input.resize == "tile":
+        problem = size_problem(input_hw, (height, width), expected.stride, spec.input.tile_margin)
+        if problem:
+            raise ExportError(problem)
+    elif (height * expected.stride, width * expected.stride) != input_hw:
         raise ExportError(
             f"the module maps {input_hw} to {(height, width)}, but outputs[0].stride says {expected.stride}"
         )

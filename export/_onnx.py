@@ -28,6 +28,11 @@ from ._program import example_batch, export_program
 from ._samples import sample_images
 from ._weights import weights_sha256
 
+_TILE_REMEDY = (
+    "tiles and one pass over the whole image differ: raise input.tile_margin to the radius of the receptive field, set "
+    "input.multiple_of to the product of the network's strides; what pools over the whole image cannot be tiled"
+)
+
 _log = logging.getLogger("seginfer")
 
 
@@ -122,4 +127,7 @@ def _refusal(certificate: Certificate, path: str | Path, spec: ModelSpec) -> str
         "network": "the exported graph computes something else than the module: report this with the module",
         "postprocess": "check outputs.align_corners and stride of the spec",
     }
-    return f"{path} was not kept: {certificate.summary()}; {remedies[kind]}"
+    remedy = remedies[kind]
+    if spec.input.resize == "tile" and kind != "preprocess":
+        remedy = _TILE_REMEDY if kind != "undecided" else f"{_TILE_REMEDY}; or {remedy}"
+    return f"{path} was not kept: {certificate.summary()}; {remedy}"

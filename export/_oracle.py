@@ -7,7 +7,8 @@ the placement of the image (`Geometry`) is shared, for which there is no library
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import cv2
@@ -18,8 +19,10 @@ from PIL import Image as PillowImage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seginfer._errors import ExportError
 from seginfer._geometry import Geometry
 from seginfer._spec import InputSpec, ModelSpec, OutputSpec
+from seginfer._tiles import size_problem
 from seginfer.backends.torch import TorchBackend
 
 from ._network import Network
@@ -31,9 +34,9 @@ class Opinion(NamedTuple):
     """What PyTorch's pipeline says about one image."""
 
     batch: NDArray[Any]
-    """(1, C, h, w) or (1, h, w, C), as the spec says."""
+    """(1, C, h, w) or (1, h, w, C), as the spec says; policy "tile": (T, ...), the tiles of the whole."""
     output: NDArray[Any]
-    """The network's mask output for that batch."""
+    """The network's mask output for that batch; of a tile, the cells that `answered` leaves."""
     labels: NDArray[np.int64]
     """(H, W) labels, or (C, H, W) of 0 and 1 for multilabel."""
     margin: NDArray[np.float32]
@@ -41,7 +44,7 @@ class Opinion(NamedTuple):
 
 
 class Oracle:
-    """Runs a module on images the way PyTorch users do.
+    """Runs a module on images the way PyTorch users do; for policy "tile", on the whole mirrored image at once.
 
     Args:
         module: any segmentation module, in eval mode.
@@ -58,9 +61,24 @@ class Oracle:
         """Run the whole pipeline on one RGB (or gray) image."""
         geometry = Geometry.place((image.shape[0], image.shape[1]), self.spec.input)
         batch = prepare(image, geometry, self.spec.input)
-        output = self.backend.infer(batch.repeat(self.batch_size, 0))[self.spec.output.name][:1]
+        output = self._output(batch)
         labels, margin = decide(output, geometry, self.spec)
+        if self.spec.input.resize == "tile":
+            batch, output = _cut_into_tiles(batch, output, geometry, self.spec)
         return Opinion(batch, output, labels, margin)
+
+    def _output(self, batch: NDArray[Any]) -> NDArray[Any]:
+        try:
+            return self.backend.infer(batch.repeat(self.batch_size, 0))[self.spec.output.name][:1]
+        except Exception as error:  # whatever the user's module raises
+            if self.spec.input.resize != "tile":
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ExportError(
+                f"tiles are compared with one pass over the whole image, and the module failed on a batch "
+                f"{batch.shape}: {reason}; set input.multiple_of to the product of its strides, and let it take any "
+                "input.size plus multiples of that"
+            ) from error
 
 
 def prepare(image: Image, geometry: Geometry, spec: InputSpec) -> NDArray[Any]:
@@ -70,15 +88,68 @@ def prepare(image: Image, geometry: Geometry, spec: InputSpec) -> NDArray[Any]:
     resized = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
     if geometry.resized_hw != geometry.image_hw:
         resized = _RESIZE[spec.resampling](pixels, geometry.resized_hw)
+    x = _mirrored(pixels, geometry) if spec.resize == "tile" else _padded(resized, geometry, spec)
+    x = (x * spec.scale - _per_channel(spec.per_channel(spec.mean))) / _per_channel(spec.per_channel(spec.std))
+    x = x.to(getattr(torch, spec.dtype))
+    return (x if spec.layout == "NCHW" else x.permute(0, 2, 3, 1)).contiguous().numpy()
+
+
+def _padded(resized: Tensor, geometry: Geometry, spec: InputSpec) -> Tensor:
     x = torch.empty(1, spec.channels, *geometry.input_hw)
     x[:] = _per_channel(spec.per_channel(spec.pad_value))
     content, (offset_y, offset_x) = geometry.content, geometry.offset_yx
     top, left = content.top - offset_y, content.left - offset_x
     rows, cols = content.slices
     x[..., rows, cols] = resized[..., top : top + content.height, left : left + content.width]
-    x = (x * spec.scale - _per_channel(spec.per_channel(spec.mean))) / _per_channel(spec.per_channel(spec.std))
-    x = x.to(getattr(torch, spec.dtype))
-    return (x if spec.layout == "NCHW" else x.permute(0, 2, 3, 1)).contiguous().numpy()
+    return x
+
+
+def _mirrored(pixels: Image, geometry: Geometry) -> Tensor:
+    """Return (1, C, h, w) of the whole frame."""
+    width = [
+        (before, frame - before - image)
+        for before, frame, image in zip(geometry.offset_yx, geometry.input_hw, geometry.image_hw, strict=True)
+    ]
+    return torch.from_numpy(np.pad(pixels, (*width, (0, 0)), mode="reflect")).permute(2, 0, 1)[None].float()
+
+
+def _cut_into_tiles(
+    batch: NDArray[Any], output: NDArray[Any], geometry: Geometry, spec: ModelSpec
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Cut a pass over the frame into what each tile takes and yields."""
+    stride, input_axis, output_axis = spec.output.stride, 2 if spec.input.layout == "NCHW" else 1, _axis(output, spec)
+    inputs, outputs = [], []
+    for part in geometry.tiles(spec.input):
+        corner = [whole - own for whole, own in zip(geometry.offset_yx, part.offset_yx, strict=True)]
+        inputs.append(_crop(batch, input_axis, corner, part.input_hw))
+        beyond = [(frame - side) // stride for frame, side in zip(geometry.input_hw, part.input_hw, strict=True)]
+        cells = [n - k for n, k in zip(output.shape[output_axis:], beyond, strict=False)]
+        outputs.append(_crop(output, output_axis, [n // stride for n in corner], cells))
+    return np.concatenate(inputs), answered(np.concatenate(outputs), spec)
+
+
+def answered(output: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
+    """Return the part of tiles' outputs that masks are made of; other policies answer for all of it."""
+    if spec.input.resize != "tile":
+        return output
+    axis, reach = _axis(output, spec), spec.output.stride - 1
+    bounds = []
+    for side, step, cells in zip(spec.input.size or (), spec.input.tile_step, output.shape[axis:], strict=False):
+        first = spec.input.tile_margin - (side - spec.output.stride * cells) // 2
+        low, high = (first - reach) // spec.output.stride, -(-(first + step + reach) // spec.output.stride)
+        bounds.append((low, high - low))
+    (top, height), (left, width) = bounds
+    return _crop(output, axis, (top, left), (height, width))
+
+
+def _crop(array: NDArray[Any], axis: int, corner: Sequence[int], size: Sequence[int]) -> NDArray[Any]:
+    rows, cols = (slice(first, first + count) for first, count in zip(corner, size, strict=True))
+    return array[(slice(None),) * axis + (rows, cols)]
+
+
+def _axis(output: NDArray[Any], spec: ModelSpec) -> int:
+    """Return the axis of rows; that of columns follows."""
+    return 1 if output.ndim == 3 or spec.output.layout == "NHWC" else 2
 
 
 def upsampled(output: NDArray[Any], spec: OutputSpec) -> NDArray[Any]:
@@ -96,6 +167,8 @@ def upsampled(output: NDArray[Any], spec: OutputSpec) -> NDArray[Any]:
 def decide(output: NDArray[Any], geometry: Geometry, spec: ModelSpec) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return labels and margins at the image's size: crop, interpolate, then decide."""
     values = torch.from_numpy(output)
+    if spec.input.resize == "tile":
+        geometry = _covered(geometry, output, spec)
     if spec.output.kind == "labels":
         seen = _restore_labels(values.reshape(1, 1, *_labels_hw(values, spec)), geometry)
         margin = torch.full(seen.shape, math.inf)
@@ -109,6 +182,18 @@ def decide(output: NDArray[Any], geometry: Geometry, spec: ModelSpec) -> tuple[N
     margins = torch.full(shape, math.inf)
     margins[region] = margin
     return labels.numpy(), margins.numpy()
+
+
+def _covered(geometry: Geometry, output: NDArray[Any], spec: ModelSpec) -> Geometry:
+    """Return where the image lies in the centre of the input, which is all that unpadded convolutions answer for."""
+    axis, stride = _axis(output, spec), spec.output.stride
+    height, width = output.shape[axis : axis + 2]
+    problem = size_problem(geometry.input_hw, (height, width), stride, spec.input.tile_margin)
+    if problem:
+        raise ExportError(problem)
+    crop = [(full - stride * n) // 2 for full, n in zip(geometry.input_hw, (height, width), strict=True)]
+    offset_yx = (geometry.offset_yx[0] - crop[0], geometry.offset_yx[1] - crop[1])
+    return replace(geometry, input_hw=(stride * height, stride * width), offset_yx=offset_yx)
 
 
 def _decided(values: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ._errors import InputError
@@ -25,29 +25,50 @@ class Rect(NamedTuple):
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
 
+class Tile(NamedTuple):
+    """One tile of an image, cut out of the image's frame: the whole image with its mirrored border."""
+
+    frame_hw: Size
+    corner_yx: tuple[int, int]
+    """The tile's first pixel in the frame."""
+    core: Rect
+    """The part of the image that this tile answers for; the cores of all tiles cover each pixel once."""
+
+
 @dataclass(frozen=True)
 class Geometry:
     """How one image was placed: resized as a whole to `resized_hw`, its corner at `offset_yx` of the input.
 
     Every resize policy is this one formula. Letterbox and pad have non-negative offsets and padding around the
     image; center-crop has non-positive offsets and cuts what does not fit. All sizes are (height, width).
+
+    Policy "tile" places the unresized image in a frame, mirrored around it, which `tiles` cuts into the network's
+    inputs. Each tile is a Geometry of its own, and one pass over the whole frame would give the same mask.
+
+    Source:
+        the overlap-tile strategy: O. Ronneberger, P. Fischer, T. Brox, "U-Net: Convolutional Networks for Biomedical
+        Image Segmentation", MICCAI 2015, arXiv:1505.04597, Fig. 2.
     """
 
     image_hw: Size
     input_hw: Size
     resized_hw: Size
     offset_yx: tuple[int, int]
+    tile: Tile | None = None
+    """Which tile of the image this is; None if it is the whole."""
 
     @property
     def content(self) -> Rect:
-        """The part of the input that shows the image; the rest is padding."""
+        """The part of the input that shows the image; the rest is padding, or the image again, mirrored."""
         top, height = _overlap(self.offset_yx[0], self.resized_hw[0], self.input_hw[0])
         left, width = _overlap(self.offset_yx[1], self.resized_hw[1], self.input_hw[1])
         return Rect(top, left, height, width)
 
     @property
     def visible(self) -> Rect:
-        """The part of the image that the network sees: pixels whose centre falls inside the input."""
+        """The part of the image that this input answers for: pixels whose centre falls inside, or a tile's core."""
+        if self.tile:
+            return self.tile.core
         top, height = _seen(self.offset_yx[0], self.resized_hw[0], self.input_hw[0], self.image_hw[0])
         left, width = _seen(self.offset_yx[1], self.resized_hw[1], self.input_hw[1], self.image_hw[1])
         return Rect(top, left, height, width)
@@ -59,6 +80,8 @@ class Geometry:
         Raises:
             InputError: if policy "pad" meets an image larger than a fixed input.
         """
+        if spec.resize == "tile":
+            return cls(image_hw, _frame(image_hw, spec), image_hw, (spec.tile_margin, spec.tile_margin))
         input_hw = spec.size or (_round_up(image_hw[0], spec.multiple_of), _round_up(image_hw[1], spec.multiple_of))
         if spec.resize == "stretch":
             return cls(image_hw, input_hw, input_hw, (0, 0))
@@ -75,6 +98,29 @@ class Geometry:
         padding = (input_hw[0] - resized_hw[0], input_hw[1] - resized_hw[1])
         centered = spec.anchor == "center"
         return cls(image_hw, input_hw, resized_hw, (padding[0] // 2, padding[1] // 2) if centered else (0, 0))
+
+    def tiles(self, spec: InputSpec) -> list[Geometry]:
+        """Return the network inputs that this placed image is made into: its tiles, row by row, or itself alone."""
+        if spec.resize != "tile":
+            return [self]
+        tops, lefts = (range(0, image, step) for image, step in zip(self.image_hw, spec.tile_step, strict=True))
+        return [self._tile(top, left, spec) for top in tops for left in lefts]
+
+    def _tile(self, top: int, left: int, spec: InputSpec) -> Geometry:
+        (height, width), step = self.image_hw, spec.tile_step
+        core = Rect(top, left, min(step[0], height - top), min(step[1], width - left))
+        offset = (self.offset_yx[0] - top, self.offset_yx[1] - left)
+        tile = Tile(self.input_hw, (top, left), core)
+        return replace(self, input_hw=spec.size or self.input_hw, offset_yx=offset, tile=tile)
+
+
+def _frame(image_hw: Size, spec: InputSpec) -> Size:
+    """Return the extent of all tiles of an image together."""
+    height, width = (
+        size + (image - 1) // step * step
+        for image, size, step in zip(image_hw, spec.size or image_hw, spec.tile_step, strict=True)
+    )
+    return height, width
 
 
 def _round_up(value: int, multiple: int) -> int:

@@ -12,6 +12,7 @@ from ._errors import ModelFileError, SpecError
 from ._onnx_file import OnnxFile, TensorInfo, graph_sha256, read_onnx, write_metadata
 from ._schema import unstructure
 from ._spec import InputSpec, Layout, ModelSpec, OutputSpec
+from ._tiles import size_problem
 
 METADATA_KEY = "seginfer"
 
@@ -134,6 +135,8 @@ def _mask_output_problem(spec: ModelSpec, output: OutputSpec, info: TensorInfo) 
         return (
             f"{spec.num_classes} {spec.task} classes need {spec.num_channels} channels, the graph yields {info.shape}"
         )
+    if spec.input.resize == "tile":
+        return _tile_problem(spec, height, width)
     for wanted, got in zip(spec.input.size or (), (height, width), strict=False):
         if isinstance(got, int) and got * output.graph_stride != wanted:
             upsampled = f" with upsample.factor {output.upsample.factor}" if output.upsample else ""
@@ -142,6 +145,12 @@ def _mask_output_problem(spec: ModelSpec, output: OutputSpec, info: TensorInfo) 
                 f"the graph yields {info.shape}"
             )
     return None
+
+
+def _tile_problem(spec: ModelSpec, height: int | str, width: int | str) -> str | None:
+    if spec.input.size is None or not (isinstance(height, int) and isinstance(width, int)):
+        return None
+    return size_problem(spec.input.size, (height, width), spec.output.graph_stride, spec.input.tile_margin)
 
 
 def _nchw(shape: tuple[int | str, ...], layout: Layout) -> tuple[int | str, ...]:

@@ -14,6 +14,7 @@ from ._errors import InputError
 from ._geometry import Geometry, Size
 from ._reference import Floats, Mask, Taps
 from ._spec import ModelSpec
+from ._tiles import image_indices, window_of
 
 Output = NDArray[Any]
 
@@ -29,12 +30,13 @@ def postprocess(
 
     Args:
         output: (N, C, h, w) or (N, h, w, C) as the spec says, floating point; (N, h, w) integers for kind "labels".
-        geometries: the N records that `preprocess` returned.
+        geometries: the N records that `preprocess` returned; all tiles of an image make one mask.
         spec: the model's contract; its first output says how.
-        out: N masks to fill instead of new ones.
+        out: as many masks as images, to fill instead of new ones.
 
     Returns:
-        N masks, (H, W) uint8 class ids (uint16 above 256 classes); (C, H, W) uint8 of 0 and 1 for multilabel.
+        One mask per image: (H, W) uint8 class ids (uint16 above 256 classes), or (C, H, W) uint8 of 0 and 1 for
+        multilabel.
 
     Raises:
         InputError: if shapes disagree, or a value is NaN or infinite.
@@ -42,19 +44,28 @@ def postprocess(
     Source:
         torch.nn.functional.interpolate(mode="bilinear") of the cropped logits, followed by argmax(1).
     """
+    images = image_indices(geometries)
+    masks = checked_masks(out, _first_of(images, geometries), spec)
+    fill_masks(output, geometries, spec, [masks[i] for i in images])
+    return masks
+
+
+def fill_masks(output: Output, geometries: Sequence[Geometry], spec: ModelSpec, masks: Sequence[Mask]) -> None:
+    """Write, for each geometry, the part that it answers for into its mask; the tiles of an image share one mask.
+
+    Arguments and errors as of `postprocess`, but for `masks`: one per geometry, of the right shape and dtype.
+    """
     values = _checked_output(output, geometries, spec)
-    masks = checked_masks(out, geometries, spec)
     for one, geometry, mask in zip(values, geometries, masks, strict=True):
         if _has_unseen(geometry):
             mask[...] = spec.ignore_value
         seen = _visible(mask, geometry)
         if spec.output.kind == "labels":
-            seen[...] = one[np.ix_(*_label_cells(geometry, one.shape))]
+            seen[...] = one[np.ix_(*_label_cells(geometry, one.shape, spec))]
         else:
             rows, cols = taps_of(geometry, one.shape[:2], spec)
             for channels, target in _decisions(one, seen, spec):
                 _reference.classify_pixels(channels, rows, cols, _classifier(spec), target)
-    return masks
 
 
 def confidence(
@@ -64,12 +75,12 @@ def confidence(
 
     Args:
         output: as in `postprocess`; kind "labels" has no confidence.
-        geometries: the N records that `preprocess` returned.
+        geometries: the N records that `preprocess` returned; all tiles of an image make one map.
         spec: the model's contract.
-        out: N float32 maps to fill instead of new ones.
+        out: as many float32 maps as images, to fill instead of new ones.
 
     Returns:
-        N maps, (H, W) float32 in 0..1: the probability of the pixel's label. For multilabel (C, H, W): the
+        One map per image, (H, W) float32 in 0..1: the probability of the pixel's label. For multilabel (C, H, W): the
         probability that each class is set. Unseen pixels are 0.
 
     Raises:
@@ -78,10 +89,15 @@ def confidence(
     Source:
         softmax (semantic) or sigmoid (binary, multilabel) of interpolated logits; probabilities are kept as they are.
     """
-    check_has_confidence(spec)
+    images = image_indices(geometries)
+    maps = checked_maps(out, _first_of(images, geometries), spec)
+    fill_confidence(output, geometries, spec, [maps[i] for i in images])
+    return maps
+
+
+def fill_confidence(output: Output, geometries: Sequence[Geometry], spec: ModelSpec, maps: Sequence[Floats]) -> None:
+    """Write confidence as `fill_masks` writes masks."""
     values = _checked_output(output, geometries, spec)
-    shapes = [_mask_shape(geometry.image_hw, spec) for geometry in geometries]
-    maps = _checked_arrays(out, shapes, np.dtype(np.float32))
     for one, geometry, result in zip(values, geometries, maps, strict=True):
         if _has_unseen(geometry):
             result[...] = 0
@@ -89,7 +105,6 @@ def confidence(
         rows, cols = taps_of(geometry, one.shape[:2], spec)
         for part, interpolated in _reference.interpolated_rows(one, rows, cols):
             seen[..., part, :] = _probability(interpolated, spec)
-    return maps
 
 
 def check_has_confidence(spec: ModelSpec) -> None:
@@ -99,7 +114,19 @@ def check_has_confidence(spec: ModelSpec) -> None:
 
 
 def taps_of(geometry: Geometry, logits_hw: Size, spec: ModelSpec) -> tuple[Taps, Taps]:
-    """Return the row and column taps from the visible image pixels into the logits of the graph."""
+    """Return the row and column taps from the visible image pixels into the logits of the graph.
+
+    Those of a tile are the taps of one pass over the whole image, moved.
+    """
+    window = window_of(geometry, logits_hw, spec)
+    rows, cols = (
+        _reference.windowed(taps, window.corner_yx[axis], logits_hw[axis])
+        for axis, taps in enumerate(_graph_taps(window.whole, window.output_hw, spec))
+    )
+    return rows, cols
+
+
+def _graph_taps(geometry: Geometry, logits_hw: Size, spec: ModelSpec) -> tuple[Taps, Taps]:
     upsample = spec.output.upsample
     if upsample is None:
         return _placed_taps(geometry, logits_hw, spec.output.align_corners)
@@ -170,18 +197,18 @@ def _probability(values: Floats, spec: ModelSpec) -> Floats:
     return result
 
 
-def _label_cells(geometry: Geometry, labels_hw: tuple[int, ...]) -> list[NDArray[np.intp]]:
-    visible = geometry.visible
-    parts = ((visible.top, visible.height), (visible.left, visible.width))
+def _label_cells(geometry: Geometry, labels_hw: Size, spec: ModelSpec) -> list[NDArray[np.intp]]:
+    g, whole_hw, corner_yx = window_of(geometry, labels_hw, spec)
     return [
         _reference.nearest_labels(
-            geometry.image_hw[axis],
-            geometry.resized_hw[axis],
-            geometry.offset_yx[axis],
-            geometry.input_hw[axis],
-            labels_hw[axis],
-            parts[axis],
+            g.image_hw[axis],
+            g.resized_hw[axis],
+            g.offset_yx[axis],
+            g.input_hw[axis],
+            whole_hw[axis],
+            (g.visible[axis], g.visible[axis + 2]),
         )
+        - corner_yx[axis]
         for axis in (0, 1)
     ]
 
@@ -193,7 +220,16 @@ def _visible(array: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
 
 
 def _has_unseen(geometry: Geometry) -> bool:
-    return (geometry.visible.height, geometry.visible.width) != geometry.image_hw
+    """Tell whether pixels stay unseen; what one tile does not see, another does."""
+    return geometry.tile is None and (geometry.visible.height, geometry.visible.width) != geometry.image_hw
+
+
+def _first_of(images: Sequence[int], geometries: Sequence[Geometry]) -> list[Geometry]:
+    """Return one geometry of every image."""
+    first: dict[int, Geometry] = {}
+    for i, geometry in zip(images, geometries, strict=True):
+        first.setdefault(i, geometry)
+    return list(first.values())
 
 
 def _mask_shape(image_hw: Size, spec: ModelSpec) -> tuple[int, ...]:
@@ -236,6 +272,17 @@ def _checked_labels(output: Output, n: int, spec: ModelSpec) -> Output:
 def checked_masks(out: Sequence[Mask] | None, geometries: Sequence[Geometry], spec: ModelSpec) -> list[Mask]:
     """Return the masks to fill: new ones, or `out` if every array fits its image."""
     return _checked_arrays(out, [_mask_shape(geometry.image_hw, spec) for geometry in geometries], spec.mask_dtype)
+
+
+def checked_maps(out: Sequence[Floats] | None, geometries: Sequence[Geometry], spec: ModelSpec) -> list[Floats]:
+    """Return the confidence maps to fill: new ones, or `out` if every array fits its image.
+
+    Raises:
+        InputError: if one does not, or the network yields labels, which say nothing of how sure it was.
+    """
+    check_has_confidence(spec)
+    shapes = [_mask_shape(geometry.image_hw, spec) for geometry in geometries]
+    return _checked_arrays(out, shapes, np.dtype(np.float32))
 
 
 def _checked_arrays(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from . import _reference
 from ._errors import InputError
-from ._geometry import Geometry
+from ._geometry import Geometry, Rect
 from ._spec import Color, InputSpec, ModelSpec
 
 Batch = NDArray[Any]
@@ -24,20 +24,23 @@ def preprocess(
 
     Args:
         images: N images, (H, W, 3) uint8, or (H, W) for a gray model; sizes may differ if the input size is fixed.
+            Policy "tile" makes each into its tiles, so that the batch counts T >= N.
         spec: the model's contract; its `input` says how.
         color: channel order of the images; None is "rgb", or "gray" for a gray model.
         out: a batch to fill instead of a new one.
 
     Returns:
-        The batch, (N, C, h, w) or (N, h, w, C) in the spec's layout and dtype, and one Geometry per image.
+        The batch, (N, C, h, w) or (N, h, w, C) in the spec's layout and dtype, and one Geometry per image, or per tile.
 
     Raises:
         InputError: if an image or `out` has the wrong dtype, shape or memory order, or a dynamic batch would mix sizes.
     """
     color = checked_color(color, spec.input)
-    geometries = place(images, spec.input)
+    placed = zip(images, place(images, spec.input), strict=True)
+    inputs = [(image, part) for image, geometry in placed for part in geometry.tiles(spec.input)]
+    geometries = [part for _, part in inputs]
     batch = _checked_out(out, batch_shape(geometries, spec.input), spec.input)
-    fill_batch(batch, images, geometries, spec.input, color)
+    fill_batch(batch, [image for image, _ in inputs], geometries, spec.input, color)
     return batch, geometries
 
 
@@ -57,7 +60,7 @@ def place(images: Sequence[NDArray[np.uint8]], spec: InputSpec) -> list[Geometry
 def fill_batch(
     batch: Batch, images: Sequence[NDArray[np.uint8]], geometries: Sequence[Geometry], spec: InputSpec, color: Color
 ) -> None:
-    """Write checked and placed images into a batch of the right shape."""
+    """Write checked and placed images into a batch of the right shape; an image stands once for each of its tiles."""
     for target, image, geometry in zip(_channels_last(batch, spec), images, geometries, strict=True):
         _fill(target, image, geometry, spec, swap=color != spec.color)
 
@@ -114,11 +117,24 @@ def _fill(target: Batch, image: NDArray[np.uint8], geometry: Geometry, spec: Inp
         pixels = _reference.RESIZE[spec.resampling](pixels, geometry.resized_hw)
     content, (offset_y, offset_x) = geometry.content, geometry.offset_yx
     top, left = content.top - offset_y, content.left - offset_x
-    seen = pixels[top : top + content.height, left : left + content.width, :: -1 if swap else 1]
+    seen = pixels[top : top + content.height, left : left + content.width]
     gain, bias, padding = _affine(spec)
     if (content.height, content.width) != geometry.input_hw:
-        target[...] = padding
+        if spec.resize == "tile":
+            seen, content = _mirrored(pixels, geometry), Rect(0, 0, *geometry.input_hw)
+        else:
+            target[...] = padding
+    seen = seen[:, :, :: -1 if swap else 1]
     target[content.slices] = seen if spec.dtype == "uint8" else _reference.normalize(seen, gain, bias)
+
+
+def _mirrored(pixels: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
+    """Return the pixels that fill the whole input, of an image mirrored at its borders as often as it takes."""
+    rows, cols = (
+        _reference.mirrored(np.arange(full) - offset, image)
+        for full, offset, image in zip(geometry.input_hw, geometry.offset_yx, geometry.image_hw, strict=True)
+    )
+    return pixels[np.ix_(rows, cols)]
 
 
 @lru_cache(maxsize=64)

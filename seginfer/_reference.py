@@ -173,6 +173,16 @@ def _nearest_indices(n: int, m: int) -> Indices:
     return index
 
 
+def mirrored(positions: Indices, n: int) -> Indices:
+    """Return which of n samples stands at any whole position where they are mirrored without repeating the border.
+
+    Source: numpy.pad(mode="reflect"), which repeats a single sample.
+    """
+    period = max(1, 2 * (n - 1))
+    index: Indices = positions % period
+    return np.minimum(index, period - index)
+
+
 def normalize(pixels: NDArray[Any], gain: Floats, bias: Floats) -> Floats:
     """Return `pixels * gain + bias` per channel, each operation rounded to float32; (h, w, c) float32."""
     return pixels.astype(np.float32) * gain + bias
@@ -232,6 +242,11 @@ def mask_taps(
     taps = _taps(visible[0] + visible[1], scale, centre, shift, max(0, start) - start, min(logits - 1, end) - start)
     taps = taps.at(slice(visible[0], None))
     return Taps(taps.indices + start, taps.weights)
+
+
+def windowed(taps: Taps, first: int, cells: int) -> Taps:
+    """Return taps into the `cells` samples from `first` on; a tap outside of them has no weight and may read any."""
+    return Taps(np.clip(taps.indices - first, 0, cells - 1), taps.weights)
 
 
 def compose(outer: Taps, inner: Taps) -> Taps:

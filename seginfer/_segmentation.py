@@ -19,17 +19,27 @@ from ._spec import ClassSpec, Color, Task
 
 @dataclass(frozen=True)
 class Timings:
-    """Wall-clock milliseconds of the call that made a result; images of one batch share them."""
+    """Wall-clock milliseconds of the calls that made a result; images of one batch share them, tiles add theirs up."""
 
     preprocess_ms: float
     infer_ms: float
     postprocess_ms: float
     batch_size: int = 1
+    """Images, or tiles, that went through the network together; the most, if there were several calls."""
 
     @property
     def total_ms(self) -> float:
         """The whole call."""
         return self.preprocess_ms + self.infer_ms + self.postprocess_ms
+
+    def __add__(self, other: Timings) -> Timings:
+        """Return the time of both, one after the other."""
+        return Timings(
+            self.preprocess_ms + other.preprocess_ms,
+            self.infer_ms + other.infer_ms,
+            self.postprocess_ms + other.postprocess_ms,
+            max(self.batch_size, other.batch_size),
+        )
 
 
 class Polygon(NamedTuple):
@@ -50,7 +60,7 @@ class Segmentation:
             (C, H, W) of 0 and 1 for a multilabel task. The array belongs to the result.
         classes: names and colours of the mask's values.
         task: semantic, binary or multilabel.
-        geometry: where the image sat inside the network input.
+        geometry: where the image sat inside the network input, or in the frame that its tiles were cut from.
         timings: how long the stages took.
         color: channel order of the image.
         confidence: (H, W) float32, probability of each pixel's label, if it was asked for.

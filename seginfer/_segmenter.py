@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from ._errors import InputError
 from ._geometry import Geometry
 from ._model_file import read_model
-from ._postprocess import check_has_confidence, checked_masks, postprocess
-from ._postprocess import confidence as confidence_maps
+from ._postprocess import checked_maps, checked_masks, fill_confidence, fill_masks, postprocess
 from ._preprocess import batch_shape, checked_color, fill_batch, place, preprocess
-from ._reference import Mask
+from ._reference import Floats, Mask
 from ._segmentation import Segmentation, Timings
 from ._spec import Color, ModelSpec
 from ._workspaces import Workspaces
@@ -26,15 +25,30 @@ from .backends import Backend, Tensor, open_backend
 
 Image = NDArray[np.uint8]
 
+_TILES_PER_CALL = 4  # of a graph whose batch is free: what the network needs for a call must not grow with the image
+
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What the stages made of one image: the evidence that parity is measured on."""
+    """What the stages made of one image: the evidence that parity is measured on.
+
+    `batch` and `output` hold the image once, or each of its tiles: `geometry.tiles(spec.input)`.
+    """
 
     batch: Tensor
     geometry: Geometry
     output: Tensor
     mask: Mask
+
+
+class _Part(NamedTuple):
+    """One network input: an image or a tile of it, and the arrays of the whole image that it fills in part."""
+
+    number: int
+    image: Image
+    geometry: Geometry
+    mask: Mask
+    confidence: Floats | None
 
 
 class Segmenter:
@@ -121,9 +135,10 @@ class Segmenter:
     def trace(self, image: Image) -> Trace:
         """Run one image and return what every stage made of it; the arrays belong to the caller."""
         batch, geometries = preprocess([image], self.spec, color=self.color)
-        output = self.infer_one(batch)
+        output = np.concatenate([self.infer_one(batch[i : i + 1]) for i in range(len(batch))])
         (mask,) = postprocess(output, geometries, self.spec)
-        return Trace(batch, geometries[0], output, mask)
+        (geometry,) = place([image], self.spec.input)
+        return Trace(batch, geometry, output, mask)
 
     def infer_one(self, batch: Tensor) -> Tensor:
         """Return the network's mask output for a batch of one; it is repeated for a graph bound to more images."""
@@ -147,19 +162,31 @@ class Segmenter:
         return f"Segmenter({self.spec.task}, {self.spec.num_classes} classes, {self.backend!r})"
 
     def _segment(self, images: Sequence[Image], out: Sequence[Mask] | None, confidence: bool) -> list[Segmentation]:
-        if confidence:
-            check_has_confidence(self.spec)
-        geometries = place(images, self.spec.input)
-        masks = checked_masks(out, geometries, self.spec)
-        results: dict[int, Segmentation] = {}
-        for group in _batches(geometries, self.backend.batch_size):
-            batch = [(images[i], geometries[i], masks[i]) for i in group]
-            results |= zip(group, self._run(batch, confidence), strict=True)
-        return [results[i] for i in range(len(images))]
+        placed = place(images, self.spec.input)
+        maps = checked_maps(None, placed, self.spec) if confidence else [None] * len(images)
+        masks = checked_masks(out, placed, self.spec)
+        parts = [
+            _Part(i, images[i], tile, masks[i], maps[i])
+            for i, geometry in enumerate(placed)
+            for tile in geometry.tiles(self.spec.input)
+        ]
+        timings: dict[int, Timings] = {}
+        for batch in _batches(parts, self.backend.batch_size or self._batch_limit):
+            taken = self._run(batch)
+            for i in {part.number for part in batch}:
+                timings[i] = timings[i] + taken if i in timings else taken
+        return [
+            Segmentation(masks[i], self.spec.classes, self.spec.task, geometry, timings[i], self.color, maps[i])
+            for i, geometry in enumerate(placed)
+        ]
 
-    def _run(self, batch: Sequence[tuple[Image, Geometry, Mask]], with_confidence: bool) -> list[Segmentation]:
-        """Run one batch of placed images and fill their masks."""
-        images, geometries, masks = zip(*batch, strict=True)
+    @property
+    def _batch_limit(self) -> int | None:
+        return _TILES_PER_CALL if self.spec.input.resize == "tile" else None
+
+    def _run(self, batch: Sequence[_Part]) -> Timings:
+        """Run one batch and fill the masks."""
+        _, images, geometries, masks, maps = zip(*batch, strict=True)
         shape, count = batch_shape(geometries, self.spec.input), len(images)
         with self._workspaces.borrow((self.backend.batch_size or count, *shape[1:]), self.spec.input.dtype) as space:
             start = time.perf_counter()
@@ -168,21 +195,18 @@ class Segmenter:
             space.outputs = self.backend.infer(space.batch, space.outputs)
             inferred = time.perf_counter()
             output = space.outputs[self.spec.output.name][:count]
-            postprocess(output, geometries, self.spec, out=masks)
-            maps = confidence_maps(output, geometries, self.spec) if with_confidence else [None] * count
+            fill_masks(output, geometries, self.spec, masks)
+            if maps[0] is not None:
+                fill_confidence(output, geometries, self.spec, maps)
             done = time.perf_counter()
-        timings = Timings((prepared - start) * 1e3, (inferred - prepared) * 1e3, (done - inferred) * 1e3, count)
-        return [
-            Segmentation(mask, self.spec.classes, self.spec.task, geometry, timings, self.color, map_)
-            for mask, geometry, map_ in zip(masks, geometries, maps, strict=True)
-        ]
+        return Timings((prepared - start) * 1e3, (inferred - prepared) * 1e3, (done - inferred) * 1e3, count)
 
 
-def _batches(geometries: Sequence[Geometry], batch_size: int | None) -> list[list[int]]:
-    """Group image indices into batches of one network input size, of at most `batch_size` images."""
-    groups: dict[tuple[int, int], list[int]] = {}
-    for i, geometry in enumerate(geometries):
-        groups.setdefault(geometry.input_hw, []).append(i)
+def _batches(parts: Sequence[_Part], batch_size: int | None) -> list[list[_Part]]:
+    """Group network inputs into batches of one size, of at most `batch_size`."""
+    groups: dict[tuple[int, int], list[_Part]] = {}
+    for part in parts:
+        groups.setdefault(part.geometry.input_hw, []).append(part)
     return [
         group[k : k + (batch_size or len(group))]
         for group in groups.values()

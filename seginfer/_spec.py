@@ -20,7 +20,7 @@ SCHEMA_VERSION = 1
 Task = Literal["semantic", "binary", "multilabel"]
 Layout = Literal["NCHW", "NHWC"]
 Color = Literal["rgb", "bgr", "gray"]
-Resize = Literal["stretch", "letterbox", "pad", "center-crop"]
+Resize = Literal["stretch", "letterbox", "pad", "center-crop", "tile"]
 Resampling = Literal["opencv", "pillow", "torch", "torch-antialias", "nearest"]
 OutputKind = Literal["logits", "probabilities", "labels"]
 
@@ -32,7 +32,8 @@ class InputSpec:
     size: tuple[int, int] | None = None
     """(height, width) of the network input; None if the network takes any multiple of `multiple_of`."""
     multiple_of: int = 1
-    """Heights and widths that a network with `size=None` accepts are multiples of this."""
+    """Heights and widths that a network with `size=None` accepts are multiples of this. For "tile": the product of the
+    network's strides and poolings, 16 for a U-Net; tiles are apart by multiples of it."""
     name: str = "image"
     """Tensor name in the graph."""
     layout: Layout = "NCHW"
@@ -40,7 +41,11 @@ class InputSpec:
     color: Color = "rgb"
     """Channel order that the network was trained with."""
     resize: Resize = "stretch"
-    """How an image of another size gets into the input; see `Geometry`."""
+    """How an image of another size gets into the input; see `Geometry`. "tile" never resizes: it cuts the image,
+    mirrored at its borders, into overlapping tiles of `size`."""
+    tile_margin: int = 0
+    """For "tile": pixels at each side of a tile that are context for the others, and that it does not answer for. At
+    least the radius of the receptive field, or what unpadded convolutions drop: 92 for the U-Net of the paper."""
     anchor: Literal["center", "top-left"] = "center"
     """Where the image sits inside the padding of letterbox and pad."""
     resampling: Resampling = "opencv"
@@ -63,6 +68,16 @@ class InputSpec:
         """Number of image channels: 1 for gray, 3 otherwise."""
         return 1 if self.color == "gray" else 3
 
+    @property
+    def tile_step(self) -> tuple[int, int]:
+        """For "tile": (height, width) that each tile answers for, the largest multiple of `multiple_of` it can.
+
+        The U-Net of the paper maps 572 pixels to 388, and 388 is no multiple of its 16: tiles that far apart are pooled
+        in other groups of pixels than one pass over the whole image is. Its step is 384; 4 rows stay unused.
+        """
+        height, width = (side - 2 * self.tile_margin for side in self.size or (0, 0))
+        return height // self.multiple_of * self.multiple_of, width // self.multiple_of * self.multiple_of
+
     def per_channel(self, values: tuple[float, ...]) -> tuple[float, ...]:
         """Repeat a single value for every channel."""
         return values * self.channels if len(values) == 1 else values
@@ -77,6 +92,19 @@ class InputSpec:
                 )
         elif min(self.size) < 1:
             raise SpecError(f"input.size must be positive (height, width), got {self.size}")
+        self._check_tiles()
+
+    def _check_tiles(self) -> None:
+        if self.resize != "tile":
+            if self.tile_margin:
+                raise SpecError(f"input.tile_margin {self.tile_margin} needs resize 'tile', got {self.resize!r}")
+        elif self.tile_margin < 0:
+            raise SpecError(f"input.tile_margin must be at least 0, got {self.tile_margin}")
+        elif min(self.tile_step) < 1:
+            raise SpecError(
+                f"input.size {self.size} less a tile_margin of {self.tile_margin} at each side must hold multiple_of "
+                f"{self.multiple_of}; use a larger size"
+            )
 
     def _check_values(self) -> None:
         for name in ("pad_value", "mean", "std"):
@@ -205,6 +233,7 @@ class ModelSpec:
     def __post_init__(self) -> None:
         coerce_fields(self, "spec")
         self._check_outputs()
+        self._check_tiles()
         self._check_classes()
 
     @property
@@ -270,6 +299,21 @@ class ModelSpec:
             raise SpecError(f"outputs must be one or more tensors with different names, got {names}")
         if self.output.kind == "labels" and self.task != "semantic":
             raise SpecError(f"outputs[0].kind 'labels' needs task 'semantic', got {self.task!r}")
+
+    def _check_tiles(self) -> None:
+        if self.input.resize != "tile":
+            return
+        stride = self.output.graph_stride
+        if self.input.multiple_of % stride:
+            raise SpecError(
+                f"input.multiple_of of tiles must be a multiple of the output's stride {stride}, got "
+                f"{self.input.multiple_of}; set it to the product of the network's strides"
+            )
+        if self.output.upsample and self.output.upsample.align_corners:
+            raise SpecError(
+                "outputs.upsample.align_corners makes logits depend on the size of the input, which tiles change; "
+                "upsample with align_corners=False, or use another input.resize"
+            )
 
     def _check_classes(self) -> None:
         needs_ignore = self.input.resize == "center-crop" and self.task != "multilabel"

@@ -8,7 +8,7 @@ from typing import Any
 
 from .._model_file import METADATA_KEY, attach_spec, certificate_matches, read_model
 from .._onnx_file import OnnxFile, TensorInfo, read_onnx
-from .._spec import ModelSpec
+from .._spec import InputSpec, ModelSpec
 from . import _certificate
 from ._output import Output
 
@@ -68,6 +68,13 @@ def _show(output: Output, graph: OnnxFile, spec: ModelSpec, certificate_is_own: 
         output.say("WARNING: the certificate was measured on another graph; run `seginfer export` again")
 
 
+def _resize(spec: InputSpec) -> str:
+    if spec.resize != "tile":
+        return f"{spec.resize}, {spec.resampling} resampling"
+    height, width = spec.tile_step
+    return f"none: tiles {height} x {width} apart, {spec.tile_margin} pixels of context at each side"
+
+
 def _spec_rows(spec: ModelSpec) -> list[tuple[str, object]]:
     i, o, p = spec.input, spec.output, spec.provenance
     size = f"{i.size[0]} x {i.size[1]}" if i.size else f"any multiple of {i.multiple_of}"
@@ -76,7 +83,7 @@ def _spec_rows(spec: ModelSpec) -> list[tuple[str, object]]:
     return [
         ("task", spec.task),
         ("input", f"{size}, {i.color}, {i.layout} {i.dtype}"),
-        ("resize", f"{i.resize}, {i.resampling} resampling"),
+        ("resize", _resize(i)),
         ("normalise", f"(pixel * {i.scale:.6g} - {list(i.mean)}) / {list(i.std)}"),
         ("output", f"{o.name}: {o.kind}, {o.layout}, stride {o.graph_stride}, align_corners {o.align_corners}"),
         *([("left to the mask step", f"upsampling by {o.upsample.factor}")] if o.upsample else []),

@@ -108,6 +108,9 @@ class _Job:
             write_image(overlay, result.overlay(image, alpha=self._alpha))
             record["overlay"] = str(overlay)
         areas = {name: round(area, 6) for name, area in result.class_areas().items()}
+        spec = self._segmenter.spec.input
+        if spec.resize == "tile":
+            record["tiles"] = len(result.geometry.tiles(spec))
         return {**record, "size": list(result.geometry.image_hw), "class_areas": areas}
 
 
