@@ -56,7 +56,9 @@ def inputs(draw: st.DrawFn) -> InputSpec:
 @st.composite
 def certificates(draw: st.DrawFn) -> Certificate:
     values: dict[str, Any] = {}
-    drawn = {"bool": st.booleans(), "int": st.integers(0, 10**12), "float": st.floats(0, 1), "str": TEXT}
+    share = st.floats(0, 1)
+    drawn = {"bool": st.booleans(), "int": st.integers(0, 10**12), "float": share, "str": TEXT}
+    drawn["float | None"] = st.none() | share
     for field in dataclasses.fields(Certificate):
         strategy = drawn.get(str(field.type), st.dictionaries(TEXT, TEXT, max_size=2))
         values[field.name] = draw(strategy)
