@@ -47,6 +47,7 @@ def _exported(args: argparse.Namespace, output: Output) -> Certificate:
             args.output,
             images=images,
             batch_size=_batch_size(args.batch_size, source),
+            precision=args.precision,
             on_progress=on_progress,
         )
 
@@ -67,7 +68,8 @@ def _compared(args: argparse.Namespace, output: Output) -> Certificate:
         Segmenter.open(args.model, backend=args.backend, device=args.device, threads=args.threads) as segmenter,
         _comparing(output, len(images)) as on_progress,
     ):
-        certificate = certify(source.module, segmenter, images, on_progress=on_progress)
+        precision = spec.provenance.precision or "fp32"
+        certificate = certify(source.module, segmenter, images, precision=precision, on_progress=on_progress)
     return replace(certificate, pipeline_sha256=pipeline_sha256(args.model, spec))
 
 
@@ -94,7 +96,15 @@ def _batch_size(asked: int | None, source: Source) -> int | None:
 @contextmanager
 def _comparing(output: Output, total: int) -> Iterator[Callable[[int, int], None]]:
     with output.progress("exporting and comparing with PyTorch", total) as advance:
-        yield lambda _done, _total: advance()
+        shown = 0
+
+        def show(done: int, _total: int) -> None:
+            nonlocal shown
+            if done > shown:  # a graph that was changed is compared from the first image again
+                shown = done
+                advance()
+
+        yield show
 
 
 def _report(output: Output, certificate: Certificate, data: dict[str, Any], line: str) -> None:

@@ -28,13 +28,16 @@ from seginfer.backends.torch import device_of
 
 from ._certify import Progress, certify, versions
 from ._network import Network, check_outputs, evaluating
+from ._oracle import batches
 from ._samples import sample_images
 from ._weights import weights_sha256
+from .precision import PRECISIONS, Conversion, check_precision
 
 OPSET = 18
 IR_VERSION = 8  # all that opset 18 needs; older runtimes on devices refuse newer ones
 _MAX_BATCH = 1024
 _MAX_SIDE = 16384
+_NAMED = 5  # layers in a message
 
 _log = logging.getLogger("seginfer")
 
@@ -46,6 +49,7 @@ def export_onnx(
     *,
     images: Sequence[NDArray[np.uint8]] | None = None,
     batch_size: int | None = None,
+    precision: str = "fp32",
     on_progress: Progress | None = None,
 ) -> Certificate:
     """Export a segmentation module to ONNX, and keep the file only if it says what PyTorch says.
@@ -58,7 +62,11 @@ def export_onnx(
         images: (H, W, 3) uint8 RGB, or (H, W) for a gray model, for the certificate; best from where the model will
             run. None takes synthetic pictures.
         batch_size: bind the graph to this many images; None leaves the batch free.
-        on_progress: called with (images compared, images in all).
+        precision: "fp32", or "fp16": weights and activations in float16, but for nodes that would overflow or lose
+            agreement; inputs stay what the spec says, outputs are float32. Its certificate is measured on a CPU with
+            every float16 value rounded; a GPU may add in another order, and round less often in fused kernels.
+        on_progress: called with (images compared, images in all); from the start again where a graph is changed after
+            a first comparison failed.
 
     Returns:
         The certificate, which the file carries too.
@@ -68,6 +76,7 @@ def export_onnx(
         ParityError: if the exported pipeline disagrees with PyTorch; no file is left behind.
         OutputWriteError: if the file cannot be written; an old file stays intact.
     """
+    check_precision(precision)
     _check_module(module)
     images = sample_images(spec.input) if images is None else list(images)
     if not images:
@@ -79,14 +88,23 @@ def export_onnx(
         # A batch of 2, because torch.export would take 1 for a constant.
         example = _example(spec, batch_size or 2).to(device_of(module))
         check_outputs(network, spec, example)
-        _write(_graph(network, spec, example, batch_size), part)
-        spec = replace(spec, provenance=_provenance(module, spec))
-        attach_spec(part, spec, part)
-        with Segmenter.open(part, device="cpu") as segmenter:
-            certificate = certify(module, segmenter, images, on_progress=on_progress)
-        certificate = replace(certificate, pipeline_sha256=pipeline_sha256(part, spec))
+        graph = _graph(network, spec, example, batch_size)
+        conversion = PRECISIONS[precision](graph, batches(images, spec.input))
+        while True:
+            spec = replace(spec, provenance=_provenance(module, spec, precision, conversion))
+            _write(conversion.witness, part)
+            attach_spec(part, spec, part)
+            with Segmenter.open(part, device="cpu") as segmenter:
+                certificate = certify(module, segmenter, images, precision=precision, on_progress=on_progress)
+            if certificate.stage != "network" or not conversion.retry():
+                break
         if not certificate.passed:
-            raise ParityError(_refusal(certificate, path, spec), certificate)
+            raise ParityError(_refusal(certificate, path, spec, conversion.suspects), certificate)
+        if conversion.model is not conversion.witness:
+            _write(conversion.model, part)
+            attach_spec(part, spec, part)
+            Segmenter.open(part, device="cpu").close()  # it must load too
+        certificate = replace(certificate, pipeline_sha256=pipeline_sha256(part, spec))
         attach_spec(part, replace(spec, provenance=replace(spec.provenance, certificate=certificate)), part)
     _log.info("wrote %s: %s", path, certificate.summary())
     return certificate
@@ -183,9 +201,9 @@ def _write(model: onnx.ModelProto, path: Path) -> None:
         ) from error
 
 
-def _provenance(module: nn.Module, spec: ModelSpec) -> Provenance:
+def _provenance(module: nn.Module, spec: ModelSpec, precision: str, conversion: Conversion) -> Provenance:
     source = spec.provenance.source or f"{type(module).__module__}.{type(module).__qualname__}"
-    return Provenance(source, weights_sha256(module), "fp32", OPSET, versions())
+    return Provenance(source, weights_sha256(module), precision, OPSET, versions(), islands=conversion.islands)
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -203,7 +221,13 @@ def _reason(cause: BaseException) -> str:
     )
 
 
-def _refusal(certificate: Certificate, path: str | Path, spec: ModelSpec) -> str:
+def _refusal(certificate: Certificate, path: str | Path, spec: ModelSpec, suspects: Sequence[str]) -> str:
+    if suspects:
+        names = ", ".join(suspects[:_NAMED]) + (", ..." if len(suspects) > _NAMED else "")
+        return (
+            f"{path} was not kept: {certificate.summary()}; {certificate.precision} loses too much in {names}; "
+            "export with precision 'fp32'"
+        )
     kind: str = "labels" if spec.output.kind == "labels" else certificate.stage or "network"
     if certificate.undecided_share > 0.5:
         kind = "undecided"

@@ -7,7 +7,7 @@ the placement of the image (`Geometry`) is shared, for which there is no library
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import cv2
@@ -79,6 +79,12 @@ def prepare(image: Image, geometry: Geometry, spec: InputSpec) -> NDArray[Any]:
     x = (x * spec.scale - _per_channel(spec.per_channel(spec.mean))) / _per_channel(spec.per_channel(spec.std))
     x = x.to(getattr(torch, spec.dtype))
     return (x if spec.layout == "NCHW" else x.permute(0, 2, 3, 1)).contiguous().numpy()
+
+
+def batches(images: Iterable[Image], spec: InputSpec) -> Iterator[NDArray[Any]]:
+    """Yield the network's input for each image, a batch of one."""
+    for image in images:
+        yield prepare(image, Geometry.place((image.shape[0], image.shape[1]), spec), spec)
 
 
 def decide(output: NDArray[Any], geometry: Geometry, spec: ModelSpec) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

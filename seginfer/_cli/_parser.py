@@ -82,6 +82,7 @@ def _export(commands: Any) -> None:
     command.add_argument("--spec", type=Path, required=True, help="ModelSpec as JSON")
     command.add_argument("-o", "--output", type=Path, required=True, help="the .onnx file to write")
     command.add_argument("--batch-size", type=_positive, help="images per batch (default: any number)")
+    command.add_argument("--precision", default="fp32", help="fp32 or fp16 (default: %(default)s)")
 
 
 def _parity(commands: Any) -> None:
