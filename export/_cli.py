@@ -48,6 +48,7 @@ def _exported(args: argparse.Namespace, output: Output) -> Certificate:
             images=images,
             batch_size=_batch_size(args.batch_size, source),
             split_head=not args.keep_upsampling,
+            precision=args.precision,
             on_progress=on_progress,
         )
 
@@ -68,7 +69,8 @@ def _compared(args: argparse.Namespace, output: Output) -> Certificate:
         Segmenter.open(args.model, backend=args.backend, device=args.device, threads=args.threads) as segmenter,
         _comparing(output, len(images)) as on_progress,
     ):
-        certificate = certify(source.module, segmenter, images, on_progress=on_progress)
+        precision = spec.provenance.precision or "fp32"
+        certificate = certify(source.module, segmenter, images, precision=precision, on_progress=on_progress)
     return replace(certificate, pipeline_sha256=pipeline_sha256(args.model, spec))
 
 
@@ -95,7 +97,15 @@ def _batch_size(asked: int | None, source: Source) -> int | None:
 @contextmanager
 def _comparing(output: Output, total: int) -> Iterator[Callable[[int, int], None]]:
     with output.progress("exporting and comparing with PyTorch", total) as advance:
-        yield lambda _done, _total: advance()
+        shown = 0
+
+        def show(done: int, _total: int) -> None:
+            nonlocal shown
+            if done > shown:  # a graph that was changed is compared from the first image again
+                shown = done
+                advance()
+
+        yield show
 
 
 def _report(output: Output, certificate: Certificate, data: dict[str, Any], line: str) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seginfer._certificate import Certificate, Stage
-from seginfer._errors import ExportError
+from seginfer._errors import ExportError, InputError
 from seginfer._segmenter import Trace
 from seginfer._spec import ModelSpec
 
@@ -54,7 +54,10 @@ _ROUNDING_FACTOR = 4
 
 # Two correct fp32 implementations order their sums differently: 1e-6 of the largest value is usual. Weights rounded to
 # fp16 give 4e-4.
-_LIMITS = {"fp32": Limits(1e-4, 1e-2, 1e-5, 0.5, 0.999, 0.98)}
+_LIMITS = {
+    "fp32": Limits(1e-4, 1e-2, 1e-5, 0.5, 0.999, 0.98),
+    "fp16": Limits(1e-2, 1e-1, 1e-3, 0.1, 0.998, 0.98),
+}
 
 
 class ParityMeter:
@@ -66,6 +69,8 @@ class ParityMeter:
     """
 
     def __init__(self, spec: ModelSpec, precision: str = "fp32") -> None:
+        if precision not in _LIMITS:
+            raise InputError(f"precision must be one of {', '.join(_LIMITS)}, got {precision!r}")
         self._spec = spec
         self._precision = precision
         self._images = 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from seginfer._atomic import atomic_path
 from seginfer._certificate import Certificate, ParityError
 from seginfer._errors import InputError
 from seginfer._model_file import attach_spec, pipeline_sha256
-from seginfer._preprocess import check_image
+from seginfer._preprocess import check_image, preprocess
 from seginfer._segmenter import Segmenter
 from seginfer._spec import ModelSpec, Provenance
 
@@ -27,11 +28,13 @@ from ._network import Network, check_outputs, evaluating
 from ._program import example_batch, export_program
 from ._samples import sample_images
 from ._weights import weights_sha256
+from .precision import PRECISIONS, Conversion, check_precision
 
 _TILE_REMEDY = (
     "tiles and one pass over the whole image differ: raise input.tile_margin to the radius of the receptive field, set "
     "input.multiple_of to the product of the network's strides; what pools over the whole image cannot be tiled"
 )
+_NAMED = 5  # layers in a message
 
 _log = logging.getLogger("seginfer")
 
@@ -44,6 +47,7 @@ def export_onnx(
     images: Sequence[NDArray[np.uint8]] | None = None,
     batch_size: int | None = None,
     split_head: bool = True,
+    precision: str = "fp32",
     on_progress: Progress | None = None,
 ) -> Certificate:
     """Export a segmentation module to ONNX, and keep the file only if it says what PyTorch says.
@@ -57,7 +61,11 @@ def export_onnx(
             run. None takes synthetic pictures.
         batch_size: bind the graph to this many images; None leaves the batch free.
         split_head: leave a final bilinear upsampling out of the graph and to the mask step, with the same masks.
-        on_progress: called with (images compared, images in all).
+        precision: "fp32", or "fp16": weights and activations in float16, but for nodes that would overflow or lose
+            agreement; inputs stay what the spec says, outputs are float32. Its certificate is measured on a CPU with
+            every float16 value rounded; a GPU may add in another order, and round less often in fused kernels.
+        on_progress: called with (images compared, images in all); from the start again where a graph is changed after
+            a first comparison failed.
 
     Returns:
         The certificate, which the file carries too.
@@ -67,6 +75,7 @@ def export_onnx(
         ParityError: if the exported pipeline disagrees with PyTorch; no file is left behind.
         OutputWriteError: if the file cannot be written; an old file stays intact.
     """
+    check_precision(precision)
     _check_module(module)
     images = sample_images(spec.input) if images is None else list(images)
     if not images:
@@ -79,17 +88,32 @@ def export_onnx(
         check_outputs(network, spec, example)
         program = export_program(network, spec, example, batch_size)
         spec = _operated(program, spec, with_upsampling=not split_head)
-        write_graph(onnx_graph(program, spec), part)
-        spec = replace(spec, provenance=_provenance(module, spec))
-        attach_spec(part, spec, part)
-        with Segmenter.open(part, device="cpu") as segmenter:
-            certificate = certify(module, segmenter, images, on_progress=on_progress)
-        certificate = replace(certificate, pipeline_sha256=pipeline_sha256(part, spec))
+        conversion = PRECISIONS[precision](onnx_graph(program, spec), _inputs(images, spec))
+        while True:
+            spec = replace(spec, provenance=_provenance(module, spec, precision, conversion))
+            write_graph(conversion.witness, part)
+            attach_spec(part, spec, part)
+            with Segmenter.open(part, device="cpu") as segmenter:
+                certificate = certify(module, segmenter, images, precision=precision, on_progress=on_progress)
+            if certificate.stage != "network" or not conversion.retry():
+                break
         if not certificate.passed:
-            raise ParityError(_refusal(certificate, path, spec), certificate)
+            raise ParityError(_refusal(certificate, path, spec, conversion.suspects), certificate)
+        if conversion.model is not conversion.witness:
+            write_graph(conversion.model, part)
+            attach_spec(part, spec, part)
+            Segmenter.open(part, device="cpu").close()  # it must load too
+        certificate = replace(certificate, pipeline_sha256=pipeline_sha256(part, spec))
         attach_spec(part, replace(spec, provenance=replace(spec.provenance, certificate=certificate)), part)
     _log.info("wrote %s: %s", path, certificate.summary())
     return certificate
+
+
+def _inputs(images: Sequence[NDArray[np.uint8]], spec: ModelSpec) -> Iterator[NDArray[Any]]:
+    """Yield what the network takes for these images, one at a time."""
+    for image in images:
+        batch, _ = preprocess([image], spec)
+        yield from np.split(batch, len(batch))
 
 
 def _operated(program: ExportedProgram, spec: ModelSpec, *, with_upsampling: bool) -> ModelSpec:
@@ -111,12 +135,18 @@ def _check_module(module: nn.Module) -> None:
         raise InputError(f"the module holds {', '.join(sorted(types))} weights, expected float32; call module.float()")
 
 
-def _provenance(module: nn.Module, spec: ModelSpec) -> Provenance:
+def _provenance(module: nn.Module, spec: ModelSpec, precision: str, conversion: Conversion) -> Provenance:
     source = spec.provenance.source or f"{type(module).__module__}.{type(module).__qualname__}"
-    return Provenance(source, weights_sha256(module), "fp32", OPSET, versions())
+    return Provenance(source, weights_sha256(module), precision, OPSET, versions(), islands=conversion.islands)
 
 
-def _refusal(certificate: Certificate, path: str | Path, spec: ModelSpec) -> str:
+def _refusal(certificate: Certificate, path: str | Path, spec: ModelSpec, suspects: Sequence[str]) -> str:
+    if suspects:
+        names = ", ".join(suspects[:_NAMED]) + (", ..." if len(suspects) > _NAMED else "")
+        return (
+            f"{path} was not kept: {certificate.summary()}; {certificate.precision} loses too much in {names}; "
+            "export with precision 'fp32'"
+        )
     kind: str = "labels" if spec.output.kind == "labels" else certificate.stage or "network"
     if certificate.undecided_share > 0.5:
         kind = "undecided"

@@ -207,9 +207,12 @@ class Provenance:
     """The module, file or project that the network was made by."""
     weights_sha256: str = ""
     precision: str = ""
+    """Of weights and activations: "fp32", or "fp16" but for the islands."""
     opset: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
     certificate: Certificate | None = None
+    islands: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Nodes that compute in float32 although the precision is lower, by reason."""
 
     def __post_init__(self) -> None:
         coerce_fields(self, "provenance")

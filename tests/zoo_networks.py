@@ -32,6 +32,13 @@ class Entry(NamedTuple):
     noise: bool = False
     """Test on noise: on smooth pictures, networks that remember where maxima were meet many equal ones."""
 
+    def keywords(self, *, thin: bool) -> dict[str, Any]:
+        """Return the arguments of the factory."""
+        kwargs: dict[str, Any] = {"num_classes": self.num_classes}
+        if self.divisor is None:
+            return {**kwargs, "weights": None, "weights_backbone": None}
+        return {**kwargs, "divisor": self.divisor} if thin else kwargs
+
     def spec(self, size: tuple[int, int]) -> ModelSpec:
         """Return the spec for inputs of this size."""
         color = "gray" if self.gray else "rgb"
@@ -44,7 +51,6 @@ class Entry(NamedTuple):
 STRIDE_8 = (OutputSpec(stride=8),)
 EDGES = (OutputSpec(), OutputSpec(name="edges", kind="probabilities"))
 TILED = {"resize": "tile", "tile_margin": 92, "multiple_of": 16}
-NO_WEIGHTS = {"weights": None, "weights_backbone": None}
 
 NETWORKS = {
     "FCN-32s": Entry(f"{_ZOO}fcn:fcn32s", (375, 500), (75, 100), 136_152_917, "134 M without the fixed upsampling"),
@@ -69,16 +75,30 @@ NETWORKS = {
         f"{_ZOO}unet_paper:unet_same", (512, 512), (64, 96), 31_030_658, "-", divisor=8, num_classes=2, gray=True
     ),
     "dilated front end": Entry(
-        f"{_ZOO}dilated:dilated_front_end", (512, 512), (64, 96), 134_346_581, "VGG16's 138 M, other classes",
+        f"{_ZOO}dilated:dilated_front_end",
+        (512, 512),
+        (64, 96),
+        134_346_581,
+        "VGG16's 138 M, other classes",
         outputs=STRIDE_8,
     ),
     "dilated context": Entry(
-        f"{_ZOO}dilated:dilated_context", (512, 512), (64, 96), 134_374_973, "front end + 64 C² + 8 C",
+        f"{_ZOO}dilated:dilated_context",
+        (512, 512),
+        (64, 96),
+        134_374_973,
+        "front end + 64 C² + 8 C",
         outputs=STRIDE_8,
     ),
     "FastFCN": Entry(f"{_ZOO}fastfcn:fastfcn", (480, 480), (64, 96), 59_384_187, "none", num_classes=59),
     "Gated-SCNN": Entry(
-        f"{_ZOO}gated_scnn:gated_scnn", (720, 720), (64, 96), 137_278_125, "none", divisor=8, num_classes=19,
+        f"{_ZOO}gated_scnn:gated_scnn",
+        (720, 720),
+        (64, 96),
+        137_278_125,
+        "none",
+        divisor=8,
+        num_classes=19,
         outputs=EDGES,
     ),
     "torchvision fcn_resnet50": Entry(

@@ -8,7 +8,7 @@ from typing import Any
 
 from .._model_file import METADATA_KEY, attach_spec, certificate_matches, read_model
 from .._onnx_file import OnnxFile, TensorInfo, read_onnx
-from .._spec import InputSpec, ModelSpec
+from .._spec import InputSpec, ModelSpec, Provenance
 from . import _certificate
 from ._output import Output
 
@@ -89,6 +89,12 @@ def _spec_rows(spec: ModelSpec) -> list[tuple[str, object]]:
         *([("left to the mask step", f"upsampling by {o.upsample.factor}")] if o.upsample else []),
         ("classes", ", ".join(names + more)),
         ("source", p.source or "unknown"),
+        ("precision", _precision(p)),
         ("weights sha256", p.weights_sha256 or "unknown"),
         ("versions", ", ".join(f"{name} {version}" for name, version in p.versions.items()) or "unknown"),
     ]
+
+
+def _precision(provenance: Provenance) -> str:
+    islands = ", ".join(f"{len(names)} {reason}" for reason, names in provenance.islands.items())
+    return (provenance.precision or "unknown") + (f"; nodes in float32: {islands}" if islands else "")

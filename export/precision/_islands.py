@@ -1,0 +1,153 @@
+"""choose_islands(): which nodes of a graph must stay in float32, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, numpy_helper
+
+from ._graph import ANY_TYPE, FLOAT, MULTIPLYING, Graph, attribute_of, key_of, subgraphs
+from ._ranges import Ranges
+
+# Reasons, as provenance tells them.
+HEAD = "head"
+SUMS = "sums, exponentials, divisions"
+LARGE = "values near the end of float16's range"
+SMALL = "values so small that float16 loses digits"
+CONSTANTS = "weights that float16 cannot hold"
+POSITIONS = "positions"
+FOREIGN = "no float16 operator"
+SUBGRAPH = "control flow"
+BETWEEN = "between two islands"
+
+# Other images reach other values than those observed, and partial sums exceed their result: an eighth of the range.
+_LARGEST = float(np.finfo(np.float16).max) / 8
+# Below 2**-14 float16 has a fixed step of 2**-24; a tensor whose largest value is 2**-12 keeps ten bits just so.
+_SMALLEST = 2.0**-12
+# Rounding to eleven bits leaves a relative error below 2**-11 in normal numbers; more means that some are not normal.
+_CONSTANT_ERROR = 2.0**-10
+_WINDOW = 64  # pixels that an average may sum in float16
+
+_SUMMING = frozenset(
+    {"Softmax", "LogSoftmax", "LayerNormalization", "InstanceNormalization", "GroupNormalization", "LpNormalization"}
+    | {"MeanVarianceNormalization", "GlobalAveragePool", "GlobalLpPool", "LpPool", "CumSum", "Softplus"}
+    | {"ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceProd", "ReduceLogSum"}
+    | {"ReduceLogSumExp", "Exp", "Log", "Pow", "Sqrt", "Reciprocal"}
+)
+_POSITIONS = frozenset({"GridSample", "RoiAlign", "AffineGrid"})
+
+
+def choose_islands(graph: Graph, ranges: Ranges) -> dict[str, str]:
+    """Return reasons by the key of each node that computes activations and must stay in float32."""
+    head = _head(graph)
+    islands = {}
+    for node in graph.computing():
+        reason = _reason(node, graph, ranges, head)
+        if reason:
+            islands[key_of(node)] = reason
+    return fill_gaps(graph, islands)
+
+
+def fill_gaps(graph: Graph, islands: Mapping[str, str]) -> dict[str, str]:
+    """Add cheap nodes between islands, where going to float16 and back would cost casts and precision for nothing."""
+    islands = dict(islands)
+    cheap = [node for node in reversed(graph.computing()) if node.op_type not in MULTIPLYING]
+    half = {key_of(node) for node in graph.computing()} - islands.keys()
+    size = -1
+    while size != len(half):
+        size = len(half)
+        for node in cheap:
+            if key_of(node) in half and _is_between(node, graph, half):
+                half.remove(key_of(node))
+                islands[key_of(node)] = BETWEEN
+    return islands
+
+
+def _reason(node: NodeProto, graph: Graph, ranges: Ranges, head: set[str]) -> str:
+    op = node.op_type
+    if subgraphs(node) or not graph.captured.isdisjoint(node.output):
+        return SUBGRAPH
+    if not _has_half(node, graph):
+        return FOREIGN
+    if op in _SUMMING or _sums_window(node) or (op == "Div" and node.input[1] in graph.varying):
+        return SUMS
+    if op in _POSITIONS:
+        return POSITIONS
+    values = [ranges.largest[name] for name in (*node.input, *node.output) if name in ranges.largest]
+    if not all(value <= _LARGEST for value in values):  # NaN too
+        return LARGE
+    if any(0 < value < _SMALLEST for value in values):
+        return SMALL
+    if not all(_holds(graph, node, i) for i in range(len(node.input))):
+        return CONSTANTS
+    return HEAD if key_of(node) in head else ""
+
+
+def _head(graph: Graph) -> set[str]:
+    """Return the last multiplying layer before each output and what follows: there near-ties are decided."""
+    head: set[str] = set()
+    names = list(graph.outputs)
+    while names:
+        node = graph.producers.get(names.pop())
+        if node is None or key_of(node) in head:
+            continue
+        head.add(key_of(node))
+        if node.op_type not in MULTIPLYING:
+            names += [name for name in node.input if name in graph.varying]
+    return head
+
+
+def _is_between(node: NodeProto, graph: Graph, half: set[str]) -> bool:
+    """Tell whether all that reads the node is in float32, and what it reads is there in float32 anyway."""
+
+    def float32_readers(names: Iterable[str]) -> list[bool]:
+        readers = (reader for name in names for reader in graph.consumers[name])
+        return [key_of(r) not in half for r in readers if r.op_type not in ANY_TYPE and key_of(r) != key_of(node)]
+
+    def is_wide(name: str) -> bool:
+        producer = graph.producers.get(name)
+        return producer is None or key_of(producer) not in half or any(float32_readers([name]))
+
+    after = float32_readers(node.output)
+    return bool(after) and all(after) and any(is_wide(name) for name in graph.floats(node.input))
+
+
+def _has_half(node: NodeProto, graph: Graph) -> bool:
+    """Tell whether the operator exists with float16 activations and every type around it is known."""
+    if attribute_of(node, "dtype") is not None or not all(
+        name in graph.types for name in (*node.input, *node.output) if name
+    ):
+        return False
+    activations = {*graph.floats(node.input), *graph.floats(node.output)}
+    return all(graph.takes_half(node, i) for i, name in enumerate(node.input) if name in activations) and all(
+        graph.yields_half(node, i) for i, name in enumerate(node.output) if name in activations
+    )
+
+
+def _sums_window(node: NodeProto) -> bool:
+    return node.op_type == "AveragePool" and int(np.prod(attribute_of(node, "kernel_shape"))) > _WINDOW
+
+
+def _holds(graph: Graph, node: NodeProto, index: int) -> bool:
+    """Tell whether float16 holds a constant input; a Clip bound outside its range bounds nothing and may saturate."""
+    tensor = graph.constants.get(node.input[index])
+    if tensor is None or tensor.data_type != FLOAT or not graph.takes_half(node, index):
+        return True
+    values = numpy_helper.to_array(tensor)
+    rounded = to_half(values, saturate=node.op_type == "Clip").astype(np.float64)
+    if node.op_type == "Clip" and np.abs(values).max(initial=0) > np.finfo(np.float16).max:
+        return True
+    finite = np.isfinite(values)
+    if not np.isfinite(rounded[finite]).all():
+        return False
+    error = np.linalg.norm(rounded[finite] - values[finite])
+    return bool(error <= _CONSTANT_ERROR * np.linalg.norm(values[finite].astype(np.float64)))
+
+
+def to_half(values: NDArray[np.float32], *, saturate: bool = False) -> NDArray[np.float16]:
+    """Round to float16; beyond its range to infinity, or to its end."""
+    limit = np.finfo(np.float16).max
+    with np.errstate(over="ignore"):
+        return (np.clip(values, -limit, limit) if saturate else values).astype(np.float16)

@@ -1,0 +1,63 @@
+"""measure_losses(): how much of the outputs' error each layer causes, by trying it in float16 alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._convert import to_float16
+from ._graph import MULTIPLYING, Graph, key_of
+from ._session import Session
+from ._witness import witness
+
+_MAX_GROUPS = 32  # trials: the graph is loaded and run once for each
+_OVERFLOWN = 1e30
+
+
+class Loss(NamedTuple):
+    """What one group of neighbouring nodes loses in float16."""
+
+    keys: tuple[str, ...]
+    error: float
+    """Sum over the outputs of the mean squared error, as a share of the output's largest square."""
+
+
+def measure_losses(graph: Graph, islands: Collection[str], batch: NDArray[Any]) -> list[Loss]:
+    """Return the groups that are in float16 with what each would lose if it were the only one, the worst first.
+
+    Rounding errors of different layers are nearly independent, so their squares add up.
+    """
+    everything = {key_of(node) for node in graph.computing()}
+    expected = _outputs(graph, everything, batch)
+    losses = []
+    for keys in _groups(graph, islands):
+        results = _outputs(graph, everything - set(keys), batch)
+        losses.append(Loss(keys, sum(_error(a, b) for a, b in zip(expected, results, strict=True))))
+    return sorted(losses, key=lambda loss: -loss.error)
+
+
+def _groups(graph: Graph, islands: Collection[str]) -> list[tuple[str, ...]]:
+    """Cut the float16 nodes before each multiplying layer; neighbours share a group where there are too many."""
+    groups: list[list[str]] = []
+    for node in graph.computing():
+        if key_of(node) in islands:
+            continue
+        if node.op_type in MULTIPLYING or not groups:
+            groups.append([])
+        groups[-1].append(key_of(node))
+    step = -(-len(groups) // _MAX_GROUPS) or 1
+    return [tuple(key for group in groups[i : i + step] for key in group) for i in range(0, len(groups), step)]
+
+
+def _outputs(graph: Graph, islands: Collection[str], batch: NDArray[Any]) -> Sequence[NDArray[Any]]:
+    results = Session(witness(to_float16(graph, islands))).run(batch)
+    return [results[name].astype(np.float64) for name in graph.outputs]
+
+
+def _error(expected: NDArray[Any], result: NDArray[Any]) -> float:
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = float(np.mean((result - expected) ** 2) / max(np.max(expected**2), np.finfo(np.float64).tiny))
+    return error if np.isfinite(error) else _OVERFLOWN

@@ -1,0 +1,88 @@
+"""observe(): how large every activation of a graph becomes on real batches, and how much each layer computes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import NodeProto, helper
+
+from ._graph import FLOAT, MULTIPLYING, Graph, attribute_of, key_of
+from ._session import Session
+
+_INT64 = onnx.TensorProto.INT64
+
+
+class Ranges(NamedTuple):
+    """What was seen."""
+
+    largest: dict[str, float]
+    """Per float32 tensor: its largest absolute value over all batches; NaN if a value was NaN."""
+    macs: dict[str, int]
+    """Per multiplying node, by its key: multiplications and additions for the first batch."""
+
+
+def observe(graph: Graph, batches: Iterable[NDArray[Any]]) -> Ranges:
+    """Run the fp32 graph on batches.
+
+    The maxima are taken inside the graph, so only one number per tensor leaves it, whatever the size of the images.
+    """
+    names = [name for name in _float_tensors(graph) if name not in graph.constants]
+    layers = [node for node in graph.computing() if node.op_type in MULTIPLYING]
+    operands = list(dict.fromkeys(name for node in layers for name in (*node.input, *node.output) if name))
+    session = Session(_observing(graph, names, operands))
+    largest: NDArray[Any] = np.zeros(len(names))
+    shapes: dict[str, tuple[int, ...]] = {}
+    for batch in batches:
+        results = session.run(batch)
+        largest = np.maximum(largest, [float(results[f"{name}/largest"]) for name in names])
+        if not shapes:
+            shapes = {name: tuple(results[f"{name}/shape"].tolist()) for name in operands}
+    macs = {key_of(node): _macs(node, shapes) for node in layers}
+    return Ranges(dict(zip(names, largest.tolist(), strict=True)), macs)
+
+
+def _float_tensors(graph: Graph) -> list[str]:
+    produced = [name for node in graph.nodes for name in node.output if graph.types.get(name) == FLOAT]
+    return [value.name for value in graph.model.graph.input if graph.types[value.name] == FLOAT] + produced
+
+
+def _observing(graph: Graph, names: list[str], operands: list[str]) -> onnx.ModelProto:
+    model = onnx.ModelProto()
+    model.CopyFrom(graph.model)
+    for name in names:
+        result = f"{name}/largest"
+        model.graph.node.append(helper.make_node("Abs", [name], [f"{name}/abs"]))
+        model.graph.node.append(helper.make_node("ReduceMax", [f"{name}/abs"], [result], keepdims=0))
+        model.graph.output.append(helper.make_tensor_value_info(result, FLOAT, []))
+    for name in operands:
+        result = f"{name}/shape"
+        model.graph.node.append(helper.make_node("Shape", [name], [result]))
+        model.graph.output.append(helper.make_tensor_value_info(result, _INT64, None))
+    return model
+
+
+def _macs(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
+    first, second, result = (shapes[name] for name in (node.input[0], node.input[1], node.output[0]))
+    if node.op_type == "Conv":
+        return math.prod(result) * math.prod(second[1:])
+    if node.op_type == "ConvTranspose":
+        return math.prod(first) * math.prod(second[1:])
+    if node.op_type == "Einsum":
+        return _einsum_macs(attribute_of(node, "equation").decode(), first, second)
+    inner = first[0] if attribute_of(node, "transA", 0) else first[-1]
+    return math.prod(result) * inner
+
+
+def _einsum_macs(equation: str, *shapes: tuple[int, ...]) -> int:
+    terms = equation.replace(" ", "").partition("->")[0].split(",")
+    sizes = {
+        letter: size
+        for term, shape in zip(terms, shapes, strict=False)
+        for letter, size in zip(term, shape, strict=False)
+    }
+    return math.prod(sizes.values())

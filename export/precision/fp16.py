@@ -1,0 +1,135 @@
+"""Half: an fp32 graph in float16, but for the islands that its own values ask for and that lost agreement asks for."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import chain, islice
+from typing import Any
+
+import onnx
+from numpy.typing import NDArray
+
+from seginfer._errors import ExportError
+
+from ._convert import to_float16
+from ._graph import MULTIPLYING, Graph, key_of, label_of
+from ._islands import choose_islands, fill_gaps
+from ._losses import Loss, measure_losses
+from ._ranges import Ranges, observe
+from ._witness import witness
+
+LOST = "lost agreement with PyTorch"
+_MIN_SHARE = 0.5  # of the multiplications; a file that does less of them in float16 is no fp16 file
+_MAX_RETRIES = 3
+_REST = 1 / 16  # of the squared error may be left after each retry, a quarter of the error
+_NAMED = 5
+
+_log = logging.getLogger("seginfer")
+
+
+class Half:
+    """A graph converted to float16, which can give layers back to float32.
+
+    Args:
+        model: the fp32 graph, left as it was.
+        batches: network inputs of one image each, from which ranges are learned.
+
+    Raises:
+        ExportError: if less than half of the multiplications could be done in float16.
+    """
+
+    def __init__(self, model: onnx.ModelProto, batches: Iterable[NDArray[Any]]) -> None:
+        self._graph = Graph(model)
+        batches = iter(batches)
+        self._batch = next(batches)
+        self._ranges: Ranges = observe(self._graph, chain([self._batch], batches))
+        self._reasons = choose_islands(self._graph, self._ranges)
+        self._losses: list[Loss] | None = None
+        self._retries = 0
+        self.suspects: tuple[str, ...] = ()
+        """Names of the layers that lose most, once `retry` was called."""
+        share = self._share(self._reasons)
+        if share < _MIN_SHARE:
+            raise ExportError(
+                f"only {share:.0%} of the multiplications could be done in float16, expected {_MIN_SHARE:.0%} "
+                f"(in float32: {self._told()}); export with precision 'fp32'"
+            )
+        self._log_islands()
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The float16 graph; its outputs are float32."""
+        model = to_float16(self._graph, self._reasons)
+        try:
+            onnx.checker.check_model(model, full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+            reason = " ".join(str(error).split())
+            raise ExportError(
+                f"the float16 graph is not valid ({reason}); export with precision 'fp32', and report this"
+            ) from error
+        return model
+
+    @property
+    def islands(self) -> dict[str, tuple[str, ...]]:
+        """Names of the nodes that stay in float32, by reason."""
+        names: dict[str, list[str]] = defaultdict(list)
+        for node in self._graph.computing():
+            if key_of(node) in self._reasons:
+                names[self._reasons[key_of(node)]].append(label_of(node))
+        return {reason: tuple(names[reason]) for reason in sorted(names)}
+
+    @property
+    def witness(self) -> onnx.ModelProto:
+        """A float32 graph that rounds as the float16 graph does where there is hardware for it."""
+        return witness(self.model)
+
+    def retry(self) -> bool:
+        """Give the layers that lose most back to float32; False if that leaves too little in float16, or nothing lost.
+
+        Each call aims at a quarter of the error.
+        """
+        if self._losses is None:
+            self._losses = measure_losses(self._graph, self._reasons, self._batch)
+        worst = self._take_worst(self._losses)
+        reasons = fill_gaps(self._graph, {**self._reasons, **{key: LOST for loss in worst for key in loss.keys}})
+        names = {key_of(node): node for node in self._graph.computing()}
+        layers = [node for loss in worst for node in map(names.__getitem__, loss.keys)]
+        layers = [node for node in layers if node.op_type in MULTIPLYING] or layers
+        self.suspects = (*self.suspects, *map(label_of, layers))
+        self._retries += 1
+        if not worst or self._retries > _MAX_RETRIES or self._share(reasons) < _MIN_SHARE:
+            return False
+        self._reasons = reasons
+        self._log_islands()
+        return True
+
+    def _take_worst(self, losses: list[Loss]) -> list[Loss]:
+        """Move losses out of the list until what is left is small."""
+        allowed = _REST * sum(loss.error for loss in losses)
+        worst = []
+        while losses and losses[0].error > 0 and sum(loss.error for loss in losses) > allowed:
+            worst.append(losses.pop(0))
+        return worst
+
+    def _share(self, islands: dict[str, str]) -> float:
+        """Return the share of multiplications that are done in float16."""
+        macs = self._ranges.macs
+        return sum(count for key, count in macs.items() if key not in islands) / max(sum(macs.values()), 1)
+
+    def _told(self) -> str:
+        parts = []
+        for reason, names in self.islands.items():
+            more = ", ..." if len(names) > _NAMED else ""
+            parts.append(f"{reason}: {', '.join(islice(names, _NAMED))}{more}")
+        return "; ".join(parts)
+
+    def _log_islands(self) -> None:
+        count = len(self._reasons)
+        _log.info(
+            "float16 does %.1f%% of the multiplications; %d of %d nodes stay in float32",
+            100 * self._share(self._reasons), count, len(self._graph.computing()),
+        )  # fmt: skip
+        for reason, names in self.islands.items():
+            _log.info("in float32, %s: %s", reason, ", ".join(names))
