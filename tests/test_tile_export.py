@@ -98,9 +98,9 @@ def test_a_graph_bound_to_a_batch_takes_that_many_tiles(tmp_path: Path) -> None:
     export_onnx(Unpadded(), tile_spec(), tmp_path / "free.onnx", images=IMAGES)
     export_onnx(Unpadded(), tile_spec(), tmp_path / "three.onnx", images=IMAGES, batch_size=3)
     with Segmenter.open(tmp_path / "free.onnx") as free, Segmenter.open(tmp_path / "three.onnx") as three:
-        for a, b in zip(free(IMAGES), three(IMAGES), strict=True):
-            assert np.array_equal(a.mask, b.mask)
-            assert (a.timings.batch_size, b.timings.batch_size) == (4, 3)
+        a, b = free(IMAGES[0]), three(IMAGES[0])
+    assert np.array_equal(a.mask, b.mask)
+    assert (a.timings.batch_size, b.timings.batch_size) == (4, 3)
 
 
 @pytest.mark.parametrize(
