@@ -29,6 +29,8 @@ from ._network import Network
 
 Image = NDArray[np.uint8]
 
+_STRIDE_REMEDY = "set input.multiple_of to the product of the network's strides"
+
 
 class Opinion(NamedTuple):
     """What PyTorch's pipeline says about one image."""
@@ -76,8 +78,7 @@ class Oracle:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ExportError(
                 f"tiles are compared with one pass over the whole image, and the module failed on a batch "
-                f"{batch.shape}: {reason}; set input.multiple_of to the product of its strides, and let it take any "
-                "input.size plus multiples of that"
+                f"{batch.shape}: {reason}; {_STRIDE_REMEDY}, and let it take input.size plus any multiple of that"
             ) from error
 
 
@@ -190,7 +191,7 @@ def _covered(geometry: Geometry, output: NDArray[Any], spec: ModelSpec) -> Geome
     height, width = output.shape[axis : axis + 2]
     problem = size_problem(geometry.input_hw, (height, width), stride, spec.input.tile_margin)
     if problem:
-        raise ExportError(problem)
+        raise ExportError(f"in one pass over the whole image, {problem}, or {_STRIDE_REMEDY}")
     crop = [(full - stride * n) // 2 for full, n in zip(geometry.input_hw, (height, width), strict=True)]
     offset_yx = (geometry.offset_yx[0] - crop[0], geometry.offset_yx[1] - crop[1])
     return replace(geometry, input_hw=(stride * height, stride * width), offset_yx=offset_yx)

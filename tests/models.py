@@ -52,6 +52,7 @@ SPECS = {
     "probabilities": make_spec(output={"kind": "probabilities"}),
     "stride 4": make_spec(output={"stride": 4}),
     "letterbox": make_spec(resize="letterbox", pad_value=(114.0,)),
+    "tiles": make_spec(resize="tile", tile_margin=5, multiple_of=2),
     "channels last": make_spec(layout="NHWC", output={"layout": "NHWC"}),
     "half precision": make_spec(dtype="float16"),
     "raw pixels": make_spec(dtype="uint8", scale=1.0),

@@ -14,6 +14,7 @@ from models import make_spec
 from refusal import refuses
 
 from seginfer import ClassSpec, InputSpec, MissingFileError, ModelSpec, OutputSpec, SpecError
+from seginfer._spec import UpsampleSpec
 
 SCALARS = st.none() | st.booleans() | st.floats() | st.text(max_size=5)
 KEYS = st.sampled_from(["task", "input", "classes", "names", "size"])
@@ -102,6 +103,24 @@ BAD_VALUES: dict[str, tuple[Callable[[], object], str]] = {
     "no multiple": (lambda: InputSpec(multiple_of=0), "input.multiple_of must be at least 1"),
     "dynamic letterbox": (lambda: InputSpec(resize="letterbox"), "needs a fixed input.size"),
     "dynamic crop": (lambda: InputSpec(resize="center-crop"), "needs a fixed input.size"),
+    "dynamic tiles": (lambda: InputSpec(resize="tile"), "'tile' needs a fixed input.size"),
+    "a negative tile margin": (lambda: make_spec(resize="tile", tile_margin=-1), "tile_margin must be at least 0"),
+    "a margin without tiles": (lambda: make_spec(tile_margin=4), "tile_margin 4 needs resize 'tile', got 'stretch'"),
+    "nothing but margins": (lambda: make_spec(resize="tile", tile_margin=12), "must hold multiple_of 1; use a larger"),
+    "tiles below the stride": (
+        lambda: make_spec(resize="tile", tile_margin=8, multiple_of=16),
+        "tile_margin of 8 at each side must hold multiple_of 16",
+    ),
+    "tiles between cells": (
+        lambda: make_spec(resize="tile", multiple_of=6, output={"stride": 4}),
+        "multiple_of of tiles must be a multiple of the output's stride 4, got 6",
+    ),
+    "tiles that upsample to corners": (
+        lambda: make_spec(
+            resize="tile", multiple_of=2, output={"upsample": UpsampleSpec(factor=2, align_corners=True)}
+        ),
+        "upsample with align_corners=False",
+    ),
     "scaled uint8": (lambda: InputSpec(dtype="uint8"), "uint8 takes raw pixels; set scale to 1"),
     "float resize to uint8": (
         lambda: InputSpec(dtype="uint8", scale=1.0, resampling="torch"),

@@ -14,6 +14,7 @@ from typing import Any
 from unittest.mock import ANY
 
 import cv2
+import models
 import numpy as np
 import pytest
 from networks import Tiny, make_spec
@@ -60,6 +61,18 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
     assert exit_.value.code == 0
     assert f"examples:\n  seginfer {command}" in text
     assert "--json" in text
+
+
+def test_run_and_info_say_that_a_model_works_on_tiles(
+    run: Run, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = models.make_spec(size=(128, 128), resize="tile", tile_margin=10, multiple_of=16)
+    path = models.save_model(tmp_path / "m.onnx", spec)
+    code, result = run("run", path, photos, "-o", tmp_path / "out")
+    assert code == 0
+    assert [entry["tiles"] for entry in result["outputs"]] == [4 * 7, 4 * 7]  # of 96 x 96 in 360 x 640
+    main(["info", str(path)])
+    assert "tile: step 96 x 96, margin 10, mirrored" in capsys.readouterr().out
 
 
 def test_run_writes_the_masks_that_the_sdk_makes(run: Run, photos: Path, tmp_path: Path) -> None:

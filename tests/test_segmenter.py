@@ -50,7 +50,7 @@ def test_an_image_comes_back_as_a_mask_of_its_own_size(semantic_model: Path) -> 
     assert result.timings.total_ms > result.timings.infer_ms > 0
 
 
-@pytest.mark.parametrize("name", ["semantic", "binary", "multilabel", "letterbox", "dynamic size"])
+@pytest.mark.parametrize("name", ["semantic", "binary", "multilabel", "letterbox", "dynamic size", "tiles"])
 @pytest.mark.parametrize("image_hw", [(24, 32), (61, 50), (9, 100)])
 def test_the_runtime_gives_the_masks_of_the_network_in_numpy(
     name: str, image_hw: tuple[int, int], make_model: Callable[..., Path]
@@ -68,7 +68,7 @@ def test_every_kind_of_network_runs_and_its_stages_agree_with_its_trace(
         first, second, trace = segmenter(image), segmenter(image), segmenter.trace(image)
     assert first.mask.shape[-2:] == (40, 50)
     assert len(np.unique(first.mask)) > 1
-    for mask in (second.mask, trace.mask, postprocess(trace.output, [trace.geometry], any_spec)[0]):
+    for mask in (second.mask, trace.mask, postprocess(trace.output, trace.geometry.tiles(any_spec.input), any_spec)[0]):
         np.testing.assert_array_equal(mask, first.mask)
     np.testing.assert_array_equal(trace.batch, preprocess([image], any_spec)[0])
 
@@ -156,7 +156,7 @@ def test_results_own_their_memory(semantic_model: Path) -> None:
         np.testing.assert_array_equal(before, after)
 
 
-@pytest.mark.parametrize("name", ["semantic", "dynamic size"])
+@pytest.mark.parametrize("name", ["semantic", "dynamic size", "tiles"])
 def test_eight_threads_get_the_masks_of_one(name: str, make_model: Callable[..., Path]) -> None:
     images = [picture(20 + 5 * i, 60 - 4 * i, i) for i in range(8)]
     with Segmenter.open(make_model(SPECS[name]), threads=1) as segmenter:

@@ -72,7 +72,7 @@ def _resize(spec: InputSpec) -> str:
     if spec.resize != "tile":
         return f"{spec.resize}, {spec.resampling} resampling"
     height, width = spec.tile_step
-    return f"none: tiles {height} x {width} apart, {spec.tile_margin} pixels of context at each side"
+    return f"tile: step {height} x {width}, margin {spec.tile_margin}, mirrored"
 
 
 def _spec_rows(spec: ModelSpec) -> list[tuple[str, object]]:
