@@ -49,7 +49,7 @@ class Half:
         self._losses: list[Loss] | None = None
         self._retries = 0
         self.suspects: tuple[str, ...] = ()
-        """Names of the layers that lose most, once `retry` was called."""
+        """Names of the layers that lose agreement, the worst first, once `retry` was called."""
         share = self._share(self._reasons)
         if share < _MIN_SHARE:
             raise ExportError(
@@ -91,27 +91,36 @@ class Half:
         Each call aims at a quarter of the error.
         """
         if self._losses is None:
+            _log.info("agreement is lost: trying each layer in float16 alone")
             self._losses = measure_losses(self._graph, self._reasons, self._batch)
-        worst = self._take_worst(self._losses)
-        reasons = fill_gaps(self._graph, {**self._reasons, **{key: LOST for loss in worst for key in loss.keys}})
-        names = {key_of(node): node for node in self._graph.computing()}
-        layers = [node for loss in worst for node in map(names.__getitem__, loss.keys)]
-        layers = [node for node in layers if node.op_type in MULTIPLYING] or layers
-        self.suspects = (*self.suspects, *map(label_of, layers))
+            self.suspects = self._layers_of(self._losses)
+        returned = self._worst_that_fit(self._losses)
         self._retries += 1
-        if not worst or self._retries > _MAX_RETRIES or self._share(reasons) < _MIN_SHARE:
+        if not returned or self._retries > _MAX_RETRIES:
             return False
-        self._reasons = reasons
+        self._losses = [loss for loss in self._losses if loss not in returned]
+        self._reasons = fill_gaps(self._graph, self._with(returned))
         self._log_islands()
         return True
 
-    def _take_worst(self, losses: list[Loss]) -> list[Loss]:
-        """Move losses out of the list until what is left is small."""
-        allowed = _REST * sum(loss.error for loss in losses)
-        worst = []
-        while losses and losses[0].error > 0 and sum(loss.error for loss in losses) > allowed:
-            worst.append(losses.pop(0))
+    def _worst_that_fit(self, losses: list[Loss]) -> list[Loss]:
+        """Return the worst losses until what is left is small, without those that float16 cannot do without."""
+        rest = sum(loss.error for loss in losses)
+        allowed, worst = _REST * rest, list[Loss]()
+        for loss in losses:
+            if rest > allowed and loss.error > 0 and self._share(self._with([*worst, loss])) >= _MIN_SHARE:
+                worst.append(loss)
+                rest -= loss.error
         return worst
+
+    def _with(self, losses: list[Loss]) -> dict[str, str]:
+        return {**self._reasons, **{key: LOST for loss in losses for key in loss.keys}}
+
+    def _layers_of(self, losses: list[Loss]) -> tuple[str, ...]:
+        """Return the names of the layers that lose anything, the worst first."""
+        nodes = {key_of(node): node for node in self._graph.computing()}
+        lost = [nodes[key] for loss in losses if loss.error > 0 for key in loss.keys]
+        return tuple(label_of(node) for node in [node for node in lost if node.op_type in MULTIPLYING] or lost)
 
     def _share(self, islands: dict[str, str]) -> float:
         """Return the share of multiplications that are done in float16."""
