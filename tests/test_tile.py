@@ -125,7 +125,7 @@ def segmenter_of(spec: ModelSpec, network: nn.Module) -> Segmenter:
     return Segmenter(spec, TorchBackend(Network(network, spec), ["logits"]))
 
 
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(cases())
 def test_tiles_give_the_masks_and_confidence_of_one_pass(case: Case) -> None:
     results = segmenter_of(case.spec, case.network)(case.images, confidence=True)
