@@ -158,5 +158,3 @@ class TwoHeads(nn.Module):
 def activated(module: nn.Module, activation: nn.Module) -> nn.Module:
     """Return the module followed by an activation, for outputs of probabilities."""
     return nn.Sequential(module, activation)
-
-
