@@ -8,9 +8,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from networks import Tiny, pictures
 
-from seginfer import Certificate, read_model
+from seginfer import Certificate, ClassSpec, InputSpec, ModelSpec, read_model
 from seginfer._assets import SOCCER
 from seginfer._cli import main
 
@@ -55,6 +56,17 @@ def test_the_shell_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (tmp_path / "ours.onnx").is_file()
 
 
+def test_the_export_and_check_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = tuple(f"class {i}" for i in range(11))
+    spec = ModelSpec("semantic", InputSpec(size=(64, 96), mean=(0.45,), std=(0.22,)), ClassSpec(names))
+    (tmp_path / "spec.json").write_text(spec.to_json())
+    export, check = (shlex.split(line, comments=True)[1:] for line in blocks("sh")[3].splitlines())
+    torch.manual_seed(0)
+    assert main([*export, "--kwargs", '{"divisor": 16}']) == 0
+    assert main(check) == 0
+
+
 def test_ci_runs_the_test_command_of_the_readme() -> None:
     setup, test = (block.strip() for block in blocks("sh")[:2])
     assert test.endswith(".venv/bin/pytest")
@@ -76,7 +88,7 @@ def row(c: Certificate) -> str:
     )
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "examples/soccer/README.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "examples/soccer/README.md", "export/zoo/README.md"])
 def test_local_links_lead_somewhere(name: str) -> None:
     page = ROOT / name
     for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
