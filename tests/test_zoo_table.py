@@ -132,10 +132,11 @@ def measured(
 
 
 def picture(entry: Entry, size: tuple[int, int]) -> np.ndarray[Any, Any]:
-    """Return one picture, a little larger than the network's input where that is cut into tiles."""
+    """Return one picture of the network's own size, or one that two tiles share."""
     if entry.noise:
         return np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    (image,) = pictures(size)
+    margin = entry.fields.get("tile_margin", 0)
+    (image,) = pictures((size[0] - 2 * margin, size[1] - margin))
     return image[:, :, 0] if entry.gray else image
 
 

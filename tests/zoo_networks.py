@@ -16,7 +16,7 @@ class Entry(NamedTuple):
     source: str
     """What `seginfer export` is told."""
     size: tuple[int, int]
-    """Height and width of the published network's input."""
+    """Height and width that it is tested on; papers use more, which only takes longer."""
     quick_size: tuple[int, int]
     parameters: int
     """Of the network at its published width."""
@@ -53,12 +53,12 @@ EDGES = (OutputSpec(), OutputSpec(name="edges", kind="probabilities"))
 TILED = {"resize": "tile", "tile_margin": 92, "multiple_of": 16}
 
 NETWORKS = {
-    "FCN-32s": Entry(f"{_ZOO}fcn:fcn32s", (375, 500), (75, 100), 136_152_917, "134 M without the fixed upsampling"),
-    "FCN-16s": Entry(f"{_ZOO}fcn:fcn16s", (375, 500), (75, 100), 134_815_994, "none"),
-    "FCN-8s": Entry(f"{_ZOO}fcn:fcn8s", (375, 500), (75, 100), 134_489_759, "none; 134.5 M is usual"),
+    "FCN-32s": Entry(f"{_ZOO}fcn:fcn32s", (188, 250), (75, 100), 136_152_917, "134 M without the fixed upsampling"),
+    "FCN-16s": Entry(f"{_ZOO}fcn:fcn16s", (188, 250), (75, 100), 134_815_994, "none"),
+    "FCN-8s": Entry(f"{_ZOO}fcn:fcn8s", (188, 250), (75, 100), 134_489_759, "none; 134.5 M is usual"),
     "DeconvNet": Entry(f"{_ZOO}deconvnet:deconvnet", (224, 224), (224, 224), 251_805_653, "about 252 M", noise=True),
     "SegNet": Entry(
-        f"{_ZOO}segnet:segnet", (360, 480), (64, 96), 29_449_355, "29.45 M, encoder 14.7 M", num_classes=11, noise=True
+        f"{_ZOO}segnet:segnet", (180, 240), (64, 96), 29_449_355, "29.45 M, encoder 14.7 M", num_classes=11, noise=True
     ),
     "U-Net": Entry(
         f"{_ZOO}unet_paper:unet_valid",
@@ -72,11 +72,11 @@ NETWORKS = {
         fields=TILED,
     ),
     "U-Net, same padding": Entry(
-        f"{_ZOO}unet_paper:unet_same", (512, 512), (64, 96), 31_030_658, "-", divisor=8, num_classes=2, gray=True
+        f"{_ZOO}unet_paper:unet_same", (256, 256), (64, 96), 31_030_658, "-", divisor=8, num_classes=2, gray=True
     ),
     "dilated front end": Entry(
         f"{_ZOO}dilated:dilated_front_end",
-        (512, 512),
+        (256, 256),
         (64, 96),
         134_346_581,
         "VGG16's 138 M, other classes",
@@ -84,16 +84,16 @@ NETWORKS = {
     ),
     "dilated context": Entry(
         f"{_ZOO}dilated:dilated_context",
-        (512, 512),
+        (256, 256),
         (64, 96),
         134_374_973,
         "front end + 64 C² + 8 C",
         outputs=STRIDE_8,
     ),
-    "FastFCN": Entry(f"{_ZOO}fastfcn:fastfcn", (480, 480), (64, 96), 59_384_187, "none", num_classes=59),
+    "FastFCN": Entry(f"{_ZOO}fastfcn:fastfcn", (240, 240), (64, 96), 59_384_187, "none", num_classes=59),
     "Gated-SCNN": Entry(
         f"{_ZOO}gated_scnn:gated_scnn",
-        (720, 720),
+        (256, 256),
         (64, 96),
         137_278_125,
         "none",
@@ -102,12 +102,12 @@ NETWORKS = {
         outputs=EDGES,
     ),
     "torchvision fcn_resnet50": Entry(
-        f"{_TORCHVISION}fcn_resnet50", (520, 520), (128, 160), 32_957_013, "-", divisor=None
+        f"{_TORCHVISION}fcn_resnet50", (256, 256), (128, 160), 32_957_013, "-", divisor=None
     ),
     "torchvision deeplabv3_resnet50": Entry(
-        f"{_TORCHVISION}deeplabv3_resnet50", (520, 520), (128, 160), 39_638_869, "-", divisor=None
+        f"{_TORCHVISION}deeplabv3_resnet50", (256, 256), (128, 160), 39_638_869, "-", divisor=None
     ),
     "torchvision lraspp_mobilenet_v3_large": Entry(
-        f"{_TORCHVISION}lraspp_mobilenet_v3_large", (520, 520), (128, 160), 3_221_538, "-", divisor=None
+        f"{_TORCHVISION}lraspp_mobilenet_v3_large", (256, 256), (128, 160), 3_221_538, "-", divisor=None
     ),
 }
