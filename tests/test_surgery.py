@@ -343,12 +343,7 @@ def test_align_corners_and_factors_arrive_in_onnx_as_they_are(
         np.testing.assert_allclose(run(model, x), resize(x).numpy(), atol=tolerances.RESIZE_IN_ONNX.limit)
 
 
-# -------------------------------------------------------------------------------------- normalization
-
-
-def test_layer_norm_is_one_operator() -> None:
-    model, _ = operated(lambda x: F.layer_norm(x, (20,)), (16, 20))
-    assert [node.op_type for node in model.graph.node] == ["LayerNormalization"]
+# -------------------------------------------------------------------------------------- names
 
 
 def test_nodes_are_named_after_modules() -> None:

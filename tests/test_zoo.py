@@ -1,4 +1,4 @@
-"""Every network of the zoo trains, decides, and becomes a certified file; the same code, thinner, stands for it."""
+"""The networks of the zoo train, decide, and take other sizes; test_zoo_table.py exports every one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,6 @@ CASES = {
     "unet_same": Case(unet_same, (64, 96), 16, divisor=8, channels=1),
     "unet_valid": Case(unet_valid, (188, 204), None, divisor=8, channels=1),
 }
-MAPPED_TO_THEIR_SIZE = sorted(CASES.keys() - {"unet_valid"})
 STEPPED = sorted(name for name, case in CASES.items() if case.step)
 
 
@@ -95,14 +94,6 @@ def test_random_weights_neither_fade_nor_explode_nor_tie(name: str) -> None:
     assert 0.05 < logits.std() < 20
     best = logits.topk(2, dim=1).values
     assert (best[:, 0] - best[:, 1] > 1e-4 * logits.abs().max()).float().mean() > 0.9
-
-
-@pytest.mark.parametrize("name", MAPPED_TO_THEIR_SIZE)
-def test_the_exported_network_is_certified(name: str, tmp_path: Path) -> None:
-    images = images_for(name, CASES[name].size)
-    certificate = export_onnx(build(name), spec_of(name, CASES[name].size), tmp_path / "m.onnx", images=images)
-    assert certificate.decisive_agreement == 1.0
-    assert certificate.undecided_share < 0.1
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ NETWORKS = {
     "FCN-8s": Entry(f"{_ZOO}fcn:fcn8s", (188, 250), (75, 100), 134_489_759, "none; 134.5 M is usual"),
     "DeconvNet": Entry(f"{_ZOO}deconvnet:deconvnet", (224, 224), (224, 224), 251_805_653, "about 252 M", noise=True),
     "SegNet": Entry(
-        f"{_ZOO}segnet:segnet", (180, 240), (64, 96), 29_449_355, "29.45 M, encoder 14.7 M", num_classes=11, noise=True
+        f"{_ZOO}segnet:segnet", (180, 240), (64, 96), 29_449_355, "encoder 14.7 M", num_classes=11, noise=True
     ),
     "U-Net": Entry(
         f"{_ZOO}unet_paper:unet_valid",
