@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="seginfer",
         description="Take PyTorch segmentation models to devices: export, prove, run.",
-        epilog="exit codes: 0 done, 1 done in part or not passed, 2 error, 3 passed but for plugins (check), 130 interrupted",
+        epilog="exit codes: 0 done, 1 done in part or not passed, 2 error, 3 needs plugins, 130 interrupted",
     )
     parser.add_argument("--version", action="version", version=f"seginfer {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
