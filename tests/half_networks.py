@@ -92,6 +92,33 @@ class Weights(nn.Module):
         return self.back(torch.relu(self.there(x)))
 
 
+class DeadChannel(nn.Module):
+    """A convolution with one weight beyond float16 on a channel that is always zero, as pruning leaves them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(16, 16, 1)
+        with torch.no_grad():
+            self.mix.weight[0, 0] = 1e6
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix(torch.cat([torch.relu(-x[:, :1]), x[:, 1:]], 1))
+
+
+class Bounded(nn.Module):
+    """Clipped where no value comes near."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(-1e9, 1e9)
+
+
+class UnitLength(nn.Module):
+    """Features divided by their length, with a constant of 1e-12 against division by zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=1)
+
+
 class Offset(nn.Module):
     """Decides by differences of a thousandth on top of ten, through every layer: float16 has steps of 1/128 there."""
 
@@ -158,5 +185,3 @@ class TwoHeads(nn.Module):
 def activated(module: nn.Module, activation: nn.Module) -> nn.Module:
     """Return the module followed by an activation, for outputs of probabilities."""
     return nn.Sequential(module, activation)
-
-
