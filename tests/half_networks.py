@@ -47,6 +47,14 @@ class ChannelNorm(nn.Module):
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class WrittenNorm(nn.Module):
+    """Normalization over the picture, written out: three operators that sum, and cheap ones between them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean((2, 3), keepdim=True)
+        return centred / (centred.square().mean((2, 3), keepdim=True) + 1e-5).sqrt()
+
+
 class TinyVariance(nn.Module):
     """Batch normalization of a plane that hardly varies, which no convolution absorbs."""
 

@@ -166,6 +166,74 @@ def test_a_plain_network_has_two_casts() -> None:
     assert [node.op_type for node in model.graph.node].count("Cast") == 2  # into the body, out of it
 
 
+def test_cheap_operators_between_islands_join_them() -> None:
+    from seginfer.export.precision.fp16 import Half
+
+    half = Half(fp32_graph(networks.Body(networks.WrittenNorm())), batches(IMAGES, make_spec().input))
+    assert [node.op_type for node in half.model.graph.node].count("Cast") == 4  # two more around the whole norm
+    assert_sound(half.model)
+
+
+SHAPES = """
+<ir_version: 8, opset_import: ["": 18]>
+half (float[N, 3, H, W] image) => (float[N, 3, h, w] logits) {
+    first = Conv <pads = [1, 1, 1, 1]> (image, w1)
+    body = Relu (first)
+    batch = Shape <start = 0, end = 2> (body)
+    size = Shape <start = 2> (body)
+    sizes = Cast <to = 1> (size)
+    scaled = Mul (sizes, factor)
+    floor = Floor (scaled)
+    whole = Cast <to = 7> (floor)
+    target = Concat <axis = 0> (batch, whole)
+    up = Resize <mode = "linear"> (body, , , target)
+    second = Conv <pads = [1, 1, 1, 1]> (up, w2)
+    other = Conv (up, w3)
+    twice = Exp (second)
+    again = Softmax <axis = 1> (second)
+    joined = Concat <axis = 1> (twice, again, other)
+    logits = Conv (joined, w4)
+}
+"""
+
+
+def test_shape_arithmetic_stays_float32_and_casts_are_shared() -> None:
+    from seginfer.export.precision.fp16 import Half
+
+    model = onnx.parser.parse_model(SHAPES)
+    rng = np.random.default_rng(0)
+    shapes = {"w1": (16, 3, 3, 3), "w2": (16, 16, 3, 3), "w3": (16, 16, 1, 1), "w4": (3, 48, 1, 1)}
+    weights = {name: 0.1 * rng.normal(size=shape) for name, shape in shapes.items()} | {"factor": np.array(1.3)}
+    tensors = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
+    model.graph.initializer.extend(tensors)
+    half = Half(model, [rng.normal(size=(1, 3, 100, 31)).astype(np.float32)])
+    assert_sound(half.model)
+    types = types_of(half.model)
+    assert {types[name] for name in ("sizes", "scaled", "floor", "logits")} == {FLOAT}
+    assert {types[name] for name in ("body", "up", "second", "other")} == {HALF}
+    nodes = {node.output[0]: node for node in half.model.graph.node}
+    assert nodes["batch"].input[0] == nodes["size"].input[0] == "body"
+    batch = rng.normal(size=(1, 3, 100, 31)).astype(np.float32)
+    assert Session(half.witness).run(batch)["logits"].shape == Session(model).run(batch)["logits"].shape
+
+
+def test_multiplications_are_counted_as_torch_counts_them() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from seginfer.export.precision._graph import Graph
+    from seginfer.export.precision._ranges import observe
+
+    middle = nn.Sequential(
+        nn.Conv2d(16, 8, 3, groups=4, stride=2, padding=1), nn.ConvTranspose2d(8, 16, 2, stride=2), networks.Attention()
+    )
+    module, batch = networks.Body(middle).eval(), next(batches(IMAGES, make_spec().input))
+    with FlopCounterMode(display=False) as counter:
+        module(torch.from_numpy(batch))
+    counted = observe(Graph(fp32_graph(module)), [batch]).macs
+    assert len(counted) == 8
+    assert 2 * sum(counted.values()) == counter.get_total_flops()
+
+
 def fp32_graph(module: nn.Module, spec: ModelSpec | None = None) -> onnx.ModelProto:
     from seginfer.export._network import Network, evaluating
     from seginfer.export._onnx import _example, _graph
