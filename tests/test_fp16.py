@@ -17,6 +17,7 @@ import torch
 from networks import SIZE, Tiny, make_spec, pictures
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
+from tolerances import HALF_ON_CPU
 from torch import nn
 
 from seginfer import (
@@ -151,12 +152,12 @@ def test_every_file_builds_in_tensorrt(case: tuple[str, Path]) -> None:
 
 
 def test_the_runtime_loads_what_was_certified(case: tuple[str, Path]) -> None:
-    """The CPU provider leaves roundings out, so it must be as near to the witness as to float32, and no nearer."""
+    """The CPU provider leaves roundings out: it is near to the witness, not equal."""
     model = onnx.load(case[1])
     batch = next(batches(IMAGES, read_model(case[1]).spec.input))
     shipped, rounded = (Session(m).run(batch)["logits"] for m in (model, witness(model)))
     assert shipped.dtype == np.float32
-    assert np.abs(shipped - rounded).max() <= 1e-2 * np.abs(rounded).max()
+    assert np.abs(shipped - rounded).max() <= HALF_ON_CPU.limit * np.abs(rounded).max()
 
 
 def test_a_plain_network_has_two_casts() -> None:
@@ -287,6 +288,22 @@ def test_every_task_is_certified_as_logits_and_as_probabilities(
     assert_sound(onnx.load(tmp_path / "m.onnx"))
 
 
+class Labels(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = networks.Body(nn.Identity())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x).argmax(1)
+
+
+def test_labels_decided_in_the_graph_are_decided_in_float32(tmp_path: Path) -> None:
+    spec = make_spec(output={"kind": "labels"})
+    certificate = export_onnx(Labels(), spec, tmp_path / "m.onnx", images=IMAGES, precision="fp16")
+    assert certificate.pixel_agreement >= 0.998
+    assert_sound(onnx.load(tmp_path / "m.onnx"))
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -404,27 +421,31 @@ def test_the_witness_rounds_where_the_cpu_provider_does_not() -> None:
 
 
 def test_an_fp16_certificate_that_leaves_a_tenth_undecided_is_refused(tmp_path: Path) -> None:
+    """One value that is off makes pixels undecided everywhere, long before labels change or errors look too large."""
     module = networks.Body(nn.Identity())
-    export_onnx(module, make_spec(), tmp_path / "m.onnx", images=IMAGES, precision="fp16")
+    with torch.no_grad():
+        module.last.bias += 4.0  # type: ignore[operator]
+    export_onnx(module, make_spec(), tmp_path / "m.onnx", images=IMAGES)
 
-    class Noisy:
+    class Off:
         def __init__(self, backend: Any, share: float) -> None:
             self._backend, self._share = backend, share
-            self.description, self.batch_size = "noisy", None
+            self.description, self.batch_size = "off", None
 
         def infer(self, batch: Any) -> Any:
             values = self._backend.infer(batch)["logits"]
-            noise = np.random.default_rng(0).uniform(-1, 1, values.shape)
-            return {"logits": (values + self._share * np.abs(values).max() * noise).astype(np.float32)}
+            values[0, 0, 0, 0] += self._share * np.abs(values).max()
+            return {"logits": values}
 
     with Segmenter.open(tmp_path / "m.onnx") as segmenter:
         results = [
-            certify(module, Segmenter(segmenter.spec, Noisy(segmenter.backend, share)), IMAGES, precision="fp16")  # type: ignore[arg-type]
-            for share in (1e-4, 9e-3, 2e-2)
+            certify(module, Segmenter(segmenter.spec, Off(segmenter.backend, share)), IMAGES, precision="fp16")  # type: ignore[arg-type]
+            for share in (1e-3, 8e-3)
         ]
-    assert [result.passed for result in results] == [True, False, False]
-    assert results[1].undecided_share > 0.1 or results[1].pixel_agreement < 0.998
-    assert all(result.stage == "network" for result in results[1:])
+    assert [result.stage for result in results] == [None, "network"]
+    assert 0.1 < results[1].undecided_share < 0.5
+    assert results[1].pixel_agreement > 0.998
+    assert results[1].mean_iou > 0.98
 
 
 @pytest.fixture(scope="module")
@@ -451,8 +472,10 @@ def test_the_command_line_exports_and_compares_in_float16(
     spec, path = tmp_path / "spec.json", str(tmp_path / "m.onnx")
     spec.write_text(make_spec().to_json())
     export = ["export", "networks:Tiny", "--spec", str(spec), "-o", path, "--json"]
-    assert main([*export, "--precision", "fp16"]) == 0
-    assert json.loads(capsys.readouterr().out)["certificate"]["precision"] == "fp16"
+    assert main([*export, "--precision", "fp16", "-v"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["certificate"]["precision"] == "fp16"
+    assert "in float32, head: " in shown.err
     assert main(["parity", path, "networks:Tiny", "--json"]) == 0  # beyond the limits of fp32
     assert json.loads(capsys.readouterr().out)["certificate"]["precision"] == "fp16"
     assert main(["info", path]) == 0
