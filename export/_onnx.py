@@ -103,6 +103,7 @@ def export_onnx(
             write_graph(conversion.model, part)
             attach_spec(part, spec, part)
             Segmenter.open(part, device="cpu").close()  # it must load too
+            certificate = replace(certificate, runtime=f"{certificate.runtime}, {precision} values rounded explicitly")
         certificate = replace(certificate, pipeline_sha256=pipeline_sha256(part, spec))
         attach_spec(part, replace(spec, provenance=replace(spec.provenance, certificate=certificate)), part)
     _log.info("wrote %s: %s", path, certificate.summary())

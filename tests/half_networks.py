@@ -47,6 +47,14 @@ class ChannelNorm(nn.Module):
         return self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
+class WrittenNorm(nn.Module):
+    """Normalization over the picture, written out: three operators that sum, and cheap ones between them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        centred = x - x.mean((2, 3), keepdim=True)
+        return centred / (centred.square().mean((2, 3), keepdim=True) + 1e-5).sqrt()
+
+
 class TinyVariance(nn.Module):
     """Batch normalization of a plane that hardly varies, which no convolution absorbs."""
 
@@ -90,6 +98,33 @@ class Weights(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.back(torch.relu(self.there(x)))
+
+
+class DeadChannel(nn.Module):
+    """A convolution with one weight beyond float16 on a channel that is always zero, as pruning leaves them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(16, 16, 1)
+        with torch.no_grad():
+            self.mix.weight[0, 0] = 1e6
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix(torch.cat([torch.relu(-x[:, :1]), x[:, 1:]], 1))
+
+
+class Bounded(nn.Module):
+    """Clipped where no value comes near."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(-1e9, 1e9)
+
+
+class UnitLength(nn.Module):
+    """Features divided by their length, with a constant of 1e-12 against division by zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.normalize(x, dim=1)
 
 
 class Offset(nn.Module):

@@ -105,3 +105,8 @@ RAMP = Tolerance(
     measured=1.8e-15,
     reason="relative to the largest value; a float64 network of means maps a ramp to itself",
 )
+HALF_ON_CPU = Tolerance(
+    limit=2e-3,
+    measured=9.2e-4,
+    reason="relative to the largest logit; ONNX Runtime's CPU provider leaves out roundings between float16 operators",
+)
