@@ -55,11 +55,7 @@ _ROUNDING_FACTOR = 4
 # Two correct fp32 implementations order their sums differently: 1e-6 of the largest value is usual. Weights rounded to
 # fp16 give 4e-4, and activations too: 9e-4 in the logits of the shipped U-Net, 5e-3 in its probabilities, 2e-3 to 3e-3
 # in ResNets and MobileNets with random weights; 7e-3 of its own largest value in a channel that is five times fainter.
-<<<<<<< HEAD
-# That leaves 0.06 % of the U-Net's pixels undecided and 0.002 % in another class: the limit of a tenth keeps a file
-=======
 # That leaves 0.06 % of the U-Net's pixels undecided and 0.002 % in another class; the limit of a tenth keeps a file
->>>>>>> fp16
 # from being called right about pixels that nothing decides.
 _LIMITS = {
     "fp32": Limits(1e-4, 1e-2, 1e-5, 0.5, 0.999, 0.98),

@@ -34,8 +34,10 @@ class Network(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return the spec's outputs, in its order."""
-        x = image if self._spec.input.layout == "NCHW" else image.permute(0, 3, 1, 2)
-        result = self.module(x if self._spec.input.dtype == "float32" else x.float())
+        x = (
+            image if self._spec.input.dtype == "float32" else image.float()
+        )  # first: TensorRT takes uint8 to a Cast only
+        result = self.module(x if self._spec.input.layout == "NCHW" else x.permute(0, 3, 1, 2))
         tensors = (_select(result, output, i) for i, output in enumerate(self._spec.outputs))
         return tuple(
             tensor.permute(0, 2, 3, 1) if output.layout == "NHWC" and tensor.ndim == 4 else tensor
