@@ -1,4 +1,4 @@
-"""Normalization and attention stay one operator where NVIDIA's parser has it in opset 18, and lose nothing elsewhere.
+"""What NVIDIA's parser asks of a graph: normalization and attention lose nothing in opset 18, raw pixels meet a Cast.
 
 ONNX has a usable GroupNormalization from opset 21 on and Attention from 23; TensorRT 10.3, that of JetPack 6, reads up
 to opset 20. What is exported instead must not cost kernels.
@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from networks import make_spec, pictures
+from networks import Tiny, make_spec, pictures
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -96,6 +96,19 @@ def test_attention_builds(tmp_path: Path) -> None:
     assert operators.count("Softmax") == 1
     assert operators.count("MatMul") == 2
     assert checked(tmp_path / "m.onnx").status == "supported"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_raw_pixels_go_straight_into_a_cast(layout: str, precision: str, tmp_path: Path) -> None:
+    spec = make_spec(layout=layout, dtype="uint8", scale=1.0, mean=(0.0,), std=(1.0,))
+    path = tmp_path / "m.onnx"
+    assert export_onnx(Tiny(), spec, path, images=pictures(SIZE), precision=precision).passed
+    readers = [node.op_type for node in onnx.load(path).graph.node if "image" in node.input]
+    assert readers == ["Cast"]
+    report = checked(path)
+    assert report.status == "supported"
+    assert [tensor.dtype for tensor in report.inputs] == ["uint8"]
 
 
 def with_operator(network: Between, path: Path) -> None:
