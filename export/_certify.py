@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from seginfer._certificate import Certificate
 from seginfer._errors import ExportError, InputError
@@ -22,6 +21,7 @@ from seginfer._version import __version__
 from ._meter import ParityMeter
 from ._network import evaluating
 from ._oracle import Opinion, Oracle, answered, upsampled
+from ._rounding import own_rounding
 
 Image = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -68,8 +68,7 @@ def certify(
                 on_progress(i + 1, len(images))
         certificate = meter.certificate()
         if precision == "fp32" and certificate.stage == "network" and segmenter.spec.output.kind != "labels":
-            rounding = _own_rounding(module, segmenter, images)
-            certificate = meter.certificate(rounding if rounding and rounding.is_network_off() else None)
+            certificate = meter.certificate(own_rounding(module, segmenter, images))
     return replace(certificate, runtime=segmenter.backend.description, versions=versions())
 
 
@@ -84,42 +83,6 @@ def versions() -> dict[str, str]:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
-
-
-def _own_rounding(module: nn.Module, segmenter: Segmenter, images: Sequence[Image]) -> ParityMeter | None:
-    """Measure how far PyTorch in float32 is from PyTorch in float64, as if that were an exported pipeline.
-
-    A network that branches on its own values (unpooling by the places of maxima) turns a rounding error into another
-    branch now and then, and all that follows differs. No correct implementation can be held to less than PyTorch's own
-    rounding does.
-
-    Returns:
-        The measurement; None if the module cannot run in float64.
-    """
-    spec = segmenter.spec
-    oracle = Oracle(module, spec, batch_size=segmenter.backend.batch_size or 1)
-    exact_oracle = Oracle(_InFloat64(module), spec, batch_size=oracle.batch_size)
-    meter = ParityMeter(spec, "fp32")
-    for image in images:
-        opinion = oracle(image)
-        try:
-            exact = exact_oracle(image)
-        except Exception:  # whatever a module does that is written for float32
-            return None
-        meter.add(opinion, replace(segmenter.trace(image), output=exact.output, mask=exact.labels), exact.output)
-    return meter
-
-
-class _InFloat64(nn.Module):
-    """A copy of a module that computes in float64."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = copy.deepcopy(module).double()
-
-    def forward(self, x: Tensor) -> Any:
-        """Run the module on a batch of any floating-point type."""
-        return self.module(x.double())
 
 
 def _network_output(segmenter: Segmenter, opinion: Opinion) -> NDArray[Any]:

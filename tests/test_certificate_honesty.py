@@ -9,9 +9,11 @@ import pytest
 import torch
 from networks import SIZE, Tiny, make_spec, pictures
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from seginfer import ClassSpec, ExportError, InputError, InputSpec, ModelSpec, ParityError, Segmenter
 from seginfer.export import certify, export_onnx
+from seginfer.export.zoo.deconvnet import deconvnet
 
 IMAGES = pictures((90, 120), SIZE)
 
@@ -46,6 +48,61 @@ class RareClass(nn.Module):
         rare = x[:, :1] > 1.5
         background = torch.where(rare, torch.zeros_like(faint), torch.full_like(faint, 1e4))
         return torch.cat([background, faint, -faint], 1) + 0 * self.dummy
+
+
+class Unpooling(nn.Module):
+    """Small values, and here and there two maxima of a window that only rounding tells apart; the place decides."""
+
+    def __init__(self, *, later_of_equals: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1)
+        self.sign = -1 if later_of_equals else 1
+        with torch.no_grad():
+            self.last.weight *= 20
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x).relu()
+        if self.sign < 0:  # the last of equal maxima instead of the first
+            pooled, indices = F.max_pool2d(y.flip(2, 3), 2, return_indices=True)
+            return self.last(F.max_unpool2d(pooled + 1, indices, 2).flip(2, 3))
+        pooled, indices = F.max_pool2d(y, 2, return_indices=True)
+        return self.last(F.max_unpool2d(pooled + 1, indices, 2))
+
+
+class Chaotic(nn.Module):
+    """Looks at digits that rounding makes up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Tiny()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(self.net(x) * 1e5)
+
+
+def test_where_rounding_decides_a_pipeline_is_held_to_pytorchs_own(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    names = tuple(f"class {i}" for i in range(21))
+    spec = ModelSpec("semantic", InputSpec(size=(224, 224), mean=(0.45,), std=(0.22,)), ClassSpec(names))
+    certificate = export_onnx(deconvnet(divisor=16), spec, tmp_path / "m.onnx", images=pictures((224, 224)))
+    assert certificate.passed
+    assert certificate.rounding_agreement is not None
+    assert certificate.pixel_agreement > 0.99
+
+
+def test_a_wrong_unpooling_is_not_taken_for_rounding(tmp_path: Path) -> None:
+    export_onnx(Unpooling(), make_spec(), tmp_path / "m.onnx", images=IMAGES)
+    with Segmenter.open(tmp_path / "m.onnx") as segmenter:
+        assert certify(Unpooling(), segmenter, IMAGES).passed
+        assert certify(Unpooling(later_of_equals=True), segmenter, IMAGES).stage == "network"
+
+
+def test_a_network_whose_masks_are_rounding_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ParityError) as caught:
+        export_onnx(Chaotic(), make_spec(), tmp_path / "m.onnx", images=IMAGES)
+    assert caught.value.certificate.rounding_agreement is not None
+    assert not (tmp_path / "m.onnx").exists()
 
 
 def test_a_network_that_decides_nothing_is_refused(tmp_path: Path) -> None:
