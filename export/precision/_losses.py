@@ -13,7 +13,9 @@ from ._graph import MULTIPLYING, Graph, key_of
 from ._session import Session
 from ._witness import witness
 
-_MAX_GROUPS = 32  # trials: the graph is loaded and run once for each
+# Trials: the graph is converted, loaded and run once for each, which takes seconds where it has hundreds of megabytes.
+_FEWEST_GROUPS, _MOST_GROUPS = 8, 32
+_TRIAL_BYTES = 4e9
 _OVERFLOWN = 1e30
 
 
@@ -48,7 +50,8 @@ def _groups(graph: Graph, islands: Collection[str]) -> list[tuple[str, ...]]:
         if node.op_type in MULTIPLYING or not groups:
             groups.append([])
         groups[-1].append(key_of(node))
-    step = -(-len(groups) // _MAX_GROUPS) or 1
+    affordable = int(_TRIAL_BYTES / max(graph.model.ByteSize(), 1))
+    step = -(-len(groups) // min(max(affordable, _FEWEST_GROUPS), _MOST_GROUPS)) or 1
     return [tuple(key for group in groups[i : i + step] for key in group) for i in range(0, len(groups), step)]
 
 
