@@ -6,11 +6,13 @@ from seginfer.export import export_onnx
 certificate = export_onnx(model, spec, "pitch.onnx", images=[...])
 """
 
+from seginfer._tensorrt import CheckReport, EngineTensor, NodeProblem
+from seginfer._tensorrt import check as check_tensorrt
+
 try:
     from ._certify import certify
     from ._onnx import export_onnx
     from ._sources import Source, load_source
-    from ._tensorrt import CheckReport, check_tensorrt
     from ._weights import load_weights, weights_sha256
 except ImportError as error:
     from seginfer._errors import MissingDependencyError
@@ -22,6 +24,8 @@ except ImportError as error:
 
 __all__ = [
     "CheckReport",
+    "EngineTensor",
+    "NodeProblem",
     "Source",
     "certify",
     "check_tensorrt",

@@ -87,18 +87,12 @@ def export_onnx(
         example = example_batch(network, spec, batch_size)
         check_outputs(network, spec, example)
         program = export_program(network, spec, example, batch_size)
-        spec = _operated(program, spec, with_upsampling=not split_head)
+        spec = _operated(program, spec, split_head=split_head)
         conversion = PRECISIONS[precision](onnx_graph(program, spec), _inputs(images, spec))
-        while True:
-            spec = replace(spec, provenance=_provenance(module, spec, precision, conversion))
-            write_graph(conversion.witness, part)
-            attach_spec(part, spec, part)
-            with Segmenter.open(part, device="cpu") as segmenter:
-                certificate = certify(module, segmenter, images, precision=precision, on_progress=on_progress)
-            if certificate.stage != "network" or not conversion.retry():
-                break
+        certificate = _certified(module, spec, conversion, precision, images, part, on_progress)
         if not certificate.passed:
             raise ParityError(_refusal(certificate, path, spec, conversion.suspects), certificate)
+        spec = replace(spec, provenance=_provenance(module, spec, precision, conversion))
         if conversion.model is not conversion.witness:
             write_graph(conversion.model, part)
             attach_spec(part, spec, part)
@@ -110,6 +104,25 @@ def export_onnx(
     return certificate
 
 
+def _certified(
+    module: nn.Module,
+    spec: ModelSpec,
+    conversion: Conversion,
+    precision: str,
+    images: Sequence[NDArray[np.uint8]],
+    part: Path,
+    on_progress: Progress | None,
+) -> Certificate:
+    """Measure a graph, and change it in favour of agreement until it passes or nothing is left to change."""
+    while True:
+        write_graph(conversion.witness, part)
+        attach_spec(part, spec, part)
+        with Segmenter.open(part, device="cpu") as segmenter:
+            certificate = certify(module, segmenter, images, precision=precision, on_progress=on_progress)
+        if certificate.stage != "network" or not conversion.retry():
+            return certificate
+
+
 def _inputs(images: Sequence[NDArray[np.uint8]], spec: ModelSpec) -> Iterator[NDArray[Any]]:
     """Yield what the network takes for these images, one at a time."""
     for image in images:
@@ -117,15 +130,17 @@ def _inputs(images: Sequence[NDArray[np.uint8]], spec: ModelSpec) -> Iterator[ND
         yield from np.split(batch, len(batch))
 
 
-def _operated(program: ExportedProgram, spec: ModelSpec, *, with_upsampling: bool) -> ModelSpec:
+def _operated(program: ExportedProgram, spec: ModelSpec, *, split_head: bool) -> ModelSpec:
     """Rewrite what TensorRT lacks, say so in the log, and return the spec of the graph that results."""
     rewrites = surgery.operate(program)
-    upsample = None if with_upsampling else surgery.split_head(program, spec)
+    upsample = surgery.split_head(program, spec) if split_head else None
     if upsample:
         rewrites.append(surgery.Rewrite("", f"final upsampling by {upsample.factor} left to the mask step"))
     for rewrite in rewrites:
         _log.info("surgery: %s: %s", rewrite.module_path or "(outermost module)", rewrite.what)
-    return replace(spec, outputs=(replace(spec.output, upsample=upsample), *spec.outputs[1:]))
+    provenance = replace(spec.provenance, certificate=None)  # one from an earlier export is not this graph's
+    outputs = (replace(spec.output, upsample=upsample), *spec.outputs[1:])
+    return replace(spec, outputs=outputs, provenance=provenance)
 
 
 def _check_module(module: nn.Module) -> None:

@@ -22,8 +22,11 @@ from seginfer.backends.torch import device_of
 from ._network import Network, check_outputs
 
 _MAX_BATCH = 1024
-_MAX_SIDE = 16384
-_REMEDY = "avoid Python branches on tensor values, or check input.size and input.multiple_of of the spec"
+_MIN_SIDE, _MAX_SIDE = 32, 16384  # what torch is told to expect: networks may fail on a handful of pixels
+_REMEDY = (
+    "avoid Python branches on tensor values, check input.size and input.multiple_of of the spec, "
+    "or bind the batch with batch_size=1"
+)
 
 
 def export_program(network: Network, spec: ModelSpec, example: Tensor, batch_size: int | None) -> ExportedProgram:
@@ -39,44 +42,51 @@ def export_program(network: Network, spec: ModelSpec, example: Tensor, batch_siz
         ExportError: if PyTorch cannot capture it; the message names the module inside that failed.
     """
     shapes = (_dynamic_shapes(spec, batch_size),)
-    try:
-        with quiet():
-            program = _captured(network, example, shapes)
-            if _narrowed(program, spec) and _runs_elsewhere(network, spec, example):
-                # torch could not prove a condition that does hold: keep it as an assertion, which ONNX leaves out.
-                program = _exported(network, example, shapes, prefer_deferred_runtime_asserts_over_guards=True)
-    except Exception as error:  # torch.export raises whatever the user's module raises, and kinds of its own
-        raise export_error(error, failing_module(network, error)) from error
-    steps = _narrowed(program, spec)
+    failures: list[Exception] = []
+    steps: list[int] = []
+    with quiet():
+        for attempt in _attempts(network, spec, example):
+            try:
+                program = _exported(network, example, shapes, **attempt)
+            except Exception as error:  # torch.export raises whatever the user's module raises, and kinds of its own
+                failures.append(error)
+                continue
+            found = _narrowed(program, spec)
+            if not found:
+                return program
+            steps = steps or found
     if steps:
         raise ExportError(
             f"the module takes heights and widths in steps of {steps}, input.multiple_of says "
             f"{spec.input.multiple_of}; set it to {math.lcm(*steps)}, or fix input.size"
         )
-    return program
+    raise export_error(failures[0], failing_module(network, failures[0])) from failures[0]
 
 
-def _captured(network: Network, example: Tensor, shapes: Any) -> ExportedProgram:
-    try:
-        return _exported(network, example, shapes, strict=False)
-    except Exception:
-        # Dynamo reads the bytecode instead of running it, and takes some modules that tracing does not.
-        with contextlib.suppress(Exception):
-            return _exported(network, example, shapes, strict=True)
-        raise
+def _attempts(network: Network, spec: ModelSpec, example: Tensor) -> Iterator[dict[str, Any]]:
+    """Yield options of `_exported`, the next ones for when the last did not take every size of the spec."""
+    yield {"is_oblivious": True}
+    if spec.input.size is None and _runs_elsewhere(network, spec, example):
+        # torch could not prove a condition that does hold: keep it as an assertion, which ONNX leaves out.
+        yield {"is_oblivious": True, "prefer_deferred_runtime_asserts_over_guards": True}
+    yield {"is_oblivious": False}
+    # Dynamo reads the bytecode instead of running it, and takes some modules that tracing does not.
+    yield {"is_oblivious": True, "strict": True}
 
 
-def _exported(network: Network, example: Tensor, shapes: Any, **options: Any) -> ExportedProgram:
-    # As torch.onnx does: a size that may turn out to be 1 is treated like any other.
-    with torch.fx.experimental._config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+def _exported(
+    network: Network, example: Tensor, shapes: Any, *, is_oblivious: bool, **options: bool
+) -> ExportedProgram:
+    """Run torch.export; `is_oblivious` is torch.onnx's own way to treat sizes that may be 1 like any other."""
+    with torch.fx.experimental._config.patch(backed_size_oblivious=is_oblivious):  # type: ignore[attr-defined]
         try:
-            return torch.export.export(network, (example,), dynamic_shapes=shapes, **options)
+            return torch.export.export(network, (example,), dynamic_shapes=shapes, **options)  # type: ignore[arg-type]
         except torch._dynamo.exc.UserError as error:  # a .pt2 program has ranges of its own, narrower than ours
             try:
                 narrower = refine_dynamic_shapes_from_suggested_fixes(error.msg, shapes)
             except Exception:  # the message suggests nothing
                 raise error from None
-            return torch.export.export(network, (example,), dynamic_shapes=narrower, **options)
+            return torch.export.export(network, (example,), dynamic_shapes=narrower, **options)  # type: ignore[arg-type]
 
 
 def _narrowed(program: ExportedProgram, spec: ModelSpec) -> list[int]:
@@ -141,8 +151,11 @@ def export_error(error: BaseException, module_path: str, remedy: str = _REMEDY) 
     if isinstance(cause, KeyboardInterrupt):
         raise KeyboardInterrupt from error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(cause).__name__]
+    reasons = [line.removeprefix("- ") for line in lines if line.startswith("- ")]  # of violated constraints
     where = f"in module {module_path!r} " if module_path else ""
-    return ExportError(f"PyTorch cannot export the module ({where}{type(cause).__name__}: {lines[0]}); {remedy}")
+    return ExportError(
+        f"PyTorch cannot export the module ({where}{type(cause).__name__}: {(reasons or lines)[0]}); {remedy}"
+    )
 
 
 @contextlib.contextmanager
@@ -178,7 +191,7 @@ def _dynamic_shapes(spec: ModelSpec, batch_size: int | None) -> dict[int, Any]:
         first = 2 if spec.input.layout == "NCHW" else 1
         for axis, name in ((first, "height"), (first + 1, "width")):
             if k == 1:
-                shapes[axis] = torch.export.Dim(name, min=2, max=_MAX_SIDE)
+                shapes[axis] = torch.export.Dim(name, min=_MIN_SIDE, max=_MAX_SIDE)
             else:
-                shapes[axis] = k * torch.export.Dim(f"{name}_{k}", min=1, max=_MAX_SIDE // k)
+                shapes[axis] = k * torch.export.Dim(f"{name}_{k}", min=-(-_MIN_SIDE // k), max=max(_MAX_SIDE // k, 2))
     return shapes

@@ -29,7 +29,7 @@ from ._postprocess import confidence, postprocess
 from ._preprocess import preprocess
 from ._segmentation import Segmentation, Timings
 from ._segmenter import Segmenter
-from ._spec import ClassSpec, InputSpec, ModelSpec, OutputSpec
+from ._spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, UpsampleSpec
 from ._version import __version__
 from .backends import Backend, open_backend
 
@@ -55,6 +55,7 @@ __all__ = [
     "Segmenter",
     "SpecError",
     "Timings",
+    "UpsampleSpec",
     "WeightsError",
     "__version__",
     "attach_spec",

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from models import make_spec
 from refusal import refuses
 
-from seginfer import ClassSpec, InputSpec, MissingFileError, ModelSpec, OutputSpec, SpecError
-from seginfer._spec import UpsampleSpec
+from seginfer import ClassSpec, InputSpec, MissingFileError, ModelSpec, OutputSpec, SpecError, UpsampleSpec
 
 SCALARS = st.none() | st.booleans() | st.floats() | st.text(max_size=5)
 KEYS = st.sampled_from(["task", "input", "classes", "names", "size"])

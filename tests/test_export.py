@@ -167,6 +167,29 @@ def test_the_part_that_cannot_be_exported_is_named(
     assert capfd.readouterr() == ("", "")
 
 
+class Attending(nn.Module):
+    """torch's own attention, whose code asks whether the batch is 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Tiny(8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.head = nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.net(x)
+        pixels = nn.functional.avg_pool2d(y, 8).flatten(2).transpose(1, 2)
+        mixed, _ = self.attention(pixels, pixels, pixels, need_weights=False)
+        return self.head(y + mixed.mean(1)[:, :, None, None])
+
+
+@pytest.mark.parametrize("batch_size", [None, 1])
+def test_attention_exports_with_a_free_batch_too(batch_size: int | None, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "m.onnx"
+    assert export_onnx(Attending(), make_spec(), path, images=IMAGES, batch_size=batch_size).passed
+
+
 class Poisoned(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x / torch.zeros(1)

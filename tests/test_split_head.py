@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,11 @@ from seginfer import (
     OutputSpec,
     Segmenter,
     SpecError,
+    UpsampleSpec,
     confidence,
     postprocess,
 )
 from seginfer._model_file import read_model
-from seginfer._spec import UpsampleSpec
 from seginfer.export import certify, export_onnx
 from seginfer.export._oracle import decide, upsampled
 
@@ -140,6 +142,41 @@ def test_an_upsampling_by_no_whole_factor_stays_in_the_graph(tmp_path: Path) -> 
     spec = make_spec(size=(50, 66))  # a stride of 4 leaves 13 x 17 cells
     export_onnx(Upsampled(), spec, tmp_path / "m.onnx", images=IMAGES)
     assert read_model(tmp_path / "m.onnx").spec.output.upsample is None
+
+
+def test_a_factor_that_is_only_nearly_whole_stays_in_the_graph(tmp_path: Path) -> None:
+    class Nearly(Upsampled):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            return {"out": F.interpolate(self.net(x), scale_factor=4.01, mode="bilinear")}
+
+    assert export_onnx(Nearly(), make_spec(), tmp_path / "m.onnx", images=IMAGES).passed
+    assert read_model(tmp_path / "m.onnx").spec.output.upsample is None
+
+
+def test_a_second_output_keeps_its_size(tmp_path: Path) -> None:
+    class Twice(Upsampled):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            logits = super().forward(x)["out"]
+            return {"out": logits, "aux": logits}
+
+    spec = dataclasses.replace(make_spec(), outputs=(OutputSpec(name="out"), OutputSpec(name="aux")))
+    export_onnx(Twice(), spec, tmp_path / "m.onnx", images=IMAGES)
+    shapes = {output.name: output.shape[2:] for output in read_model(tmp_path / "m.onnx").graph.outputs}
+    assert shapes == {"out": (12, 16), "aux": SIZE}
+
+
+def test_what_was_done_to_the_graph_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Restoring(Upsampled):
+        def forward(self, x: Tensor) -> dict[str, Tensor]:
+            pooled, indices = F.max_pool2d(x, 2, return_indices=True)
+            return super().forward(F.max_unpool2d(pooled, indices, 2))
+
+    with caplog.at_level(logging.INFO, "seginfer"):
+        export_onnx(Restoring(), make_spec(), tmp_path / "m.onnx", images=IMAGES)
+    surgery = [record.getMessage() for record in caplog.records if record.getMessage().startswith("surgery")]
+    assert len(surgery) == 2
+    assert "unpooled without scatter" in surgery[0]
+    assert "final upsampling by 4 left to the mask step" in surgery[1]
 
 
 class Rectified(Upsampled):

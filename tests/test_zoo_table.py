@@ -58,7 +58,7 @@ layers. Random weights decide much less clearly than trained ones.
 """
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _tensorrt() -> None:
     """Skip where there is no parser to ask."""
     try:
@@ -73,6 +73,7 @@ def test_the_weights_are_as_many_as_the_table_says() -> None:
             assert count(load_source(entry.source, entry.keywords(thin=False)).module) == entry.parameters, name
 
 
+@pytest.mark.usefixtures("_tensorrt")
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_thin_network_is_exported_and_built(
@@ -82,6 +83,7 @@ def test_a_thin_network_is_exported_and_built(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_tensorrt")
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_full_network_is_exported_and_built(
@@ -132,7 +134,7 @@ def measured(
 
 
 def picture(entry: Entry, size: tuple[int, int]) -> np.ndarray[Any, Any]:
-    """Return one picture of the network's own size, or one that two tiles share."""
+    """Return one picture of this size, or one that two tiles share."""
     if entry.noise:
         return np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     margin = entry.fields.get("tile_margin", 0)
@@ -160,7 +162,9 @@ def compare(name: str, precision: str, row: dict[str, Any]) -> None:
         assert row.get("kernels") == expected.get("kernels")
     assert row.keys() == expected.keys()
     for share in {"decisive", "undecided", "all"} & row.keys():
-        assert row[share] == pytest.approx(expected[share], abs=0.05 if share == "undecided" else 0.002), share
+        # What is undecided follows the single largest error; its size is the processor's, its order is not.
+        near = {"rel": 0.5, "abs": 0.002} if share == "undecided" else {"abs": 0.002}
+        assert row[share] == pytest.approx(expected[share], **near), share
 
 
 def page(table: dict[str, Any]) -> str:

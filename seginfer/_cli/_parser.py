@@ -101,7 +101,11 @@ def _export(commands: Any) -> None:
         action="store_true",
         help="keep a final bilinear upsampling in the graph (default: the mask step does it, with the same result)",
     )
-    command.add_argument("--precision", default="fp32", help="fp32 or fp16 (default: %(default)s)")
+    command.add_argument(
+        "--precision",
+        default="fp32",
+        help="fp32, or fp16: half the size; layers that would overflow stay in float32 (default: %(default)s)",
+    )
 
 
 def _parity(commands: Any) -> None:

@@ -85,7 +85,10 @@ class CheckReport:
                 f"needs plugins: {by} cannot build {names}{more} here, which TensorRT is documented to build; "
                 "what lies behind was not checked"
             )
-        return f"unsupported: {by} refuses {names}{more}: {self.problems[0].reason}"
+        return (
+            f"unsupported: {by} refuses {names}{more}: {self.problems[0].reason}; "
+            "compute it from other operators in the module that the node is named after, or write a plugin"
+        )
 
 
 def _label(problem: NodeProblem) -> str:
