@@ -67,7 +67,8 @@ def write_graph(model: onnx.ModelProto, path: Path) -> None:
         onnx.save_model(model, path)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ExportError(
-            f"the exported graph is not a valid ONNX file: {error}; report this with the module"
+            f"the exported graph is not valid ONNX of opset {OPSET}: {' '.join(str(error).split())}; "
+            "use other operators in the module, or report this with it"
         ) from error
 
 
@@ -127,6 +128,7 @@ def _name_dimensions(graph: onnx.GraphProto, spec: InputSpec) -> None:
 def _name_initializers(graph: onnx.GraphProto) -> None:
     """Drop the wrapper's name from the weights' names."""
     taken = {value.name for value in (*graph.input, *graph.output)}
+    taken |= {name for nested in _nested(graph) for node in nested.node for name in node.output}
     names = {tensor.name: tensor.name.removeprefix(_WRAPPER) for tensor in graph.initializer}
     names = {old: new for old, new in names.items() if new not in taken}
     for tensor in graph.initializer:

@@ -27,6 +27,7 @@ from ._graph import OPSET, onnx_graph, write_graph
 from ._network import Network, check_outputs, evaluating
 from ._program import example_batch, export_program
 from ._samples import sample_images
+from ._sizes import check_other_sizes
 from ._weights import weights_sha256
 from .precision import PRECISIONS, Conversion, check_precision
 
@@ -118,6 +119,7 @@ def _certified(
         write_graph(conversion.witness, part)
         attach_spec(part, spec, part)
         with Segmenter.open(part, device="cpu") as segmenter:
+            check_other_sizes(module, segmenter)
             certificate = certify(module, segmenter, images, precision=precision, on_progress=on_progress)
         if certificate.stage != "network" or not conversion.retry():
             return certificate
@@ -167,7 +169,8 @@ def _refusal(certificate: Certificate, path: str | Path, spec: ModelSpec, suspec
     if certificate.undecided_share > 0.5:
         kind = "undecided"
     remedies = {
-        "undecided": "PyTorch itself hardly decides: check the weights, and give images like those it will see",
+        "undecided": "either PyTorch itself hardly decides (check the weights, and give images like those it will "
+        "see), or the exported graph computes something else than the module (report this with the module)",
         "labels": "export the model with its logits: labels decided inside the graph flip at near-ties",
         "preprocess": "check input.resampling, color, mean and std of the spec",
         "network": "the exported graph computes something else than the module: report this with the module",

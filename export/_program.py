@@ -51,6 +51,10 @@ def export_program(network: Network, spec: ModelSpec, example: Tensor, batch_siz
             except Exception as error:  # torch.export raises whatever the user's module raises, and kinds of its own
                 failures.append(error)
                 continue
+            if batch_size is None and isinstance(_image_shape(program)[0], int):
+                raise ExportError(
+                    f"the module takes batches of {_image_shape(program)[0]} images only; export with that batch_size"
+                )
             found = _narrowed(program, spec)
             if not found:
                 return program
@@ -91,10 +95,18 @@ def _exported(
 
 def _narrowed(program: ExportedProgram, spec: ModelSpec) -> list[int]:
     """Return the steps of heights and widths that a program takes, if these are not those of the spec."""
-    image = next(node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
-    sides = image.meta["val"].shape[2:] if spec.input.layout == "NCHW" else image.meta["val"].shape[1:3]
-    steps = [int(side.node.expr.as_coeff_Mul()[0]) for side in sides if isinstance(side, torch.SymInt)]
+    shape = _image_shape(program)
+    sides = shape[2:] if spec.input.layout == "NCHW" else shape[1:3]
+    if spec.input.size is not None:
+        return []
+    steps = [side if isinstance(side, int) else int(side.node.expr.as_coeff_Mul()[0]) for side in sides]
     return steps if any(step != spec.input.multiple_of for step in steps) else []
+
+
+def _image_shape(program: ExportedProgram) -> Any:
+    """Return the shape of a program's input; what varies is symbolic."""
+    image = next(node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
+    return image.meta["val"].shape
 
 
 def _runs_elsewhere(network: Network, spec: ModelSpec, example: Tensor) -> bool:
@@ -111,11 +123,13 @@ def _runs_elsewhere(network: Network, spec: ModelSpec, example: Tensor) -> bool:
     return True
 
 
-def example_batch(network: Network, spec: ModelSpec, batch_size: int | None) -> Tensor:
-    """Return a batch of seeded noise on the module's own device."""
+def example_batch(
+    network: Network, spec: ModelSpec, batch_size: int | None, size: tuple[int, int] | None = None
+) -> Tensor:
+    """Return a batch of seeded noise on the module's own device, of (height, width) `size` where the spec leaves it."""
     n = batch_size or 2  # not 1, which torch.export would take for a constant
     k = spec.input.multiple_of
-    height, width = spec.input.size or (k * -(-96 // k), k * -(-160 // k))
+    height, width = spec.input.size or size or (k * -(-96 // k), k * -(-160 // k))
     shape = (n, spec.input.channels, height, width)
     if spec.input.layout == "NHWC":
         shape = (n, height, width, spec.input.channels)

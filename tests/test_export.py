@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +189,111 @@ def test_attention_exports_with_a_free_batch_too(batch_size: int | None, tmp_pat
     torch.manual_seed(0)
     path = tmp_path / "m.onnx"
     assert export_onnx(Attending(), make_spec(), path, images=IMAGES, batch_size=batch_size).passed
+
+
+class AskingItsSize(nn.Module):
+    """Takes another way at some sizes, in Python, where a traced graph cannot follow."""
+
+    def __init__(self, question: Callable[[int, int], bool]) -> None:
+        super().__init__()
+        self.net = Tiny()
+        self.question = question
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.net(x)
+        return -y if self.question(*x.shape[2:]) else y
+
+
+class Bound(AskingItsSize):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x).reshape(2, 3, 48, 64)
+
+
+class FixedPositions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Tiny()
+        self.positions = nn.Parameter(torch.rand(1, 3, 96, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x + self.positions)
+
+
+class Pyramid(nn.Module):
+    """PSPNet's pooling: bins that may or may not divide the features."""
+
+    def __init__(self, *bins: int) -> None:
+        super().__init__()
+        self.net = Tiny(stride=4)
+        self.bins = bins
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.net(x)
+        pooled = [nn.functional.adaptive_avg_pool2d(y, bins) for bins in self.bins]
+        y = y + sum(nn.functional.interpolate(p, size=y.shape[2:], mode="bilinear") for p in pooled)
+        return nn.functional.interpolate(y, size=x.shape[2:], mode="bilinear")
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (AskingItsSize(lambda height, _width: height > 200), "at 384 x 512"),
+        (AskingItsSize(lambda height, width: height * width > 100_000), "at 384 x 512"),
+        (AskingItsSize(lambda height, width: height == width), "at 100 x 100"),
+        (AskingItsSize(lambda height, _width: height % 8 == 0), "off PyTorch|in steps of"),
+        (FixedPositions(), r"constant \(96\)"),
+    ],
+)
+def test_a_graph_that_is_right_at_some_sizes_only_is_refused(module: nn.Module, message: str, tmp_path: Path) -> None:
+    spec = make_spec(size=None, multiple_of=4, resize="pad")
+    with pytest.raises(ExportError, match=message):
+        export_onnx(module, spec, tmp_path / "m.onnx", images=pictures((96, 160)))
+    assert not os.listdir(tmp_path)
+
+
+def test_a_batch_that_the_module_fixes_must_be_asked_for(tmp_path: Path) -> None:
+    module = Bound(lambda _height, _width: False)
+    with pytest.raises(ExportError, match="batches of 2 images only"):
+        export_onnx(module, make_spec(), tmp_path / "m.onnx", images=IMAGES)
+    assert export_onnx(module, make_spec(), tmp_path / "m.onnx", images=IMAGES, batch_size=2).passed
+
+
+@pytest.mark.parametrize("bins", [(2,), (1, 2, 3, 6), (6, 2)], ids=str)
+def test_pyramid_pooling_takes_sizes_that_were_not_traced(bins: tuple[int, ...], tmp_path: Path) -> None:
+    spec = make_spec(size=None, multiple_of=16, resize="pad")
+    images = pictures((96, 160), (50, 75), (150, 201))
+    assert export_onnx(Pyramid(*bins), spec, tmp_path / "m.onnx", images=images).pixel_agreement == 1.0
+
+
+class Buffered(nn.Module):
+    """Names a buffer as torch names the node that computes a mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Tiny()
+        self.register_buffer("mean", torch.rand(1, 3, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(x - self.mean) + x.mean((2, 3), keepdim=True)
+
+
+class Flat(nn.Module):
+    """Operators for images on tensors of three dimensions, attention among them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Tiny()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.net(x)
+        pixels = nn.functional.avg_pool2d(y, 8).flatten(2).transpose(1, 2)
+        mixed = nn.functional.scaled_dot_product_attention(pixels, pixels, pixels).mean(1)[:, :, None, None]
+        return y + mixed + nn.functional.adaptive_avg_pool2d(y.flatten(2), (3, 8)).mean((1, 2), keepdim=True)[..., None]
+
+
+@pytest.mark.parametrize("module", [Buffered(), Flat()], ids=["a name twice", "three dimensions"])
+def test_what_tripped_the_exporter_once_is_exported(module: nn.Module, tmp_path: Path) -> None:
+    assert export_onnx(module, make_spec(), tmp_path / "m.onnx", images=IMAGES).passed
 
 
 class Poisoned(nn.Module):

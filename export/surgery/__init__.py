@@ -14,10 +14,11 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import TensorArgument
 from torch.fx import Node
 
+from seginfer._errors import ExportError
 from seginfer._spec import ModelSpec, UpsampleSpec
 
 from .._graph import module_path
-from . import _adaptive_pool, _antialias, _head, _transposed, _unpool
+from . import _adaptive_pool, _antialias, _attention, _head, _transposed, _unpool
 
 _ATEN = torch.ops.aten
 
@@ -29,6 +30,7 @@ _RULES: dict[Any, Callable[[Node], str | None]] = {
     _ATEN.adaptive_avg_pool2d.default: _adaptive_pool.average,
     _ATEN.adaptive_max_pool2d.default: _adaptive_pool.maximum,
     _ATEN.conv_transpose2d.input: _transposed.fill_kernel,
+    _ATEN.scaled_dot_product_attention.default: _attention.with_one_head,
     _ATEN._upsample_bilinear2d_aa.vec: _antialias.resize,
     _ATEN._upsample_bicubic2d_aa.vec: _antialias.resize,
 }
@@ -51,12 +53,26 @@ def operate(program: ExportedProgram) -> list[Rewrite]:
     done = []
     for node in list(program.graph.nodes):
         rule = _RULES.get(node.target)
-        what = rule(node) if rule and node.users else None
+        what = _applied(rule, node) if rule and node.users else None
         if what:
             done.append(Rewrite(module_path(node), what))
     if done:
         _finish(program)
     return done
+
+
+def _applied(rule: Callable[[Node], str | None], node: Node) -> str | None:
+    """Apply a rule; those for images know (N, C, H, W) only, and leave (C, H, W) as it is."""
+    image: Any = node.args[0]
+    if rule is not _attention.with_one_head and image.meta["val"].ndim != 4:
+        return None
+    try:
+        return rule(node)
+    except Exception as error:  # torch's tracing raises many kinds
+        raise ExportError(
+            f"in module {module_path(node)!r}: {node.target} could not be rewritten for TensorRT "
+            f"({type(error).__name__}: {' '.join(str(error).split())}); report this with the module"
+        ) from error
 
 
 def split_head(program: ExportedProgram, spec: ModelSpec) -> UpsampleSpec | None:
