@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,13 @@ from seginfer import (
     OutputSpec,
     ParityError,
     Segmenter,
+    preprocess,
     read_model,
 )
 from seginfer._assets import SOCCER
 from seginfer._cli import main
 from seginfer._cli._inputs import sample
 from seginfer.export import certify, export_onnx, load_source, load_weights
-from seginfer.export._oracle import batches
 from seginfer.export.precision._session import Session
 from seginfer.export.precision._witness import witness
 
@@ -62,6 +63,11 @@ CASES: dict[str, tuple[nn.Module, dict[str, set[str]]]] = {
     "control flow": (networks.Body(networks.Branches()), {CONTROL: {"If", "Relu"}}),
     "a hidden offset": (networks.HiddenOffset(), {LOST: {"Conv"}}),
 }
+
+
+def batches(spec: ModelSpec) -> Iterator[NDArray[Any]]:
+    """Return the network's input for each picture."""
+    return (preprocess([image], spec)[0] for image in IMAGES)
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -154,7 +160,7 @@ def test_every_file_builds_in_tensorrt(case: tuple[str, Path]) -> None:
 def test_the_runtime_loads_what_was_certified(case: tuple[str, Path]) -> None:
     """The CPU provider leaves roundings out: it is near to the witness, not equal."""
     model = onnx.load(case[1])
-    batch = next(batches(IMAGES, read_model(case[1]).spec.input))
+    batch = next(batches(read_model(case[1]).spec))
     shipped, rounded = (Session(m).run(batch)["logits"] for m in (model, witness(model)))
     assert shipped.dtype == np.float32
     assert np.abs(shipped - rounded).max() <= HALF_ON_CPU.limit * np.abs(rounded).max()
@@ -163,14 +169,14 @@ def test_the_runtime_loads_what_was_certified(case: tuple[str, Path]) -> None:
 def test_a_plain_network_has_two_casts() -> None:
     from seginfer.export.precision.fp16 import Half
 
-    model = Half(fp32_graph(networks.Body(nn.Identity())), batches(IMAGES, make_spec().input)).model
+    model = Half(fp32_graph(networks.Body(nn.Identity())), batches(make_spec())).model
     assert [node.op_type for node in model.graph.node].count("Cast") == 2  # into the body, out of it
 
 
 def test_cheap_operators_between_islands_join_them() -> None:
     from seginfer.export.precision.fp16 import Half
 
-    half = Half(fp32_graph(networks.Body(networks.WrittenNorm())), batches(IMAGES, make_spec().input))
+    half = Half(fp32_graph(networks.Body(networks.WrittenNorm())), batches(make_spec()))
     assert [node.op_type for node in half.model.graph.node].count("Cast") == 4  # two more around the whole norm
     assert_sound(half.model)
 
@@ -227,7 +233,7 @@ def test_multiplications_are_counted_as_torch_counts_them() -> None:
     middle = nn.Sequential(
         nn.Conv2d(16, 8, 3, groups=4, stride=2, padding=1), nn.ConvTranspose2d(8, 16, 2, stride=2), networks.Attention()
     )
-    module, batch = networks.Body(middle).eval(), next(batches(IMAGES, make_spec().input))
+    module, batch = networks.Body(middle).eval(), next(batches(make_spec()))
     with FlopCounterMode(display=False) as counter:
         module(torch.from_numpy(batch))
     counted = observe(Graph(fp32_graph(module)), [batch]).macs
