@@ -14,6 +14,7 @@ import half_networks as networks
 import numpy as np
 import onnx
 import pytest
+import rtx
 import torch
 from networks import SIZE, Tiny, make_spec, pictures
 from numpy.typing import NDArray
@@ -37,8 +38,14 @@ from seginfer._assets import SOCCER
 from seginfer._cli import main
 from seginfer._cli._inputs import sample
 from seginfer.export import certify, export_onnx, load_source, load_weights
+from seginfer.export._graph import onnx_graph
+from seginfer.export._network import Network, evaluating
+from seginfer.export._program import example_batch, export_program
+from seginfer.export.precision._graph import Graph
+from seginfer.export.precision._ranges import observe
 from seginfer.export.precision._session import Session
 from seginfer.export.precision._witness import witness
+from seginfer.export.precision.fp16 import Half
 
 IMAGES = pictures((90, 120), SIZE)
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
@@ -99,22 +106,6 @@ def assert_sound(model: onnx.ModelProto) -> None:
     assert all(cast.output[0] in read for cast in casts), "a cast that nobody reads"
 
 
-def build_in_tensorrt(path: Path) -> None:
-    trt = pytest.importorskip("tensorrt_rtx_bindings", reason="needs TensorRT for RTX")
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
-    parser = trt.OnnxParser(network, logger)
-    assert parser.parse(path.read_bytes()), [parser.get_error(i).desc() for i in range(parser.num_errors)]
-    config, profile = builder.create_builder_config(), builder.create_optimization_profile()
-    for i in range(network.num_inputs):
-        shape = network.get_input(i).shape
-        best = [size if size > 0 else (2 if axis == 0 else 64) for axis, size in enumerate(shape)]
-        profile.set_shape(network.get_input(i).name, best, best, best)
-    config.add_optimization_profile(profile)
-    assert builder.build_serialized_network(network, config) is not None
-
-
 def test_every_network_is_certified_with_its_islands_named(case: tuple[str, Path]) -> None:
     name, path = case
     provenance = read_model(path).spec.provenance
@@ -154,7 +145,7 @@ def test_what_need_not_be_float32_is_not(case: tuple[str, Path]) -> None:
 
 
 def test_every_file_builds_in_tensorrt(case: tuple[str, Path]) -> None:
-    build_in_tensorrt(case[1])
+    rtx.build(case[1])
 
 
 def test_the_runtime_loads_what_was_certified(case: tuple[str, Path]) -> None:
@@ -167,15 +158,11 @@ def test_the_runtime_loads_what_was_certified(case: tuple[str, Path]) -> None:
 
 
 def test_a_plain_network_has_two_casts() -> None:
-    from seginfer.export.precision.fp16 import Half
-
     model = Half(fp32_graph(networks.Body(nn.Identity())), batches(make_spec())).model
     assert [node.op_type for node in model.graph.node].count("Cast") == 2  # into the body, out of it
 
 
 def test_cheap_operators_between_islands_join_them() -> None:
-    from seginfer.export.precision.fp16 import Half
-
     half = Half(fp32_graph(networks.Body(networks.WrittenNorm())), batches(make_spec()))
     assert [node.op_type for node in half.model.graph.node].count("Cast") == 4  # two more around the whole norm
     assert_sound(half.model)
@@ -205,8 +192,6 @@ half (float[N, 3, H, W] image) => (float[N, 3, h, w] logits) {
 
 
 def test_shape_arithmetic_stays_float32_and_casts_are_shared() -> None:
-    from seginfer.export.precision.fp16 import Half
-
     model = onnx.parser.parse_model(SHAPES)
     rng = np.random.default_rng(0)
     shapes = {"w1": (16, 3, 3, 3), "w2": (16, 16, 3, 3), "w3": (16, 16, 1, 1), "w4": (3, 48, 1, 1)}
@@ -227,9 +212,6 @@ def test_shape_arithmetic_stays_float32_and_casts_are_shared() -> None:
 def test_multiplications_are_counted_as_torch_counts_them() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    from seginfer.export.precision._graph import Graph
-    from seginfer.export.precision._ranges import observe
-
     middle = nn.Sequential(
         nn.Conv2d(16, 8, 3, groups=4, stride=2, padding=1), nn.ConvTranspose2d(8, 16, 2, stride=2), networks.Attention()
     )
@@ -242,12 +224,10 @@ def test_multiplications_are_counted_as_torch_counts_them() -> None:
 
 
 def fp32_graph(module: nn.Module, spec: ModelSpec | None = None) -> onnx.ModelProto:
-    from seginfer.export._network import Network, evaluating
-    from seginfer.export._onnx import _example, _graph
-
     spec = spec or make_spec()
+    network = Network(module, spec)
     with evaluating(module):
-        return _graph(Network(module, spec), spec, _example(spec, 2), None)
+        return onnx_graph(export_program(network, spec, example_batch(network, spec, None), None), spec)
 
 
 def test_decisions_that_hang_on_what_float16_cannot_tell_apart_are_refused(tmp_path: Path) -> None:
@@ -332,7 +312,7 @@ def test_every_input_is_certified_in_its_own_type(fields: dict[str, Any], tmp_pa
     assert graph.outputs[0].dtype == "float32"
     casts = [node for node in model.graph.node if node.op_type == "Cast"]
     assert len(casts) == (1 if fields.get("dtype") == "float16" else 2)
-    build_in_tensorrt(path)
+    rtx.build(path)
 
 
 def test_sizes_that_vary_and_shapes_computed_in_the_graph_stay_exact(tmp_path: Path) -> None:
@@ -468,7 +448,7 @@ def test_the_soccer_network_agrees_on_its_clip(soccer: Any, tmp_path: Path) -> N
     assert certificate.pixel_agreement > 0.9999
     assert certificate.undecided_share < 0.001
     assert [len(names) for names in read_model(tmp_path / "m.onnx").spec.provenance.islands.values()] == [1]
-    build_in_tensorrt(tmp_path / "m.onnx")
+    rtx.build(tmp_path / "m.onnx")
 
 
 def test_the_command_line_exports_and_compares_in_float16(
@@ -503,7 +483,7 @@ def test_a_large_network_with_random_weights_is_certified(tmp_path: Path) -> Non
     certificate = export_onnx(module, spec, tmp_path / "m.onnx", images=images, precision="fp16")
     assert certificate.pixel_agreement >= 0.998
     assert_sound(onnx.load(tmp_path / "m.onnx"))
-    build_in_tensorrt(tmp_path / "m.onnx")
+    rtx.build(tmp_path / "m.onnx")
 
 
 def settle(module: nn.Module, images: Any) -> None:
