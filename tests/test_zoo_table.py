@@ -33,6 +33,9 @@ TABLE = Path(__file__).with_name("zoo_table.json")
 PAGE = Path(__file__).parent.parent / "export" / "zoo" / "README.md"
 IS_WRITING = os.environ.get("ZOO_TABLE") == "write"
 PRECISIONS = ("fp32", "fp16")
+NEARLY_REFUSED = (
+    0.9985  # 0.998 of all pixels must agree: a few pixels of a small picture may decide otherwise elsewhere
+)
 PAGE_TEXT = """\
 # Reference networks
 
@@ -158,11 +161,17 @@ def compare(name: str, precision: str, row: dict[str, Any]) -> None:
         TABLE.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     table = recorded()
     expected = table["rows"][name][precision]
+    if row.keys() != expected.keys():
+        assert precision == "fp16", "float32 was refused"
+        assert "refused" in expected or expected["all"] < NEARLY_REFUSED
+        return
+    if "refused" in row:
+        return
     if library.version == table["version"] and not has_gpu():
-        assert row.get("kernels") == expected.get("kernels")
-    assert row.keys() == expected.keys()
-    for share in {"decisive", "undecided", "all"} & row.keys():
-        # What is undecided follows the single largest error; its size is the processor's, its order is not.
+        # Which layers stay in float32 follows from measured errors, which are the processor's in the last digits.
+        assert row["kernels"] == pytest.approx(expected["kernels"], rel=0.1 if precision == "fp16" else 0)
+    for share in ("decisive", "undecided", "all"):
+        # What is undecided follows the single largest error.
         near = {"rel": 0.5, "abs": 0.002} if share == "undecided" else {"abs": 0.002}
         assert row[share] == pytest.approx(expected[share], **near), share
 
