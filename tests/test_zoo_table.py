@@ -121,19 +121,17 @@ def measured(
     certificate = json.loads(said.out)["certificate"]
     assert certificate["passed"]
     assert certificate["precision"] == precision
-    assert certificate["decisive_agreement"] == 1.0
+    by_rounding = certificate["rounding_agreement"] is not None  # maxima swapped places: nothing is decisive then
+    assert certificate["decisive_agreement"] == 1.0 or (by_rounding and entry.noise)
     code = main(["check", str(model), "--json"])
     (report,) = json.loads(capsys.readouterr().out)["reports"]
     assert code == 0, report["problems"]
     assert [tensor["dtype"] for tensor in report["inputs"] + report["outputs"]] == ["float32"] * (
         1 + len(entry.outputs)
     )
-    return {
-        "decisive": certificate["decisive_agreement"],
-        "undecided": round(certificate["undecided_share"], 6),
-        "all": round(certificate["pixel_agreement"], 6),
-        "kernels": report["kernels"],
-    }
+    shares = {"decisive": "decisive_agreement", "undecided": "undecided_share", "all": "pixel_agreement"}
+    row = {key: round(certificate[name], 6) for key, name in shares.items() if key == "all" or not by_rounding}
+    return {**row, "kernels": report["kernels"]}
 
 
 def picture(entry: Entry, size: tuple[int, int]) -> np.ndarray[Any, Any]:
@@ -161,7 +159,7 @@ def compare(name: str, precision: str, row: dict[str, Any]) -> None:
         TABLE.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     table = recorded()
     expected = table["rows"][name][precision]
-    if row.keys() != expected.keys():
+    if ("refused" in row) != ("refused" in expected):
         assert precision == "fp16", "float32 was refused"
         assert "refused" in expected or expected["all"] < NEARLY_REFUSED
         return
@@ -170,7 +168,7 @@ def compare(name: str, precision: str, row: dict[str, Any]) -> None:
     if library.version == table["version"] and not has_gpu():
         # Which layers stay in float32 follows from measured errors, which are the processor's in the last digits.
         assert row["kernels"] == pytest.approx(expected["kernels"], rel=0.1 if precision == "fp16" else 0)
-    for share in ("decisive", "undecided", "all"):
+    for share in {"decisive", "undecided", "all"} & row.keys() & expected.keys():
         # What is undecided follows the single largest error.
         near = {"rel": 0.5, "abs": 0.002} if share == "undecided" else {"abs": 0.002}
         assert row[share] == pytest.approx(expected[share], **near), share
