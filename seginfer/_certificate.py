@@ -64,8 +64,11 @@ class Certificate:
     def summary(self) -> str:
         """Return the result in one line."""
         verdict = "passed" if self.passed else f"FAILED at {self.stage}"
+        own = self.rounding_agreement
+        with_itself = "" if own is None else f" (PyTorch agrees with itself in float64 on {own:.4%})"
         return (
-            f"parity {verdict}: decisive pixels {self.decisive_agreement:.4%}, all pixels {self.pixel_agreement:.4%}, "
+            f"parity {verdict}: decisive pixels {self.decisive_agreement:.4%}, "
+            f"all pixels {self.pixel_agreement:.4%}{with_itself}, "
             f"logit error max {self.logit_max_error:.2e}, undecided {self.undecided_share:.4%}, "
             f"mIoU {self.mean_iou:.6f}, {self.images} images"
         )
