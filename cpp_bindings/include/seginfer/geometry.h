@@ -1,0 +1,142 @@
+// geometry.h: where one image sits inside the network input, in integers, and the way back; as seginfer/_geometry.py.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "error.h"
+
+namespace seginfer {
+
+// No side of an image, an input or an output is longer: products of three sides then fit 64 bits.
+constexpr int kMaxSide = 1 << 20;
+
+struct Size {
+  int height = 0;
+  int width = 0;
+};
+
+struct Offset {
+  int y = 0;
+  int x = 0;
+};
+
+struct Rect {
+  int top = 0;
+  int left = 0;
+  int height = 0;
+  int width = 0;
+};
+
+inline void check_size(Size size, const char* what) {
+  require(size.height >= 1 && size.width >= 1 && size.height <= kMaxSide && size.width <= kMaxSide,
+          std::string(what) + " must have sides of 1.." + std::to_string(kMaxSide) + ", got " +
+              size_text(size.height, size.width));
+}
+
+// One axis of a Geometry: the image's `image` pixels become `resized`, whose first stands at `offset` of `input`.
+struct Axis {
+  int64_t image;
+  int64_t resized;
+  int64_t offset;
+  int64_t input;
+};
+
+struct Span {
+  int first;
+  int count;
+};
+
+inline int64_t floor_div(int64_t a, int64_t b) {  // b > 0
+  return a / b - (a % b < 0 ? 1 : 0);
+}
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
+
+// The part of the input that shows the image.
+inline Span content_of(const Axis& axis) {
+  const int64_t start = std::max<int64_t>(0, axis.offset);
+  const int64_t end = std::min(axis.input, axis.offset + axis.resized);
+  return {static_cast<int>(start), static_cast<int>(std::max<int64_t>(0, end - start))};
+}
+
+// The image pixels i with 0 <= (i + 1/2) * resized / image + offset < input.
+inline Span visible_of(const Axis& axis) {
+  const int64_t first =
+      std::max<int64_t>(0, ceil_div(-2 * axis.offset * axis.image - axis.resized, 2 * axis.resized));
+  const int64_t end = std::min(
+      axis.image, ceil_div(2 * (axis.input - axis.offset) * axis.image - axis.resized, 2 * axis.resized));
+  return {static_cast<int>(first), static_cast<int>(std::max<int64_t>(0, end - first))};
+}
+
+// How one image was placed: resized as a whole, its corner at `offset` of the input. Every policy is this one formula:
+// letterbox and pad have offsets that are not negative and padding around the image; center-crop cuts what is outside.
+struct Geometry {
+  Size image;
+  Size input;
+  Size resized;
+  Offset offset;
+
+  Axis rows() const { return {image.height, resized.height, offset.y, input.height}; }
+  Axis cols() const { return {image.width, resized.width, offset.x, input.width}; }
+
+  Rect content() const {
+    const Span y = content_of(rows()), x = content_of(cols());
+    return {y.first, x.first, y.count, x.count};
+  }
+
+  Rect visible() const {
+    const Span y = visible_of(rows()), x = visible_of(cols());
+    return {y.first, x.first, y.count, x.count};
+  }
+};
+
+inline void check_geometry(const Geometry& geometry) {
+  check_size(geometry.image, "the image");
+  check_size(geometry.input, "the network input");
+  check_size(geometry.resized, "the resized image");
+  require(std::max(std::abs(geometry.offset.y), std::abs(geometry.offset.x)) <= kMaxSide,
+          "the image's offset must be within the largest side");
+}
+
+// The policies.
+
+inline Geometry stretch(Size image, Size input) { return {image, input, input, {0, 0}}; }
+
+// Pad does not resize; `letterbox` is the largest size of the image's aspect inside the input, the free side rounded
+// half up. Both stand in the middle of the padding, or at the top left.
+inline Geometry pad(Size image, Size input, bool is_centered = true) {
+  require(image.height <= input.height && image.width <= input.width,
+          "policy pad takes images up to " + size_text(input.height, input.width) + ", got " +
+              size_text(image.height, image.width) + "; use letterbox");
+  const Offset middle{(input.height - image.height) / 2, (input.width - image.width) / 2};
+  return {image, input, image, is_centered ? middle : Offset{}};
+}
+
+inline Geometry letterbox(Size image, Size input, bool is_centered = true) {
+  const int64_t h = image.height, w = image.width;
+  Size resized = input;
+  if (input.height * w <= input.width * h) {
+    resized.width = static_cast<int>(std::max<int64_t>(1, (2 * w * input.height + h) / (2 * h)));
+  } else {
+    resized.height = static_cast<int>(std::max<int64_t>(1, (2 * h * input.width + w) / (2 * w)));
+  }
+  const Offset middle{(input.height - resized.height) / 2, (input.width - resized.width) / 2};
+  return {image, input, resized, is_centered ? middle : Offset{}};
+}
+
+// The smallest size of the image's aspect around the input, its middle cut out; halves round to even.
+// Source: torchvision.transforms.Resize with one number, then CenterCrop.
+inline Geometry center_crop(Size image, Size input) {
+  const int64_t h = image.height, w = image.width;
+  Size resized = input;
+  if (input.height * w >= input.width * h) {
+    resized.width = static_cast<int>(w * input.height / h);
+  } else {
+    resized.height = static_cast<int>(h * input.width / w);
+  }
+  const auto half_even = [](int value) { return (value + (value >> 1 & 1)) >> 1; };
+  return {image, input, resized, {-half_even(resized.height - input.height), -half_even(resized.width - input.width)}};
+}
+
+}  // namespace seginfer

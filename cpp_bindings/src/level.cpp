@@ -1,0 +1,26 @@
+// level.cpp: every row kernel, compiled once per instruction set with SEGINFER_LEVEL and SEGINFER_LANES set.
+#if defined(__AVX512VBMI__)
+#include <immintrin.h>
+#endif
+
+#include "jobs.h"
+#include "simd.h"
+
+// clang-format off: simd.h comes first
+#include "preprocess_rows.h"
+#include "label_rows.h"
+#include "mask_rows.h"
+#include "overlay_rows.h"
+// clang-format on
+
+#define SEGINFER_TEXT(name) #name
+#define SEGINFER_NAME(name) SEGINFER_TEXT(name)
+#define SEGINFER_JOIN(a, b) a##b
+#define SEGINFER_TABLE(name) SEGINFER_JOIN(level_, name)
+
+namespace seginfer {
+
+const Level SEGINFER_TABLE(SEGINFER_LEVEL){SEGINFER_NAME(SEGINFER_LEVEL), preprocess_scratch, preprocess, label,
+                                           label_scratch,                 mask_scratch,       mask,       overlay};
+
+}  // namespace seginfer

@@ -1,0 +1,10 @@
+// levels.h: the kernels for the instruction set in use.
+#pragma once
+
+#include "jobs.h"
+
+namespace seginfer {
+
+const Level& kernels();
+
+}  // namespace seginfer

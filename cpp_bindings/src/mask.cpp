@@ -1,0 +1,200 @@
+// mask.cpp: plans of the mask step, checked against the views that calls bring.
+#include <cstring>
+
+#include "levels.h"
+#include "seginfer/cpu.h"
+
+namespace seginfer {
+namespace {
+
+constexpr int kPixelsPerPart = 1 << 14;  // fewer are done sooner than a thread wakes up
+
+void check_window(const Geometry& whole, const OutputWindow& window, Rect visible) {
+  check_geometry(whole);
+  check_size(window.whole, "the output");
+  check_size(window.size, "the output's window");
+  require(std::max(std::abs(window.corner.y), std::abs(window.corner.x)) <= kMaxSide,
+          "the window's corner must be within the largest side");
+  require(visible.top >= 0 && visible.left >= 0 && visible.height >= 0 && visible.width >= 0 &&
+              visible.top <= whole.image.height - visible.height && visible.left <= whole.image.width - visible.width,
+          "the visible pixels must lie inside the image of " + size_text(whole.image.height, whole.image.width));
+}
+
+template <class Real>
+Taps placed_taps(const Axis& axis, int logits, Span visible, bool align_corners) {
+  return mask_taps<Real>(axis, logits, visible, align_corners);
+}
+
+struct Axes {
+  Taps rows, cols;
+};
+
+// From image pixels into an output that covers the whole input.
+Axes placed_axes(const Geometry& whole, Size output, Rect visible, bool align_corners) {
+  const Span rows{visible.top, visible.height}, cols{visible.left, visible.width};
+  const Axis y = whole.rows(), x = whole.cols();
+  if (is_aligned(y, output.height, align_corners) && is_aligned(x, output.width, align_corners)) {
+    return {placed_taps<float>(y, output.height, rows, align_corners),
+            placed_taps<float>(x, output.width, cols, align_corners)};
+  }
+  return {placed_taps<double>(y, output.height, rows, align_corners),
+          placed_taps<double>(x, output.width, cols, align_corners)};
+}
+
+Axes graph_axes(const Geometry& whole, Size output, Rect visible, const MaskRule& rule) {
+  if (!rule.upsampling) return placed_axes(whole, output, visible, rule.align_corners);
+  const Size upsampled{output.height * rule.upsampling, output.width * rule.upsampling};
+  check_size(upsampled, "the upsampled output");
+  const Axes outer = placed_axes(whole, upsampled, visible, rule.align_corners);
+  return {compose(outer.rows, upsampling_taps(output.height, upsampled.height, rule.upsampling_align_corners)),
+          compose(outer.cols, upsampling_taps(output.width, upsampled.width, rule.upsampling_align_corners))};
+}
+
+// First column of each run of columns that read the same samples, then the number of columns.
+std::vector<int> runs_of(const Taps& taps) {
+  std::vector<int> runs;
+  for (int i = 0; i < taps.positions; ++i) {
+    bool is_same = i > 0;
+    for (int t = 0; is_same && t < taps.count; ++t) is_same = taps.at(t, i) == taps.at(t, i - 1);
+    if (!is_same) runs.push_back(i);
+  }
+  runs.push_back(taps.positions);
+  return runs;
+}
+
+Confidence confidence_of(const MaskRule& rule) {
+  switch (rule.decision) {
+    case Decision::argmax: return rule.is_logits ? Confidence::softmax : Confidence::value;
+    case Decision::threshold: return rule.is_logits ? Confidence::sigmoid_of_label : Confidence::value_of_label;
+    case Decision::each: return rule.is_logits ? Confidence::sigmoid : Confidence::value;
+  }
+  throw InputError("unknown decision");
+}
+
+}  // namespace
+
+Masker::Masker(const Geometry& whole, const OutputWindow& window, Rect visible, int channels, const MaskRule& rule)
+    : window_(window), visible_(visible), channels_(channels), rule_(rule) {
+  check_window(whole, window, visible);
+  require(channels >= 1 && channels <= 65535, "expected 1..65535 channels, got " + std::to_string(channels));
+  require(rule.decision != Decision::threshold || channels == 1, "a threshold decides one channel");
+  require(rule.upsampling >= 0 && rule.upsampling <= kMaxSide, "the upsampling factor must not be negative");
+  const size_t labels = rule.decision == Decision::argmax ? static_cast<size_t>(channels) : 2;
+  require(rule.table.empty() || rule.table.size() == labels,
+          "the table must hold " + std::to_string(labels) + " values, got " + std::to_string(rule.table.size()));
+  Axes axes = graph_axes(whole, window.whole, visible, rule);
+  rows_ = std::move(axes.rows), cols_ = std::move(axes.cols);
+  move_into_window(rows_, window.corner.y, window.size.height);
+  move_into_window(cols_, window.corner.x, window.size.width);
+  runs_ = runs_of(cols_);
+  const size_t n = static_cast<size_t>(cols_.positions), stride = n + kSlack;
+  col_weight_.resize(static_cast<size_t>(cols_.count) * stride);
+  for (int t = 0; t < cols_.count; ++t) {
+    std::copy_n(cols_.weight.begin() + t * static_cast<int64_t>(n), n,
+                col_weight_.begin() + t * static_cast<int64_t>(stride));
+  }
+}
+
+bool Masker::operator()(const LogitsView& logits, const MaskViews& out, Workspace& workspace, Threads& threads) const {
+  const Size size = window_.size;
+  require(logits.data && logits.channels == channels_ && logits.size.height == size.height &&
+              logits.size.width == size.width && logits.dtype != DType::uint8,
+          "expected logits of " + std::to_string(channels_) + " x " + size_text(size.height, size.width) + ", got " +
+              std::to_string(logits.channels) + " x " + size_text(logits.size.height, logits.size.width));
+  require(logits.channel_stride >= 0 && logits.row_stride >= 0 && logits.column_stride >= 0,
+          "logits must not have negative strides");
+  require(out.mask.data && (out.mask_bytes == 1 || out.mask_bytes == 2), "a mask is uint8 or uint16");
+  const bool is_argmax = rule_.decision == Decision::argmax;
+  require(rule_.table.empty() ? (out.mask_bytes == 2 || !is_argmax || channels_ <= 256)
+                              : (out.mask_bytes == 2 || *std::max_element(rule_.table.begin(), rule_.table.end()) < 256),
+          "mask values above 255 need a uint16 mask");
+
+  const int64_t plane = static_cast<int64_t>(size.height) * size.width;
+  const size_t planes = is_argmax ? 1 : static_cast<size_t>(channels_);
+  const bool is_direct = logits.dtype == DType::float32 && (logits.column_stride == 1 || size.width == 1);
+  LabelJob job{};
+  job.logits = logits.data, job.is_half = logits.dtype == DType::float16;
+  job.channel_stride = logits.channel_stride, job.row_stride = logits.row_stride;
+  job.column_stride = is_direct ? 1 : logits.column_stride;
+  job.classes = channels_, job.height = size.height, job.width = size.width;
+  job.is_threshold = !is_argmax, job.threshold = rule_.threshold;
+  job.labels = static_cast<uint16_t*>(workspace.labels.reserve(planes * static_cast<size_t>(plane) * sizeof(uint16_t)));
+  if (!is_direct) {
+    job.planar = static_cast<float*>(
+        workspace.planar.reserve(static_cast<size_t>(channels_) * static_cast<size_t>(plane) * sizeof(float)));
+  }
+  const Level& level = kernels();
+  const size_t label_bytes = level.label_scratch(job);
+  std::atomic<bool> is_finite{true};
+  threads.for_each_part(size.height, kPixelsPerPart / size.width, [&](int begin, int end) {
+    if (!level.label(job, begin, end, thread_scratch(label_bytes))) is_finite = false;
+  });
+  if (!is_finite) return false;
+  if (visible_.height == 0 || visible_.width == 0) return true;
+
+  MaskJob mask{};
+  mask.plane_stride = is_direct ? logits.channel_stride : plane;
+  mask.row_stride = is_direct ? logits.row_stride : size.width;
+  mask.height = size.height, mask.width = size.width;
+  mask.is_threshold = !is_argmax, mask.threshold = rule_.threshold;
+  mask.classes = is_argmax ? channels_ : 1;
+  mask.taps = rows_.count, mask.rows = rows_.positions, mask.cols = cols_.positions;
+  mask.row_index = rows_.index.data(), mask.row_weight = rows_.weight.data();
+  mask.col_index = cols_.index.data(), mask.col_weight = col_weight_.data();
+  mask.col_stride = cols_.positions + kSlack;
+  mask.runs = runs_.data(), mask.run_count = static_cast<int>(runs_.size()) - 1;
+  mask.mask_bytes = out.mask_bytes, mask.mask_row_stride = out.mask.row_stride;
+  mask.table = rule_.table.empty() ? nullptr : rule_.table.data();
+  mask.kind = confidence_of(rule_);
+  mask.confidence_row_stride = out.confidence.row_stride, mask.margin_row_stride = out.margin.row_stride;
+  const auto place = [&](auto* data, int64_t row_stride, int64_t plane_stride, size_t p) {
+    return data ? data + static_cast<int64_t>(p) * plane_stride + visible_.top * row_stride + visible_.left : nullptr;
+  };
+  const size_t mask_bytes = level.mask_scratch(mask);
+  for (size_t p = 0; p < planes; ++p) {
+    const float* values = is_direct ? static_cast<const float*>(logits.data) : job.planar;
+    mask.logits = values + (is_argmax ? 0 : static_cast<int64_t>(p) * mask.plane_stride);
+    mask.labels = job.labels + static_cast<int64_t>(p) * plane;
+    mask.mask = out.mask_bytes == 1
+                    ? static_cast<void*>(place(static_cast<uint8_t*>(out.mask.data), out.mask.row_stride,
+                                               out.mask_plane_stride, p))
+                    : place(static_cast<uint16_t*>(out.mask.data), out.mask.row_stride, out.mask_plane_stride, p);
+    mask.confidence = place(out.confidence.data, out.confidence.row_stride, out.confidence_plane_stride, p);
+    mask.margin = place(out.margin.data, out.margin.row_stride, out.margin_plane_stride, p);
+    threads.for_each_part(mask.rows, kPixelsPerPart / mask.cols, [&](int begin, int end) {
+      level.mask(mask, begin, end, thread_scratch(mask_bytes));
+    });
+  }
+  return true;
+}
+
+LabelPicker::LabelPicker(const Geometry& whole, const OutputWindow& window, Rect visible) : visible_(visible) {
+  check_window(whole, window, visible);
+  rows_ = label_taps(whole.rows(), window.whole.height, {visible.top, visible.height});
+  cols_ = label_taps(whole.cols(), window.whole.width, {visible.left, visible.width});
+  move_into_window(rows_, window.corner.y, window.size.height);
+  move_into_window(cols_, window.corner.x, window.size.width);
+}
+
+template <class T>
+void LabelPicker::operator()(PlaneView<const T> labels, PlaneView<T> mask, Threads& threads) const {
+  T* first = mask.data + visible_.top * mask.row_stride + visible_.left;
+  const int width = visible_.width;
+  if (width == 0) return;
+  threads.for_each_part(visible_.height, kPixelsPerPart / width, [&](int begin, int end) {
+    for (int y = begin; y < end; ++y) {
+      T* out = first + y * mask.row_stride;
+      if (y > begin && rows_.at(0, y) == rows_.at(0, y - 1)) {
+        std::memcpy(out, out - mask.row_stride, static_cast<size_t>(width) * sizeof(T));
+        continue;
+      }
+      const T* row = labels.data + rows_.at(0, y) * labels.row_stride;
+      for (int x = 0; x < width; ++x) out[x] = row[cols_.index[static_cast<size_t>(x)]];
+    }
+  });
+}
+
+template void LabelPicker::operator()(PlaneView<const uint8_t>, PlaneView<uint8_t>, Threads&) const;
+template void LabelPicker::operator()(PlaneView<const uint16_t>, PlaneView<uint16_t>, Threads&) const;
+
+}  // namespace seginfer

@@ -1,0 +1,281 @@
+// mask_rows.h: a mask at the image's own pixels from logits at the network's resolution. Part of level.cpp.
+//
+// Interpolation is a convex combination: where the logit cells around a pixel all have the same label, so does the
+// pixel. Output rows that read the same logit rows make a band. In a band every run of columns that read the same
+// logit columns is either filled, or interpolated: along the logit rows once for the band, then down for every row.
+#pragma once
+
+namespace seginfer {
+inline namespace SEGINFER_LEVEL {
+namespace {
+
+constexpr int kMaskBlock = 64;  // columns interpolated at a time; their values stay in the first-level cache
+
+// Scratch of one thread.
+struct MaskScratch {
+  float* values;      // (taps, classes, kMaskBlock + kSlack)
+  uint16* agreed;     // (width): the label that all logit rows of the band have, or kMixed
+  uint16* filled;     // (cols): labels of filled pixels
+  int* spans;         // (2 * spans): first and last column of what is interpolated
+};
+
+SEG_HD int64 block_stride() { return kMaskBlock + kSlack; }
+
+SEG_HD size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+SEG_HD size_t value_bytes(const MaskJob& job) {
+  return rounded(sizeof(float) * static_cast<size_t>(job.taps) * static_cast<size_t>(job.classes) *
+                 static_cast<size_t>(block_stride()));
+}
+
+size_t mask_scratch(const MaskJob& job) {
+  const size_t width = static_cast<size_t>(job.width), cols = static_cast<size_t>(job.cols);
+  return value_bytes(job) + rounded(sizeof(uint16) * width) + rounded(sizeof(uint16) * cols) +
+         rounded(sizeof(int) * (static_cast<size_t>(job.run_count) + 2));
+}
+
+MaskScratch divide(const MaskJob& job, void* scratch) {
+  char* at = static_cast<char*>(scratch);
+  MaskScratch parts;
+  parts.values = reinterpret_cast<float*>(at);
+  at += value_bytes(job);
+  parts.agreed = reinterpret_cast<uint16*>(at);
+  at += rounded(sizeof(uint16) * static_cast<size_t>(job.width));
+  parts.filled = reinterpret_cast<uint16*>(at);
+  at += rounded(sizeof(uint16) * static_cast<size_t>(job.cols));
+  parts.spans = reinterpret_cast<int*>(at);
+  return parts;
+}
+
+// Labels that all logit rows of a band share.
+void agree(const MaskJob& job, int row, uint16* agreed) {
+  const uint16* first = job.labels + static_cast<int64>(job.row_index[row]) * job.width;
+  memcpy(agreed, first, static_cast<size_t>(job.width) * sizeof(uint16));
+  for (int tap = 1; tap < job.taps; ++tap) {
+    const uint16* other = job.labels + static_cast<int64>(job.row_index[tap * job.rows + row]) * job.width;
+    for (int x = 0; x < job.width; ++x) agreed[x] = agreed[x] == other[x] ? agreed[x] : kMixed;
+  }
+}
+
+// Fills runs that all agree; returns how many spans of other columns it noted, neighbours joined.
+int split(const MaskJob& job, const MaskScratch& scratch) {
+  int spans = 0;
+  for (int r = 0; r < job.run_count; ++r) {
+    const int begin = job.runs[r], end = job.runs[r + 1];
+    const uint16 label = scratch.agreed[job.col_index[begin]];
+    bool is_mixed = label == kMixed;
+    for (int tap = 1; tap < job.taps; ++tap) {
+      is_mixed |= scratch.agreed[job.col_index[tap * job.cols + begin]] != label;
+    }
+    if (!is_mixed) {
+      for (int x = begin; x < end; ++x) scratch.filled[x] = label;
+    } else if (spans && scratch.spans[2 * spans - 1] == begin) {
+      scratch.spans[2 * spans - 1] = end;
+    } else {
+      scratch.spans[2 * spans] = begin;
+      scratch.spans[2 * spans + 1] = end;
+      ++spans;
+    }
+  }
+  return spans;
+}
+
+void write_labels(const MaskJob& job, int row, int column, const uint16* labels, int n) {
+  const int64 at = row * job.mask_row_stride + column;
+  if (job.mask_bytes == 1) {
+    uint8* out = static_cast<uint8*>(job.mask) + at;
+    if (job.table) {
+      for (int i = 0; i < n; ++i) out[i] = static_cast<uint8>(job.table[labels[i]]);
+    } else {
+      for (int i = 0; i < n; ++i) out[i] = static_cast<uint8>(labels[i]);
+    }
+  } else {
+    uint16* out = static_cast<uint16*>(job.mask) + at;
+    for (int i = 0; i < n; ++i) out[i] = job.table ? job.table[labels[i]] : labels[i];
+  }
+}
+
+void copy_labels(const MaskJob& job, int from_row, int to_row, int column, int n) {
+  const size_t size = static_cast<size_t>(job.mask_bytes);
+  char* mask = static_cast<char*>(job.mask);
+  memcpy(mask + (to_row * job.mask_row_stride + column) * job.mask_bytes,
+         mask + (from_row * job.mask_row_stride + column) * job.mask_bytes, static_cast<size_t>(n) * size);
+}
+
+// Interpolates columns [begin, end) along one logit row, all classes.
+template <int kTaps>
+void interpolate_along(const MaskJob& job, int logit_row, int first_run, int begin, int end, float* values) {
+  const float* row = job.logits + logit_row * job.row_stride;
+  for (int c = 0; c < job.classes; ++c, row += job.plane_stride, values += block_stride()) {
+    for (int r = first_run; job.runs[r] < end; ++r) {
+      const int left = job.runs[r] > begin ? job.runs[r] : begin;
+      const int right = job.runs[r + 1] < end ? job.runs[r + 1] : end;
+      Floats tap[kTaps];
+      for (int t = 0; t < kTaps; ++t) tap[t] = splat(row[job.col_index[t * job.cols + left]]);
+      for (int x = left; x < right; x += kLanes) {  // what lies past the run is written again by the next one
+        const float* w = job.col_weight + x;
+        const int stride = job.col_stride;
+        if constexpr (kTaps == 2) {
+          store(values + x - begin, interpolated(tap[0], load<Floats>(w), tap[1], load<Floats>(w + stride)));
+        } else {
+          store(values + x - begin, interpolated(tap[0], load<Floats>(w), tap[1], load<Floats>(w + stride), tap[2],
+                                                 load<Floats>(w + 2 * stride)));
+        }
+      }
+    }
+  }
+}
+
+// One output row of a block: values of every class, down the logit rows.
+template <int kTaps>
+struct Down {
+  const float* values;
+  int64 row_stride;
+  Floats weight[kTaps];
+
+  Down(const MaskJob& job, const float* block, int row) : values(block), row_stride(job.classes * block_stride()) {
+    for (int t = 0; t < kTaps; ++t) weight[t] = splat(job.row_weight[t * job.rows + row]);
+  }
+
+  SEG_HD Floats at(int c, int x) const {
+    const float* from = values + c * block_stride() + x;
+    const Floats first = load<Floats>(from), second = load<Floats>(from + row_stride);
+    if constexpr (kTaps == 2) {
+      return interpolated(first, weight[0], second, weight[1]);
+    } else {
+      return interpolated(first, weight[0], second, weight[1], load<Floats>(from + 2 * row_stride), weight[2]);
+    }
+  }
+};
+
+SEG_HD void store_part(float* to, Floats values, int n) {
+  if (n >= kLanes) {
+    store(to, values);
+  } else {
+    memcpy(to, &values, static_cast<size_t>(n) * sizeof(float));
+  }
+}
+
+SEG_HD Floats sigmoid(Floats value) {
+  const Floats power = exp_of_negative<Floats, Ints>(value < 0.0f ? value : -value);
+  return (value < 0.0f ? power : splat(1.0f)) / (1.0f + power);
+}
+
+template <int kTaps>
+SEG_HD Floats confidence_of(const MaskJob& job, const Down<kTaps>& down, int x, Floats best, Ints label) {
+  switch (job.kind) {
+    case Confidence::softmax: {
+      Floats sum = Floats{};
+      for (int c = 0; c < job.classes; ++c) sum += exp_of_negative<Floats, Ints>(down.at(c, x) - best);
+      return 1.0f / sum;
+    }
+    case Confidence::sigmoid: return sigmoid(best);
+    case Confidence::sigmoid_of_label: return label ? sigmoid(best) : 1.0f - sigmoid(best);
+    case Confidence::value_of_label: return label ? best : 1.0f - best;
+    default: return best;
+  }
+}
+
+// Decides n pixels of one row from `x` of the block on; asked for maps, writes them as well.
+template <int kTaps, bool kMaps>
+SEG_HD void decide(const MaskJob& job, const Down<kTaps>& down, int row, int column, int x, int n, uint16* labels) {
+  Floats best = down.at(0, x), second = splat(-__builtin_inff());
+  Ints label = Ints{};
+  if (job.is_threshold) label = Ints(best > splat(job.threshold)) & 1;
+  for (int c = 1; c < job.classes; ++c) {
+    const Floats value = down.at(c, x);
+    const Ints is_better = value > best;
+    if constexpr (kMaps) second = is_better ? best : value > second ? value : second;
+    best = is_better ? value : best;
+    label = is_better ? splat(c) : label;
+  }
+  store_labels(label, kLanes, labels + x);
+  if constexpr (kMaps) {
+    const int64 at = column + x;
+    if (job.confidence) {
+      store_part(job.confidence + row * job.confidence_row_stride + at, confidence_of(job, down, x, best, label), n);
+    }
+    if (job.margin) {
+      const Floats threshold = splat(job.threshold);
+      const Floats other = job.is_threshold ? (label ? best - threshold : threshold - best) : best - second;
+      store_part(job.margin + row * job.margin_row_stride + at, other, n);
+    }
+  }
+}
+
+template <int kTaps, bool kMaps>
+void decide_block(const MaskJob& job, int row, int column, int n, const float* values, uint16* labels) {
+  const Down<kTaps> down(job, values, row);
+  for (int x = 0; x < n; x += kLanes) decide<kTaps, kMaps>(job, down, row, column, x, n - x, labels);
+}
+
+// Interpolates columns [begin, end) of rows [first, last), which read the same logit rows.
+template <int kTaps, bool kMaps>
+void interpolate_span(const MaskJob& job, int first, int last, int begin, int end, float* values) {
+  alignas(64) uint16 labels[kMaskBlock + kSlack];
+  int run = 0;
+  for (int low = 0, high = job.run_count; low < high;) {  // the last run that starts at or before `begin`
+    const int middle = (low + high) / 2;
+    (job.runs[middle] <= begin ? (run = middle, low = middle + 1) : high = middle);
+  }
+  for (int x = begin; x < end; x += kMaskBlock) {
+    const int n = end - x < kMaskBlock ? end - x : kMaskBlock;
+    while (job.runs[run + 1] <= x) ++run;
+    for (int tap = 0; tap < kTaps; ++tap) {
+      interpolate_along<kTaps>(job, job.row_index[tap * job.rows + first], run, x, x + n,
+                               values + tap * job.classes * block_stride());
+    }
+    for (int y = first; y < last; ++y) {
+      decide_block<kTaps, kMaps>(job, y, x, n, values, labels);
+      write_labels(job, y, x, labels, n);
+    }
+  }
+}
+
+int band_end(const MaskJob& job, int row, int end) {
+  int last = row + 1;
+  for (; last < end; ++last) {
+    for (int tap = 0; tap < job.taps; ++tap) {
+      if (job.row_index[tap * job.rows + last] != job.row_index[tap * job.rows + row]) return last;
+    }
+  }
+  return last;
+}
+
+// Fills what lies between the spans: the first row label by label, the others by copying it.
+void fill_between(const MaskJob& job, const MaskScratch& scratch, int spans, int first, int last) {
+  for (int s = 0; s <= spans; ++s) {
+    const int begin = s ? scratch.spans[2 * s - 1] : 0, end = s < spans ? scratch.spans[2 * s] : job.cols;
+    if (begin == end) continue;
+    write_labels(job, first, begin, scratch.filled + begin, end - begin);
+    for (int y = first + 1; y < last; ++y) copy_labels(job, first, y, begin, end - begin);
+  }
+}
+
+template <int kTaps>
+void mask_band(const MaskJob& job, int first, int last, const MaskScratch& scratch) {
+  agree(job, first, scratch.agreed);
+  const int spans = split(job, scratch);
+  if (job.confidence || job.margin) {  // maps need every pixel's values; the rule of equal labels still decides
+    interpolate_span<kTaps, true>(job, first, last, 0, job.cols, scratch.values);
+  } else {
+    for (int s = 0; s < spans; ++s) {
+      interpolate_span<kTaps, false>(job, first, last, scratch.spans[2 * s], scratch.spans[2 * s + 1], scratch.values);
+    }
+  }
+  fill_between(job, scratch, spans, first, last);
+}
+
+void mask(const MaskJob& job, int begin, int end, void* memory) {
+  const MaskScratch scratch = divide(job, memory);
+  memset(scratch.values, 0, value_bytes(job));  // lanes past a block's end are computed and thrown away
+  for (int first = begin; first < end;) {
+    const int last = band_end(job, first, end);
+    (job.taps == 2 ? mask_band<2>(job, first, last, scratch) : mask_band<3>(job, first, last, scratch));
+    first = last;
+  }
+}
+
+}  // namespace
+}  // namespace SEGINFER_LEVEL
+}  // namespace seginfer

@@ -1,0 +1,174 @@
+// preprocess.cpp: plans of the preprocess step, checked against the views that calls bring.
+#include <utility>
+
+#include "levels.h"
+#include "seginfer/cpu.h"
+
+namespace seginfer {
+namespace {
+
+constexpr int kPixelsPerPart = 1 << 14;  // fewer are done sooner than a thread wakes up
+
+Taps taps_of(const Axis& axis, Resampling resampling, bool is_column_axis) {
+  const int n = static_cast<int>(axis.image), m = static_cast<int>(axis.resized);
+  switch (resampling) {
+    case Resampling::opencv: return opencv_taps(n, m, is_column_axis);
+    case Resampling::pillow: return triangle_taps<double>(n, m);
+    case Resampling::torch: return torch_taps(n, m);
+    case Resampling::torch_antialias: return triangle_taps<float>(n, m);
+    case Resampling::nearest: return nearest_taps(n, m);
+  }
+  throw InputError("unknown resampling");
+}
+
+Taps content_taps(const Axis& axis, const PixelRule& rule, bool is_resized, bool is_column_axis) {
+  if (rule.is_mirrored) {
+    return mirrored_taps(static_cast<int>(axis.image), static_cast<int>(axis.input), static_cast<int>(axis.offset));
+  }
+  const Span content = content_of(axis);
+  const Resampling resampling = is_resized ? rule.resampling : Resampling::nearest;
+  return part_of(taps_of(axis, resampling, is_column_axis),
+                 {content.first - static_cast<int>(axis.offset), content.count});
+}
+
+// Kernels read weights in whole vectors.
+void add_slack(Taps& taps) {
+  const size_t n = static_cast<size_t>(taps.positions), stride = n + kSlack;
+  const auto widen = [&](auto& values) {
+    if (values.empty()) return;
+    std::decay_t<decltype(values)> wide(static_cast<size_t>(taps.count) * stride);
+    for (int t = 0; t < taps.count; ++t) {
+      std::copy_n(values.begin() + t * static_cast<int64_t>(n), n, wide.begin() + t * static_cast<int64_t>(stride));
+    }
+    values = std::move(wide);
+  };
+  widen(taps.index);
+  widen(taps.weight);
+  widen(taps.fixed);
+}
+
+// Byte positions of pixels in windows; empty where a window does not hold them. Taps must have their slack.
+std::vector<int> pattern_of(const Taps& taps, int pixel_bytes) {
+  const int n = taps.positions, stride = n + kSlack;
+  std::vector<int> pattern(static_cast<size_t>(taps.count) * static_cast<size_t>(stride));
+  for (int t = 0; t < taps.count; ++t) {
+    for (int i = 0; i < n; ++i) {
+      const int first = taps.index[static_cast<size_t>(i / kWindowColumns * kWindowColumns)];
+      const int64_t byte = pixel_bytes * static_cast<int64_t>(taps.index[static_cast<size_t>(t * stride + i)] - first);
+      if (byte < 0 || byte + 3 >= kWindowBytes) return {};
+      pattern[static_cast<size_t>(t * stride + i)] = static_cast<int>(byte * 0x01010101 + 0x03020100);
+    }
+  }
+  return pattern;
+}
+
+int channels_of(PixelFormat format) { return format == PixelFormat::gray ? 1 : 3; }
+
+Fetch fetch_of(PixelFormat format) {
+  switch (format) {
+    case PixelFormat::rgb:
+    case PixelFormat::bgr: return Fetch::packed3;
+    case PixelFormat::rgba:
+    case PixelFormat::bgra: return Fetch::packed4;
+    case PixelFormat::gray: return Fetch::gray;
+    case PixelFormat::nv12: return Fetch::nv12;
+    case PixelFormat::yuyv: return Fetch::yuyv;
+  }
+  throw InputError("unknown pixel format");
+}
+
+int64_t bytes_per_row(PixelFormat format, int64_t width) {
+  switch (fetch_of(format)) {
+    case Fetch::packed3: return 3 * width;
+    case Fetch::packed4: return 4 * width;
+    case Fetch::yuyv: return 2 * width;
+    default: return width;
+  }
+}
+
+void check_image(const ImageView& image, Size size, PixelFormat format) {
+  require(image.data && image.size.height == size.height && image.size.width == size.width && image.format == format,
+          "the plan is for images of " + size_text(size.height, size.width) + " in its own format, got " +
+              size_text(image.size.height, image.size.width));
+  require(image.row_bytes >= bytes_per_row(format, size.width),
+          "rows of the image must not overlap; got a pitch of " + std::to_string(image.row_bytes) + " bytes");
+  require(format != PixelFormat::nv12 || (image.chroma && image.chroma_row_bytes >= size.width),
+          "an nv12 image needs its chroma plane, with rows that do not overlap");
+}
+
+void check_out(const TensorView& out, Size size, int channels) {
+  require(out.data && out.size.height == size.height && out.size.width == size.width && out.channels == channels,
+          "the output must hold " + std::to_string(channels) + " channels of " + size_text(size.height, size.width) +
+              ", got " + std::to_string(out.channels) + " of " + size_text(out.size.height, out.size.width));
+  std::pair<int64_t, int> axes[] = {
+      {out.column_stride, size.width}, {out.row_stride, size.height}, {out.channel_stride, channels}};
+  std::sort(std::begin(axes), std::end(axes));
+  int64_t span = 1;  // values within the axes so far
+  for (const auto& [stride, extent] : axes) {
+    if (extent == 1) continue;
+    require(stride >= span, "values of the output must not overlap; give an NCHW or NHWC array");
+    span += stride * (extent - 1);
+  }
+}
+
+}  // namespace
+
+Preprocessor::Preprocessor(const Geometry& geometry, PixelFormat format, const PixelRule& rule)
+    : geometry_(geometry), format_(format), rule_(rule) {
+  check_geometry(geometry);
+  const bool is_resized =
+      geometry.resized.height != geometry.image.height || geometry.resized.width != geometry.image.width;
+  require(!(rule.is_mirrored && is_resized), "mirrored images keep their size");
+  require((format != PixelFormat::nv12 && format != PixelFormat::yuyv) || geometry.image.width % 2 == 0,
+          "nv12 and yuyv images have an even width, got " + std::to_string(geometry.image.width));
+  require(format != PixelFormat::nv12 || geometry.image.height % 2 == 0,
+          "nv12 images have an even height, got " + std::to_string(geometry.image.height));
+  content_ = rule.is_mirrored ? Rect{0, 0, geometry.input.height, geometry.input.width} : geometry.content();
+  rows_ = content_taps(geometry.rows(), rule, is_resized, false);
+  cols_ = content_taps(geometry.cols(), rule, is_resized, true);
+  add_slack(cols_);
+  const Fetch fetch = fetch_of(format);
+  if (fetch == Fetch::packed3 || fetch == Fetch::packed4) pattern_ = pattern_of(cols_, fetch == Fetch::packed3 ? 3 : 4);
+  if (!is_resized) rule_.resampling = Resampling::nearest;
+}
+
+void Preprocessor::operator()(const ImageView& image, const TensorView& out, Threads& threads) const {
+  const int channels = channels_of(format_);
+  check_image(image, geometry_.image, format_);
+  check_out(out, geometry_.input, channels);
+
+  PreprocessJob job{};
+  job.fetch = fetch_of(format_);
+  job.pixels = image.data, job.row_bytes = image.row_bytes;
+  job.chroma = image.chroma, job.chroma_row_bytes = image.chroma_row_bytes;
+  job.image_height = geometry_.image.height, job.image_width = geometry_.image.width;
+  job.resample = rule_.resampling == Resampling::nearest  ? Resample::pick
+                 : rule_.resampling == Resampling::opencv ? Resample::opencv
+                 : rule_.resampling == Resampling::pillow ? Resample::pillow
+                                                          : Resample::weighted;
+  job.row_taps = rows_.count, job.col_taps = cols_.count;
+  job.row_index = rows_.index.data(), job.col_index = cols_.index.data();
+  job.row_weight = rows_.weight.data(), job.col_weight = cols_.weight.data();
+  job.row_fixed = rows_.fixed.data(), job.col_fixed = cols_.fixed.data();
+  job.col_pattern = pattern_.empty() ? nullptr : pattern_.data();
+  job.top = content_.top, job.left = content_.left;
+  job.content_height = content_.height, job.content_width = content_.width;
+  job.height = geometry_.input.height, job.width = geometry_.input.width;
+  job.channels = channels;
+  const bool is_bgr_image = format_ == PixelFormat::bgr || format_ == PixelFormat::bgra;
+  for (int c = 0; c < 3; ++c) {
+    job.shift[c] = channels == 1 ? 0 : is_bgr_image != rule_.is_bgr ? 16 - 8 * c : 8 * c;
+    job.gain[c] = rule_.gain[c], job.bias[c] = rule_.bias[c], job.padding[c] = rule_.padding[c];
+  }
+  job.out = out.data;
+  job.bytes_per_value = out.dtype == DType::float32 ? 4 : out.dtype == DType::float16 ? 2 : 1;
+  job.channel_stride = out.channel_stride, job.row_stride = out.row_stride, job.column_stride = out.column_stride;
+
+  const Level& level = kernels();
+  const size_t scratch = level.preprocess_scratch(job);
+  threads.for_each_part(job.height, kPixelsPerPart / job.width, [&](int begin, int end) {
+    level.preprocess(job, begin, end, thread_scratch(scratch));
+  });
+}
+
+}  // namespace seginfer
