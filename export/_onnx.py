@@ -16,8 +16,9 @@ from torch.export import ExportedProgram
 from seginfer._atomic import atomic_path
 from seginfer._certificate import Certificate, ParityError
 from seginfer._errors import InputError
+from seginfer._formats import check_image, checked_color
 from seginfer._model_file import attach_spec, pipeline_sha256
-from seginfer._preprocess import check_image, preprocess
+from seginfer._preprocess import preprocess
 from seginfer._segmenter import Segmenter
 from seginfer._spec import ModelSpec, Provenance
 
@@ -82,7 +83,7 @@ def export_onnx(
     if not images:
         raise InputError("images is empty; give at least one, or None for synthetic pictures")
     for image in images:
-        check_image(image, spec.input)
+        check_image(image, checked_color(None, spec.input))
     with evaluating(module), atomic_path(path) as part:
         network = Network(module, spec)
         example = example_batch(network, spec, batch_size)

@@ -25,7 +25,7 @@ from ._errors import (
 )
 from ._geometry import Geometry
 from ._model_file import attach_spec, read_model
-from ._postprocess import confidence, postprocess
+from ._postprocess import confidence, margin, postprocess
 from ._preprocess import preprocess
 from ._segmentation import Segmentation, Timings
 from ._segmenter import Segmenter
@@ -60,6 +60,7 @@ __all__ = [
     "__version__",
     "attach_spec",
     "confidence",
+    "margin",
     "open_backend",
     "postprocess",
     "preprocess",

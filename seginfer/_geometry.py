@@ -10,6 +10,9 @@ from ._spec import InputSpec
 
 Size = tuple[int, int]
 
+MAX_SIDE = 1 << 20
+"""No side of an image, an input or an output is longer: products of three sides then fit 64 bits."""
+
 
 class Rect(NamedTuple):
     """A rectangle of whole pixels."""

@@ -2,32 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _reference
+from . import _native, _reference
 from ._errors import InputError
+from ._formats import PixelFormat, check_image, checked_color, image_size, pixels_of
 from ._geometry import Geometry, Rect
-from ._spec import Color, InputSpec, ModelSpec
+from ._machine import checked_threads
+from ._spec import InputSpec, ModelSpec
 
 Batch = NDArray[Any]
+Image = NDArray[np.uint8]
+FillInput = Callable[[Image, Batch, Any], None]
+"""Writes an image into its (h, w, C) view of the batch, with a pool of threads."""
 
 
 def preprocess(
-    images: Sequence[NDArray[np.uint8]], spec: ModelSpec, *, color: Color | None = None, out: Batch | None = None
+    images: Sequence[Image],
+    spec: ModelSpec,
+    *,
+    color: PixelFormat | None = None,
+    out: Batch | None = None,
+    threads: int | None = None,
 ) -> tuple[Batch, list[Geometry]]:
     """Resize, pad and normalise images into one batch: `(pixel * scale - mean) / std`.
 
     Args:
-        images: N images, (H, W, 3) uint8, or (H, W) for a gray model; sizes may differ if the input size is fixed.
-            Policy "tile" makes each into its tiles, so that the batch counts T >= N.
+        images: N images, (H, W, 3) uint8, or (H, W) for a gray model; other formats as `color` says. Rows may have any
+            pitch. Sizes may differ if the input size is fixed. Policy "tile" makes each into its tiles, so that the
+            batch counts T >= N.
         spec: the model's contract; its `input` says how.
-        color: channel order of the images; None is "rgb", or "gray" for a gray model.
+        color: "rgb", "bgr", "rgba", "bgra", "gray", or a camera's "nv12" (H * 3 / 2, W) or "yuyv" (H, W, 2), BT.601
+            with limited range. None is "rgb", or "gray" for a gray model.
         out: a batch to fill instead of a new one.
+        threads: how many threads may work; None is every core that the process may use.
 
     Returns:
         The batch, (N, C, h, w) or (N, h, w, C) in the spec's layout and dtype, and one Geometry per image, or per tile.
@@ -36,15 +49,18 @@ def preprocess(
         InputError: if an image or `out` has the wrong dtype, shape or memory order, or a dynamic batch would mix sizes.
     """
     color = checked_color(color, spec.input)
-    placed = zip(images, place(images, spec.input), strict=True)
+    size = checked_threads(threads)
+    placed = zip(images, place(images, spec.input, color), strict=True)
     inputs = [(image, part) for image, geometry in placed for part in geometry.tiles(spec.input)]
     geometries = [part for _, part in inputs]
     batch = _checked_out(out, batch_shape(geometries, spec.input), spec.input)
-    fill_batch(batch, [image for image, _ in inputs], geometries, spec.input, color)
+    pool = _native.shared_threads(size)
+    for target, (image, geometry) in zip(channels_last(batch, spec.input), inputs, strict=True):
+        input_filler(geometry, spec.input, color)(image, target, pool)
     return batch, geometries
 
 
-def place(images: Sequence[NDArray[np.uint8]], spec: InputSpec) -> list[Geometry]:
+def place(images: Sequence[Image], spec: InputSpec, color: PixelFormat) -> list[Geometry]:
     """Check every image and say where it goes.
 
     Raises:
@@ -53,16 +69,8 @@ def place(images: Sequence[NDArray[np.uint8]], spec: InputSpec) -> list[Geometry
     if not images:
         raise InputError("expected at least one image, got an empty list; skip the call when there is no image")
     for image in images:
-        check_image(image, spec)
-    return [Geometry.place((image.shape[0], image.shape[1]), spec) for image in images]
-
-
-def fill_batch(
-    batch: Batch, images: Sequence[NDArray[np.uint8]], geometries: Sequence[Geometry], spec: InputSpec, color: Color
-) -> None:
-    """Write checked and placed images into a batch of the right shape; an image stands once for each of its tiles."""
-    for target, image, geometry in zip(_channels_last(batch, spec), images, geometries, strict=True):
-        _fill(target, image, geometry, spec, swap=color != spec.color)
+        check_image(image, color)
+    return [Geometry.place(image_size(image, color), spec) for image in images]
 
 
 def batch_shape(geometries: Sequence[Geometry], spec: InputSpec) -> tuple[int, int, int, int]:
@@ -75,44 +83,64 @@ def batch_shape(geometries: Sequence[Geometry], spec: InputSpec) -> tuple[int, i
     return (n, c, height, width) if spec.layout == "NCHW" else (n, height, width, c)
 
 
-def checked_color(color: Color | None, spec: InputSpec) -> Color:
-    """Return the channel order of the user's images: RGB unless stated, gray for a gray model; never guessed.
-
-    Raises:
-        InputError: if images of this channel order cannot feed the network.
-    """
-    if color is None:
-        return "gray" if spec.color == "gray" else "rgb"
-    if color not in ("rgb", "bgr", "gray"):
-        raise InputError(f"color must be 'rgb', 'bgr' or 'gray', got {color!r}")
-    if (color == "gray") != (spec.color == "gray"):
-        raise InputError(f"the network takes {spec.color} images, got color={color!r}; convert them first")
-    return color
+def channels_last(batch: Batch, spec: InputSpec) -> Batch:
+    """Return the (N, h, w, C) view of a batch."""
+    return batch.transpose(0, 2, 3, 1) if spec.layout == "NCHW" else batch
 
 
-def check_image(image: object, spec: InputSpec) -> None:
-    """Raise an InputError that says what is wrong with an image, if anything is."""
-    shape = "(H, W) or (H, W, 1)" if spec.channels == 1 else "(H, W, 3)"
-    if not isinstance(image, np.ndarray):
-        raise InputError(f"image must be a NumPy array uint8 {shape}, got {type(image).__name__}; use numpy.asarray")
-    got = f"got {image.dtype} {image.shape}"
-    if image.dtype != np.uint8:
-        raise InputError(f"image must be uint8 {shape} with values 0..255, {got}; do not normalise, the spec does")
-    rank_ok = (image.ndim == 3 and image.shape[2] == spec.channels) or (spec.channels == 1 and image.ndim == 2)
-    if not rank_ok:
-        raise InputError(f"image must be uint8 {shape}, {got}; reorder or drop channels first")
-    if 0 in image.shape:
-        raise InputError(f"image must not be empty, {got}")
-    if any(stride < 0 for stride in image.strides):
-        raise InputError(
-            "image must not have negative strides; use numpy.ascontiguousarray, "
-            "or state the channel order with color= instead of flipping it"
-        )
+def input_filler(geometry: Geometry, spec: InputSpec, color: PixelFormat) -> FillInput:
+    """Return what writes checked images of one geometry and format into the batch."""
+    if _native.core is None:
+        return lambda image, target, _: _fill(target, image, geometry, spec, color)
+    return _native_filler(geometry, spec, color)
 
 
-def _fill(target: Batch, image: NDArray[np.uint8], geometry: Geometry, spec: InputSpec, swap: bool) -> None:
+# ------------------------------------------------------------------------------------------------ the compiled core
+
+
+@lru_cache(maxsize=256)
+def _native_filler(geometry: Geometry, spec: InputSpec, color: PixelFormat) -> FillInput:
+    """Plan once per size; a plan holds what depends on sizes, so that a frame costs no more than its pixels."""
+    gain, bias, padding = (tuple(np.resize(values, 3).tolist()) for values in _affine(spec))
+    if spec.dtype == "uint8":
+        gain, bias = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
+    plan = _native.core.Preprocessor(
+        **_native.placement(geometry),
+        pixel_format=color,
+        resampling=spec.resampling,
+        gain=gain,
+        bias=bias,
+        padding=padding,
+        is_bgr=spec.color == "bgr",
+        is_mirrored=spec.resize == "tile",
+    )
+    packed_axes = 1 if color in ("gray", "nv12") else 2
+
+    def fill(image: Image, target: Batch, threads: Any) -> None:
+        if color == "gray" and image.ndim == 3:
+            image = image[..., 0]
+        if not _native.has_packed_rows(image, packed_axes):
+            image = np.ascontiguousarray(image)
+        if _is_direct(target):
+            plan.fill(image, target, threads)
+        else:
+            _native.through_copy(lambda copy: plan.fill(image, copy, threads), target)
+
+    return fill
+
+
+def _is_direct(target: Batch) -> bool:
+    """Tell whether the core writes to this (h, w, C) view: planes of packed rows, or packed pixels."""
+    planes = target.transpose(2, 0, 1)
+    return _native.has_packed_rows(target, 2) or _native.has_packed_rows(planes, 1)
+
+
+# ------------------------------------------------------------------------------------------------ the specification
+
+
+def _fill(target: Batch, image: Image, geometry: Geometry, spec: InputSpec, color: PixelFormat) -> None:
     """Write one image into its (h, w, C) view of the batch."""
-    pixels = image.reshape(*geometry.image_hw, spec.channels)
+    pixels, order = pixels_of(image, color)
     if geometry.resized_hw != geometry.image_hw:
         pixels = _reference.RESIZE[spec.resampling](pixels, geometry.resized_hw)
     content, (offset_y, offset_x) = geometry.content, geometry.offset_yx
@@ -124,11 +152,11 @@ def _fill(target: Batch, image: NDArray[np.uint8], geometry: Geometry, spec: Inp
             seen, content = _mirrored(pixels, geometry), Rect(0, 0, *geometry.input_hw)
         else:
             target[...] = padding
-    seen = seen[:, :, :: -1 if swap else 1]
+    seen = seen[:, :, :: -1 if order != spec.color else 1]
     target[content.slices] = seen if spec.dtype == "uint8" else _reference.normalize(seen, gain, bias)
 
 
-def _mirrored(pixels: NDArray[np.uint8], geometry: Geometry) -> NDArray[np.uint8]:
+def _mirrored(pixels: Image, geometry: Geometry) -> Image:
     """Return the pixels that fill the whole input, of an image mirrored at its borders as often as it takes."""
     rows, cols = (
         _reference.mirrored(np.arange(full) - offset, image)
@@ -145,10 +173,6 @@ def _affine(spec: InputSpec) -> tuple[NDArray[np.float32], NDArray[np.float32], 
     bias = (-mean / std).astype(np.float32)
     padding = np.array(spec.per_channel(spec.pad_value), np.float32)
     return gain, bias, padding if spec.dtype == "uint8" else _reference.normalize(padding, gain, bias)
-
-
-def _channels_last(batch: Batch, spec: InputSpec) -> Batch:
-    return batch.transpose(0, 2, 3, 1) if spec.layout == "NCHW" else batch
 
 
 def _checked_out(out: Batch | None, shape: tuple[int, ...], spec: InputSpec) -> Batch:

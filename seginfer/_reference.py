@@ -147,7 +147,7 @@ def _triangle_taps(n: int, m: int, real: type[np.floating[Any]]) -> Iterator[tup
     distance = taps.astype(real) - centre[:, None] + half
     weights = np.maximum(real(0), real(1) - np.abs(distance * (real(1) / support)))
     weights[np.arange(count.max()) >= count[:, None]] = 0
-    weights /= weights.sum(1, keepdims=True)
+    weights /= _sum(iter(weights.T))[:, None]  # in order, as both libraries add them up
     return zip(np.minimum(taps, n - 1).T, weights.T, strict=True)
 
 
@@ -183,9 +183,42 @@ def mirrored(positions: Indices, n: int) -> Indices:
     return np.minimum(index, period - index)
 
 
+def rgb_from_yuv(y: NDArray[Any], u: NDArray[Any], v: NDArray[Any]) -> Image:
+    """Return (..., 3) uint8 RGB of BT.601 luma and chroma with limited range, in 20-bit fixed point.
+
+    Source: ITU-R BT.601, rounded as cv2.cvtColor(COLOR_YUV2RGB_NV12) rounds.
+    """
+    luma = np.maximum(y.astype(np.int32) - 16, 0) * 1220542 + (1 << 19)
+    u, v = u.astype(np.int32) - 128, v.astype(np.int32) - 128
+    channels = (luma + v * 1673527, luma - v * 852492 - u * 409993, luma + u * 2116026)
+    rgb: Image = np.clip(np.stack(channels, -1) >> 20, 0, 255).astype(np.uint8)
+    return rgb
+
+
+def rgb_from_nv12(image: Image) -> Image:
+    """Return (H, W, 3) uint8 RGB of an (H * 3 / 2, W) image; each chroma pair stands for 2 x 2 pixels."""
+    height = image.shape[0] // 3 * 2
+    chroma = image[height:].reshape(height // 2, -1, 2).repeat(2, 0).repeat(2, 1)
+    return rgb_from_yuv(image[:height], chroma[..., 0], chroma[..., 1])
+
+
+def rgb_from_yuyv(image: Image) -> Image:
+    """Return (H, W, 3) uint8 RGB of an (H, W, 2) image; each chroma pair stands for two pixels of a row."""
+    u, v = (image[:, first::2, 1].repeat(2, 1) for first in (0, 1))
+    return rgb_from_yuv(image[..., 0], u, v)
+
+
 def normalize(pixels: NDArray[Any], gain: Floats, bias: Floats) -> Floats:
     """Return `pixels * gain + bias` per channel, each operation rounded to float32; (h, w, c) float32."""
     return pixels.astype(np.float32) * gain + bias
+
+
+def blend(pixels: Image, colors: Image, weight: int) -> Image:
+    """Return class colours (..., 3) over pixels, `weight` in 256ths; where the colour is black, pixels stay."""
+    mixed = (
+        pixels.astype(np.uint16) * np.uint16(256 - weight) + colors.astype(np.uint16) * np.uint16(weight) + 128
+    ) >> 8
+    return np.where(colors.any(-1, keepdims=True), mixed, pixels).astype(np.uint8)
 
 
 # ------------------------------------------------------------------------------------------- making a mask
@@ -307,6 +340,15 @@ def classify_pixels(logits: Floats, rows: Taps, cols: Taps, classify: Callable[[
     for k in range(0, len(y), step):
         ys, xs = y[k : k + step], x[k : k + step]
         out[ys, xs] = classify(interpolate(logits, rows.at(ys), cols.at(xs)))
+
+
+def margins(values: Floats) -> Floats:
+    """Return by how much the largest of (..., C) values exceeds the next, (...) float32; infinite for a single one."""
+    if values.shape[-1] == 1:
+        return np.full(values.shape[:-1], np.inf, np.float32)
+    second, first = np.moveaxis(np.partition(values, -2, axis=-1)[..., -2:], -1, 0)
+    result: Floats = first - second
+    return result
 
 
 def interpolated_rows(logits: Floats, rows: Taps, cols: Taps) -> Iterator[tuple[slice, Floats]]:

@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from . import _native, _reference
 from ._errors import InputError
+from ._formats import PixelFormat, check_image, image_size, pixels_of
 from ._geometry import Geometry
 from ._images import write_image
+from ._machine import usable_cores
 from ._optional import require
-from ._spec import ClassSpec, Color, Task
+from ._spec import ClassSpec, Task
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,9 @@ class Segmentation:
         task: semantic, binary or multilabel.
         geometry: where the image sat inside the network input, or in the frame that its tiles were cut from.
         timings: how long the stages took.
-        color: channel order of the image.
+        color: format of the image.
         confidence: (H, W) float32, probability of each pixel's label, if it was asked for.
+        margin: (H, W) float32, by how much each pixel's label won, if it was asked for; see `seginfer.margin`.
     """
 
     mask: NDArray[Any]
@@ -71,8 +75,11 @@ class Segmentation:
     task: Task
     geometry: Geometry
     timings: Timings
-    color: Color = "rgb"
+    color: PixelFormat = "rgb"
     confidence: NDArray[np.float32] | None = None
+    margin: NDArray[np.float32] | None = None
+    _threads: Any = None
+    """The core's pool that the overlay may use."""
 
     def __repr__(self) -> str:
         areas = ", ".join(f"{name} {area:.1%}" for name, area in self.class_areas().items() if area)
@@ -89,9 +96,9 @@ class Segmentation:
 
     def colorize(self) -> NDArray[np.uint8]:
         """Return the mask in class colours, (H, W, 3) uint8 in the channel order of the image (RGB for gray images)."""
-        if self.task == "multilabel":
-            return self._colored_planes()
-        colors: NDArray[np.uint8] = self._lookup[np.minimum(self.mask, len(self.classes.names))]
+        if _native.core:
+            return self._painted(None, 256)
+        colors: NDArray[np.uint8] = self._lookup[self._color_ids]
         return colors
 
     def overlay(self, image: NDArray[np.uint8], *, alpha: float = 0.5) -> NDArray[np.uint8]:
@@ -107,19 +114,13 @@ class Segmentation:
         Raises:
             InputError: if the image has another size, or alpha is outside 0..1.
         """
-        height, width = self.geometry.image_hw
-        shapes = ((height, width), (height, width, 1), (height, width, 3))
-        if not isinstance(image, np.ndarray) or image.shape not in shapes or image.dtype != np.uint8:
-            got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise InputError(f"overlay needs the uint8 image of {height} x {width} with 1 or 3 channels, got {got}")
         if not 0 <= alpha <= 1:
             raise InputError(f"alpha must be within 0..1, got {alpha}")
-        colors = self.colorize()
-        pixels = np.broadcast_to(image.reshape(*image.shape[:2], -1), colors.shape)
-        weight = round(alpha * 256)  # fixed point: blending in uint16 is several times faster than in floats
-        blended = (pixels.astype(np.uint16) * (256 - weight) + colors.astype(np.uint16) * weight + 128) >> 8
-        painted = colors.any(-1, keepdims=True)
-        return np.where(painted, blended, pixels).astype(np.uint8)
+        pixels = self._pixels(image)
+        weight = round(alpha * 256)
+        if _native.core:
+            return self._painted(pixels, weight)
+        return _reference.blend(pixels, self._lookup[self._color_ids], weight)
 
     def save(self, path: str | Path) -> None:
         """Write the mask as a picture of class ids; the suffix names the format (.png keeps values exactly).
@@ -163,13 +164,38 @@ class Segmentation:
     def _lookup(self) -> NDArray[np.uint8]:
         """Colours by mask value; the last row is black, for the ignore value."""
         table = np.array([*self.classes.colors, (0, 0, 0)], np.uint8)
-        return np.ascontiguousarray(table[:, ::-1]) if self.color == "bgr" else table
+        return np.ascontiguousarray(table[:, ::-1]) if self.color in ("bgr", "bgra") else table
 
-    def _colored_planes(self) -> NDArray[np.uint8]:
-        result = np.zeros((*self.geometry.image_hw, 3), np.uint8)
+    @property
+    def _color_ids(self) -> NDArray[Any]:
+        """Return the row of `_lookup` for each pixel; where classes overlap, the last is seen."""
+        count = len(self.classes.names)
+        if self.task != "multilabel":
+            ids: NDArray[Any] = np.minimum(self.mask, count)
+            return ids
+        ids = np.full(self.geometry.image_hw, count, np.min_scalar_type(count))
         for class_id, _, plane in self._planes():
-            result[plane] = self._lookup[class_id]
-        return result
+            ids[plane] = class_id
+        return ids
+
+    def _pixels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the image as (H, W, 1) or (H, W, 3), after a look at it."""
+        height, width = self.geometry.image_hw
+        is_gray = isinstance(image, np.ndarray) and image.shape in ((height, width), (height, width, 1))
+        check_image(image, "gray" if is_gray else self.color)
+        if not is_gray and image_size(image, self.color) != (height, width):
+            raise InputError(f"overlay needs the image of {height} x {width} that was segmented, got {image.shape}")
+        return image.reshape(height, width, 1) if is_gray else pixels_of(image, self.color)[0]
+
+    def _painted(self, pixels: NDArray[np.uint8] | None, weight: int) -> NDArray[np.uint8]:
+        """Let the core put colours over pixels, or alone."""
+        ids = self.mask if self.task != "multilabel" else self._color_ids
+        out = np.empty((*self.geometry.image_hw, 3), np.uint8)
+        if pixels is not None:
+            pixels = np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+        threads = self._threads or _native.shared_threads(usable_cores())
+        _native.core.overlay(pixels, np.ascontiguousarray(ids), self._lookup[:-1], weight, out, threads)
+        return out
 
     def _planes(self) -> list[tuple[int, str, NDArray[np.bool_]]]:
         """Return (class id, name, (H, W) bool) of every class present; 0 of a binary mask is not a class."""

@@ -231,7 +231,7 @@ class ModelSpec:
     classes: ClassSpec
     outputs: tuple[OutputSpec, ...] = (OutputSpec(),)
     """The first is the one that masks are made of."""
-    provenance: Provenance = field(default_factory=Provenance)
+    provenance: Provenance = field(default_factory=Provenance, hash=False)
 
     def __post_init__(self) -> None:
         coerce_fields(self, "spec")

@@ -13,10 +13,10 @@ import numpy as np
 
 from .._assets import SOCCER
 from .._errors import SegInferError
+from .._machine import usable_cores
 from .._segmenter import Segmenter
 from .._tensorrt._library import find_library
 from .._version import __version__
-from ..backends import usable_cores
 from ._output import Output
 
 

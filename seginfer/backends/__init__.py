@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -67,11 +66,6 @@ def _open_onnxruntime(model: ModelFile, device: str, threads: int | None) -> Bac
 _OPENERS: dict[str, Callable[[ModelFile, str, int | None], Backend]] = {
     "onnxruntime": _open_onnxruntime,
 }
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use, which in a container is fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def open_backend(model: ModelFile, name: str = "auto", *, device: str = "auto", threads: int | None = None) -> Backend:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._errors import BackendError, BackendUnavailableError, InputError
-from . import Tensor, usable_cores
+from .._machine import checked_threads
+from . import Tensor
 
 try:
     import onnxruntime as ort
@@ -47,9 +48,7 @@ class OnnxRuntimeBackend:
     def __init__(
         self, path: str | Path, outputs: Sequence[str], *, device: str = "auto", threads: int | None = None
     ) -> None:
-        if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= 1024):
-            raise InputError(f"threads must be an integer from 1 to 1024, got {threads!r}; use None for every core")
-        self.threads = threads or usable_cores()
+        self.threads = checked_threads(threads)
         wants_cuda, index = _parse_device(device)
         has_cuda = _CUDA in ort.get_available_providers()
         if wants_cuda and not has_cuda:

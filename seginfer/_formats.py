@@ -1,0 +1,90 @@
+"""How images come: channel orders and camera formats, checked, measured, and as RGB."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _reference
+from ._errors import InputError
+from ._geometry import MAX_SIDE, Size
+from ._spec import InputSpec
+
+PixelFormat = Literal["rgb", "bgr", "rgba", "bgra", "gray", "nv12", "yuyv"]
+"""How an image is laid out; all uint8. nv12: (H * 3 / 2, W), luma rows above chroma rows, as OpenCV and V4L2 have it.
+yuyv: (H, W, 2). Both are BT.601 with limited range and have an even width."""
+
+_SHAPES: dict[str, str] = {
+    "rgb": "(H, W, 3)",
+    "bgr": "(H, W, 3)",
+    "rgba": "(H, W, 4)",
+    "bgra": "(H, W, 4)",
+    "gray": "(H, W) or (H, W, 1)",
+    "nv12": "(H * 3 / 2, W) with even H and W",
+    "yuyv": "(H, W, 2) with even W",
+}
+_CHANNELS = {"rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4, "gray": 1, "yuyv": 2}
+
+
+def checked_color(color: PixelFormat | None, spec: InputSpec) -> PixelFormat:
+    """Return the format of the user's images: RGB unless stated, gray for a gray model; never guessed.
+
+    Raises:
+        InputError: if images of this format cannot feed the network.
+    """
+    if color is None:
+        return "gray" if spec.color == "gray" else "rgb"
+    if color not in get_args(PixelFormat):
+        *others, last = map(repr, get_args(PixelFormat))
+        raise InputError(f"color must be {', '.join(others)} or {last}, got {color!r}")
+    if (color == "gray") != (spec.color == "gray"):
+        raise InputError(f"the network takes {spec.color} images, got color={color!r}; convert them first")
+    return color
+
+
+def check_image(image: object, color: PixelFormat) -> None:
+    """Raise an InputError that says what is wrong with an image, if anything is."""
+    shape = _SHAPES[color]
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"image must be a NumPy array uint8 {shape}, got {type(image).__name__}; use numpy.asarray")
+    got = f"got {image.dtype} {image.shape}"
+    if image.dtype != np.uint8:
+        raise InputError(f"image must be uint8 {shape} with values 0..255, {got}; do not normalise, the spec does")
+    if not _has_shape(image, color):
+        raise InputError(f"image must be uint8 {shape}, {got}; reorder or drop channels first")
+    if 0 in image.shape:
+        raise InputError(f"image must not be empty, {got}")
+    if max(image.shape) > MAX_SIDE:
+        raise InputError(f"image must have sides of at most {MAX_SIDE}, {got}; cut it")
+    if any(stride < 0 for stride in image.strides):
+        raise InputError(
+            "image must not have negative strides; use numpy.ascontiguousarray, "
+            "or state the channel order with color= instead of flipping it"
+        )
+
+
+def _has_shape(image: NDArray[Any], color: PixelFormat) -> bool:
+    if color == "nv12":
+        return image.ndim == 2 and image.shape[0] % 3 == 0 and image.shape[1] % 2 == 0
+    if color == "yuyv" and image.ndim == 3 and image.shape[1] % 2:
+        return False
+    return (image.ndim == 3 and image.shape[2] == _CHANNELS[color]) or (color == "gray" and image.ndim == 2)
+
+
+def image_size(image: NDArray[np.uint8], color: PixelFormat) -> Size:
+    """Return the (height, width) in pixels of a checked image."""
+    height, width = image.shape[:2]
+    return (height // 3 * 2 if color == "nv12" else height), width
+
+
+def pixels_of(image: NDArray[np.uint8], color: PixelFormat) -> tuple[NDArray[np.uint8], PixelFormat]:
+    """Return a checked image as (H, W, 3) in "rgb" or "bgr", or (H, W, 1) "gray", and which of them."""
+    if color == "nv12":
+        return _reference.rgb_from_nv12(image), "rgb"
+    if color == "yuyv":
+        return _reference.rgb_from_yuyv(image), "rgb"
+    if color in ("rgba", "bgra"):
+        return image[..., :3], "rgb" if color == "rgba" else "bgr"
+    return image.reshape(*image.shape[:2], -1), color

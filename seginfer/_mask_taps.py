@@ -1,0 +1,77 @@
+"""Which values of the network's output the pixels of an image are made of, in NumPy: the specification."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _reference
+from ._geometry import Geometry, Size
+from ._reference import Taps
+from ._spec import ModelSpec
+from ._tiles import window_of
+
+
+def taps_of(geometry: Geometry, logits_hw: Size, spec: ModelSpec) -> tuple[Taps, Taps]:
+    """Return the row and column taps from the visible image pixels into the logits of the graph.
+
+    Those of a tile are the taps of one pass over the whole image, moved.
+    """
+    window = window_of(geometry, logits_hw, spec)
+    rows, cols = (
+        _reference.windowed(taps, window.corner_yx[axis], logits_hw[axis])
+        for axis, taps in enumerate(_graph_taps(window.whole, window.output_hw, spec))
+    )
+    return rows, cols
+
+
+def _graph_taps(geometry: Geometry, logits_hw: Size, spec: ModelSpec) -> tuple[Taps, Taps]:
+    upsample = spec.output.upsample
+    if upsample is None:
+        return _placed_taps(geometry, logits_hw, spec.output.align_corners)
+    upsampled_hw = (logits_hw[0] * upsample.factor, logits_hw[1] * upsample.factor)
+    rows, cols = _placed_taps(geometry, upsampled_hw, spec.output.align_corners)
+    inner = [
+        _reference.upsampling_taps(n, m, align_corners=upsample.align_corners)
+        for n, m in zip(logits_hw, upsampled_hw, strict=True)
+    ]
+    return _reference.compose(rows, inner[0]), _reference.compose(cols, inner[1])
+
+
+def _placed_taps(geometry: Geometry, logits_hw: Size, align_corners: bool) -> tuple[Taps, Taps]:
+    """Return the taps from the visible image pixels into logits that cover the network's input."""
+    g = geometry
+    aligned = all(
+        _reference.is_aligned(g.resized_hw[axis], g.offset_yx[axis], g.input_hw[axis], logits_hw[axis], align_corners)
+        for axis in (0, 1)
+    )
+    rows, cols = (
+        _reference.mask_taps(
+            g.image_hw[axis],
+            g.resized_hw[axis],
+            g.offset_yx[axis],
+            g.input_hw[axis],
+            logits_hw[axis],
+            (g.visible[axis], g.visible[axis + 2]),
+            align_corners=align_corners,
+            real=np.float32 if aligned else np.float64,
+        )
+        for axis in (0, 1)
+    )
+    return rows, cols
+
+
+def label_cells(geometry: Geometry, labels_hw: Size, spec: ModelSpec) -> list[NDArray[np.intp]]:
+    g, whole_hw, corner_yx = window_of(geometry, labels_hw, spec)
+    return [
+        _reference.nearest_labels(
+            g.image_hw[axis],
+            g.resized_hw[axis],
+            g.offset_yx[axis],
+            g.input_hw[axis],
+            whole_hw[axis],
+            (g.visible[axis], g.visible[axis + 2]),
+        )
+        - corner_yx[axis]
+        for axis in (0, 1)
+    ]

@@ -1,0 +1,118 @@
+"""The compiled core, or the reference in NumPy where there is none: chosen once, and the only importer of _ext."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._geometry import Geometry
+
+if TYPE_CHECKING:
+    from . import _ext
+
+_log = logging.getLogger("seginfer")
+
+core: Any = None
+"""The compiled module; None where it is missing or SEGINFER_PURE=1 turned it off."""
+
+_reason = ""
+
+
+def _load() -> tuple[Any, str]:
+    if os.environ.get("SEGINFER_PURE") == "1":
+        return None, "SEGINFER_PURE=1 turned it off"
+    try:
+        from . import _ext
+    except ImportError as error:
+        return None, f"it was not built when seginfer was installed ({error})"
+    wanted = os.environ.get("SEGINFER_SIMD")
+    if wanted:
+        _ext.use_level(wanted)
+    return _ext, ""
+
+
+core, _reason = _load()
+
+
+def describe() -> str:
+    """Say in one line what computes pixels: the compiled core and its instruction set, or NumPy and why."""
+    if core is None:
+        return f"NumPy; no compiled core: {_reason}"
+    return f"compiled core, {core.level()} of {', '.join(core.levels())}"
+
+
+@lru_cache(maxsize=1)
+def log_once() -> None:
+    """Leave one INFO line that says what computes pixels."""
+    _log.info("pixels: %s", describe())
+
+
+@contextmanager
+def pure() -> Iterator[None]:
+    """Compute with the reference inside the block; for tests and for finding faults. Not for several threads."""
+    global core
+    kept, core = core, None
+    try:
+        yield
+    finally:
+        core = kept
+
+
+def new_threads(size: int) -> _ext.Threads | None:
+    """Make a pool of `size` threads, the caller's included; None without a compiled core."""
+    return core.Threads(size) if core else None
+
+
+@lru_cache(maxsize=8)
+def _shared_threads(size: int) -> Any:
+    return new_threads(size)
+
+
+def shared_threads(size: int) -> _ext.Threads | None:
+    """Return the pool of `size` threads that functions share; None without a compiled core."""
+    return _shared_threads(size) if core else None
+
+
+def new_workspace() -> _ext.Workspace | None:
+    """Make the memory that the mask step reuses; None without a compiled core."""
+    return core.Workspace() if core else None
+
+
+def has_packed_rows(array: NDArray[Any], axes: int) -> bool:
+    """Tell whether the last `axes` axes lie without gaps, rows do not overlap, and values are aligned."""
+    expected = array.itemsize
+    for axis in range(array.ndim - 1, array.ndim - 1 - axes, -1):
+        if array.strides[axis] != expected and array.shape[axis] != 1:
+            return False
+        expected *= array.shape[axis]
+    if not array.flags.aligned:
+        return False
+    for axis in range(array.ndim - 1 - axes, -1, -1):
+        if array.strides[axis] < expected and array.shape[axis] != 1:
+            return False
+        expected = max(expected, array.strides[axis] * array.shape[axis])
+    return True
+
+
+def through_copy(fill: Callable[[NDArray[Any]], Any], out: NDArray[Any]) -> None:
+    """Let `fill` write into a contiguous array, and copy that: for targets that the core does not write to."""
+    copy = np.empty(out.shape, out.dtype)
+    fill(copy)
+    out[...] = copy
+
+
+def placement(geometry: Geometry) -> dict[str, tuple[int, int]]:
+    """Return a geometry as the core's arguments."""
+    return {
+        "image_hw": geometry.image_hw,
+        "input_hw": geometry.input_hw,
+        "resized_hw": geometry.resized_hw,
+        "offset_yx": geometry.offset_yx,
+    }
