@@ -1,0 +1,81 @@
+"""A camera that does not wait: frames at a fixed rate through the small network, and how late their masks come."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from _settings import Settings
+from _timing import Stage, check, percentile, stats_of
+from networks import small_network
+from pictures import picture
+
+from seginfer import Segmenter
+
+RATE_HZ = 30.0
+_SECONDS = 10.0
+_PICTURES = 8  # in turn, so that a frame is not in the cache already
+_WARM_UP = 3
+
+
+def measure(settings: Settings) -> Stage:
+    """Run the loop and record percentiles of the latency, from a frame's arrival to its mask."""
+    seconds = 0.5 if settings.quick else _SECONDS
+    frames, mask = (
+        [picture(settings.image_hw, seed) for seed in range(_PICTURES)],
+        np.empty(settings.image_hw, np.uint8),
+    )
+    path = small_network(settings.folder / "small.onnx", settings.input_hw)
+    stage = Stage(
+        f"{RATE_HZ:.0f} frames a second of {settings.image_hw} for {seconds:g} s through the small network; "
+        "a frame that finds the segmenter busy is replaced by the next"
+    )
+    with Segmenter.open(path, device="cpu", threads=settings.threads) as segmenter:
+        _check_masks(segmenter, frames)
+        for image in frames[:_WARM_UP]:
+            segmenter(image, out=mask)
+        latencies, dropped = run_loop(lambda i: segmenter(frames[i % _PICTURES], out=mask), RATE_HZ, seconds)
+    stage.checks["masks equal those without out="] = True
+    stage.cases["frame"] = {"seginfer": stats_of(latencies)}
+    stage.facts.update(_summary(latencies, dropped))
+    return stage
+
+
+def run_loop(process: Callable[[int], object], rate_hz: float, seconds: float) -> tuple[list[float], int]:
+    """Process frames that arrive at a fixed rate, always the latest one.
+
+    Returns:
+        Milliseconds from the arrival of each processed frame to its result, and how many frames were dropped.
+    """
+    total, latencies, start = round(rate_hz * seconds), [], time.perf_counter() + 1 / rate_hz
+    number = 0
+    while number < total:
+        arrival = start + number / rate_hz
+        time.sleep(max(0.0, arrival - time.perf_counter()))
+        process(number)
+        done = time.perf_counter()
+        latencies.append((done - arrival) * 1e3)
+        newest = int((done - start) * rate_hz)
+        number = max(number + 1, min(newest, total))
+    return latencies, total - len(latencies)
+
+
+def _check_masks(segmenter: Segmenter, frames: list[np.ndarray[Any, np.dtype[np.uint8]]]) -> None:
+    for image in frames:
+        mask = np.empty(image.shape[:2], np.uint8)
+        segmenter(image, out=mask)
+        check(np.array_equal(mask, segmenter(image).mask), "a mask differs when it is written into `out`")
+
+
+def _summary(latencies: list[float], dropped: int) -> dict[str, float | int]:
+    return {
+        "rate_hz": RATE_HZ,
+        "p50_ms": percentile(latencies, 50),
+        "p95_ms": percentile(latencies, 95),
+        "p99_ms": percentile(latencies, 99),
+        "max_ms": max(latencies),
+        "frames": len(latencies),
+        "dropped": dropped,
+    }

@@ -1,0 +1,147 @@
+"""Image to mask through a whole network: a small one against every peer, a U-Net against its backend alone."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from _peers import PeerProcess, PeerUnavailableError
+from _settings import Settings, missing
+from _timing import Contender, Stage, check, interleaved, local
+from idioms import Array, cv2_mask, margin_where_different, numpy_batch, torch_batch, torch_mask
+from networks import CLASSES, MEAN, STD, small_network, unet
+from pictures import mixed_share, picture
+
+from seginfer import Segmenter, preprocess
+
+_BUDGET_S = 35.0
+
+# The networks carry on what batches differ by, so that near ties are wider than those of the mask step alone.
+_NEAR_TIE = 1e-4
+
+# Shares of equal pixels. cv2 rounds the resized image to uint8 where the spec asks for floats. Model API moreover takes
+# the argmax before it enlarges, and by nearest neighbour, so that every class border moves.
+_AGREEMENT = {"numpy": 0.98, "mmdeploy": 0.98, "model_api": 0.93, "model_api mask only": 0.93}
+_QUICK_SLACK = 0.1  # small pictures are mostly borders
+
+_CALLS = {  # peer process: contenders by the call that they make, which is also the name of the saved mask
+    "model_api": {"model_api": "default", "model_api mask only": "mask_only"},
+    "mmdeploy": {"mmdeploy": "mask"},
+}
+
+
+def measure(settings: Settings) -> Stage:
+    """Time both networks."""
+    stage = Stage(f"{settings.image_hw} image to mask through a network with input {settings.input_hw}")
+    _small(stage, settings)
+    _unet(stage, settings)
+    stage.ratio("end_to_end_vs_model_api", "small", "model_api", "seginfer")
+    stage.ratio("end_to_end_vs_backend", "unet", "seginfer", "backend")
+    return stage
+
+
+def _small(stage: Stage, settings: Settings) -> None:
+    """Logits at a quarter of the input: everything but the network is what takes the time."""
+    path, image = small_network(settings.folder / "small.onnx", settings.input_hw), picture(settings.image_hw)
+    with ExitStack() as open_things:
+        segmenter = open_things.enter_context(Segmenter.open(path, device="cpu", threads=settings.threads))
+        mask, ours, backend = _ours(stage, "small", segmenter, image)
+        contenders = [ours, backend, *_idioms(stage, segmenter, image, mask, settings)]
+        for name in _CALLS:
+            try:
+                contenders += _peer(stage, name, settings, image, mask, open_things)
+            except PeerUnavailableError as error:
+                stage.skipped[name] = str(error)
+        budget = settings.budget(_BUDGET_S)
+        stage.cases["small"] = interleaved(contenders, budget, min_rounds=settings.min_rounds)
+
+
+def _unet(stage: Stage, settings: Settings) -> None:
+    """Logits at the input's resolution; strictly in turn, as both calls leave the same things in the cache."""
+    path, image = unet(settings.folder / "unet.onnx", settings.input_hw), picture(settings.image_hw)
+    with Segmenter.open(path, device="cpu", threads=settings.threads) as segmenter:
+        _, ours, backend = _ours(stage, "unet", segmenter, image)
+        budget = settings.budget(_BUDGET_S)
+        stage.cases["unet"] = interleaved([ours, backend], budget, min_rounds=settings.min_rounds, uncounted=0)
+
+
+def _ours(stage: Stage, case: str, segmenter: Segmenter, image: Array) -> tuple[Array, Contender, Contender]:
+    """Return the segmenter's mask, found equal to torch's, and the contenders "seginfer" and "backend"."""
+    spec, mask = segmenter.spec, np.empty(image.shape[:2], np.uint8)
+    batch, _ = preprocess([image], spec)
+    outputs = segmenter.backend.infer(batch)
+    segmenter(image, out=mask)
+    stage.facts[f"mixed_share_{case}"] = mixed_share(outputs[spec.output.name])
+    stage.facts[f"backend_{case}"] = segmenter.backend.description
+    if reason := missing("torch"):
+        stage.skipped["torch"] = reason
+    else:
+        _check_against_torch(stage, case, segmenter, image, mask)
+    mask_of_check = mask.copy()
+    ours = local("seginfer", lambda: segmenter(image, out=mask))
+    return mask_of_check, ours, local("backend", lambda: segmenter.backend.infer(batch, outputs))
+
+
+def _check_against_torch(stage: Stage, case: str, segmenter: Segmenter, image: Array, mask: Array) -> None:
+    logits = _infer(segmenter, torch_batch(image, segmenter.spec.input.size or mask.shape))
+    count, lead = margin_where_different(mask, torch_mask(logits, mask.shape), logits)
+    stage.checks[f"{case}: pixels unlike torch"] = count
+    check(
+        lead <= _NEAR_TIE,
+        f"the mask differs from torch's on {count} pixels, one of which is no near tie: the best class leads by "
+        f"{lead:.1e} of the largest logit, expected at most {_NEAR_TIE:.0e}; run the tests before timing anything",
+    )
+
+
+def _idioms(stage: Stage, segmenter: Segmenter, image: Array, mask: Array, settings: Settings) -> list[Contender]:
+    """Return the contenders that run the same backend between what people write around it."""
+    input_hw, image_hw, contenders = segmenter.spec.input.size or mask.shape, mask.shape, []
+    if reason := missing("cv2"):
+        stage.skipped["numpy"] = reason
+    else:
+
+        def with_numpy() -> Array:
+            return cv2_mask(_infer(segmenter, numpy_batch(image, input_hw)), image_hw)
+
+        _check_agreement(stage, "numpy", with_numpy(), mask, settings)
+        contenders.append(local("numpy", with_numpy))
+    if "torch" not in stage.skipped:  # found equal already
+        contenders.append(local("torch", lambda: torch_mask(_infer(segmenter, torch_batch(image, input_hw)), image_hw)))
+    return contenders
+
+
+def _peer(
+    stage: Stage, name: str, settings: Settings, image: Array, mask: Array, open_things: ExitStack
+) -> list[Contender]:
+    """Start a peer's process on the same file and picture, check its masks, and return its contenders."""
+    if not settings.use_peers:
+        raise PeerUnavailableError(f"{name} was left out by --no-peers")
+    np.save(settings.folder / "image.npy", image)
+    job: dict[str, Any] = {
+        "model": str(settings.folder / "small.onnx"),
+        "image": str(settings.folder / "image.npy"),
+        "input_hw": settings.input_hw,
+        "classes": CLASSES,
+        "mean": MEAN,
+        "std": STD,
+        "threads": settings.threads,
+    }
+    process = open_things.enter_context(PeerProcess(name, job, may_download=settings.set_up_peers))
+    stage.facts[name] = process.about
+    with np.load(process.results) as masks:
+        for contender, call in _CALLS[name].items():
+            _check_agreement(stage, contender, masks[call], mask, settings)
+    return [process.contender(contender, call) for contender, call in _CALLS[name].items()]
+
+
+def _check_agreement(stage: Stage, name: str, made: Array, mask: Array, settings: Settings) -> None:
+    check(made.shape == mask.shape, f"{name} made a mask of {made.shape}, expected {mask.shape}")
+    share = float((made == mask).mean())
+    stage.checks[f"share of pixels as {name}"] = share
+    least = _AGREEMENT[name] - (_QUICK_SLACK if settings.quick else 0)
+    check(share >= least, f"the mask agrees with {name}'s on {share:.4f} of the pixels, expected at least {least}")
+
+
+def _infer(segmenter: Segmenter, batch: Array) -> Array:
+    return segmenter.backend.infer(batch)[segmenter.spec.output.name]

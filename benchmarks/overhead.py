@@ -1,0 +1,38 @@
+"""What a call costs beside the network: a 64 x 64 image and a single 1x1 convolution, less the backend alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from _settings import Settings
+from _timing import Stage, check, interleaved, local
+from networks import trivial_network
+from pictures import picture
+
+from seginfer import Segmenter, postprocess, preprocess
+
+_BUDGET_S = 8.0
+_SIZE = (64, 64)
+
+
+def measure(settings: Settings) -> Stage:
+    """Time `segmenter(image, out=mask)` and the bare `backend.infer(batch, out)` of the same network."""
+    image, mask = picture(_SIZE), np.empty(_SIZE, np.uint8)
+    path = trivial_network(settings.folder / "trivial.onnx", _SIZE)
+    stage = Stage(f"{image.shape} uint8 to a mask through one 1x1 convolution, with out=, and its backend alone")
+    with Segmenter.open(path, device="cpu", threads=settings.threads) as segmenter:
+        batch, geometries = preprocess([image], segmenter.spec)
+        outputs = segmenter.backend.infer(batch)
+        (expected,) = postprocess(outputs[segmenter.spec.output.name], geometries, segmenter.spec)
+        segmenter(image, out=mask)
+        check(np.array_equal(mask, expected), "the segmenter's mask is not what its stages make")
+        check(len(np.unique(mask)) > 1, "the mask has a single class; choose another seed")
+        contenders = [
+            local("seginfer", lambda: segmenter(image, out=mask)),
+            local("backend", lambda: segmenter.backend.infer(batch, outputs)),
+        ]
+        times = interleaved(contenders, settings.budget(_BUDGET_S), min_rounds=settings.min_rounds)
+    stage.checks["mask equals that of preprocess, backend, postprocess"] = True
+    stage.cases["call"] = times
+    stage.compared["call_overhead_us"] = ("call", "seginfer", "backend")
+    stage.ratios["call_overhead_us"] = (times["seginfer"].median_ms - times["backend"].median_ms) * 1e3
+    return stage

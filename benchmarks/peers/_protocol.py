@@ -1,0 +1,39 @@
+"""The conversation of a peer's process with the benchmark: it saves its result, then times itself when asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+class Channel:
+    """Lines of JSON on what was standard output; whatever a library prints goes to standard error instead."""
+
+    def __init__(self) -> None:
+        self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Write one message."""
+        self._out.write(json.dumps(message) + "\n")
+        self._out.flush()
+
+    def serve(self, calls: dict[str, Callable[[], object]], about: dict[str, Any]) -> None:
+        """Say what this process is, then answer `{"call": name, "times": n}` with the milliseconds of n calls."""
+        self.send(about)
+        for line in sys.stdin:
+            request = json.loads(line)
+            self.send({"ms": _times(calls[request["call"]], request["times"])})
+
+
+def _times(call: Callable[[], object], n: int) -> list[float]:
+    times = []
+    for _ in range(n):
+        start = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - start) * 1e3)
+    return times
