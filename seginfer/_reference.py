@@ -347,7 +347,7 @@ def margins(values: Floats) -> Floats:
     if values.shape[-1] == 1:
         return np.full(values.shape[:-1], np.inf, np.float32)
     second, first = np.moveaxis(np.partition(values, -2, axis=-1)[..., -2:], -1, 0)
-    result: Floats = first - second
+    result: Floats = first - second + np.float32(0)  # zeros have two signs, and partition does not order them
     return result
 
 

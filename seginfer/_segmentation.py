@@ -171,7 +171,7 @@ class Segmentation:
         """Return the row of `_lookup` for each pixel; where classes overlap, the last is seen."""
         count = len(self.classes.names)
         if self.task != "multilabel":
-            ids: NDArray[Any] = np.minimum(self.mask, count)
+            ids: NDArray[Any] = np.minimum(self.mask, min(count, np.iinfo(self.mask.dtype).max))
             return ids
         ids = np.full(self.geometry.image_hw, count, np.min_scalar_type(count))
         for class_id, _, plane in self._planes():
@@ -182,10 +182,16 @@ class Segmentation:
         """Return the image as (H, W, 1) or (H, W, 3), after a look at it."""
         height, width = self.geometry.image_hw
         is_gray = isinstance(image, np.ndarray) and image.shape in ((height, width), (height, width, 1))
-        check_image(image, "gray" if is_gray else self.color)
-        if not is_gray and image_size(image, self.color) != (height, width):
-            raise InputError(f"overlay needs the image of {height} x {width} that was segmented, got {image.shape}")
-        return image.reshape(height, width, 1) if is_gray else pixels_of(image, self.color)[0]
+        color: PixelFormat = "gray" if is_gray else "rgb" if self.color == "gray" else self.color
+        try:
+            check_image(image, color)
+            is_ours = image_size(image, color) == (height, width)
+        except InputError:
+            is_ours = False
+        if not is_ours:
+            got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise InputError(f"overlay needs the uint8 image of {height} x {width} that was segmented, got {got}")
+        return pixels_of(image, color)[0]
 
     def _painted(self, pixels: NDArray[np.uint8] | None, weight: int) -> NDArray[np.uint8]:
         """Let the core put colours over pixels, or alone."""

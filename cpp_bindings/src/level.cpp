@@ -1,8 +1,4 @@
 // level.cpp: every row kernel, compiled once per instruction set with SEGINFER_LEVEL and SEGINFER_LANES set.
-#if defined(__AVX512VBMI__)
-#include <immintrin.h>
-#endif
-
 #include "jobs.h"
 #include "simd.h"
 

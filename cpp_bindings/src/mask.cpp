@@ -9,15 +9,22 @@ namespace {
 
 constexpr int kPixelsPerPart = 1 << 14;  // fewer are done sooner than a thread wakes up
 
+bool is_inside(int64_t first, int64_t count, int64_t low, int64_t extent) {
+  return count >= 0 && first >= low && first + count <= low + extent;
+}
+
 void check_window(const Geometry& whole, const OutputWindow& window, Rect visible) {
   check_geometry(whole);
   check_size(window.whole, "the output");
   check_size(window.size, "the output's window");
-  require(std::max(std::abs(window.corner.y), std::abs(window.corner.x)) <= kMaxSide,
-          "the window's corner must be within the largest side");
-  require(visible.top >= 0 && visible.left >= 0 && visible.height >= 0 && visible.width >= 0 &&
-              visible.top <= whole.image.height - visible.height && visible.left <= whole.image.width - visible.width,
-          "the visible pixels must lie inside the image of " + size_text(whole.image.height, whole.image.width));
+  check_offset(window.corner, "the window's corner");
+  const Rect seen = whole.visible();
+  require(is_inside(visible.top, visible.height, seen.top, seen.height) &&
+              is_inside(visible.left, visible.width, seen.left, seen.width),
+          "the visible pixels must be " + size_text(seen.height, seen.width) + " from " + std::to_string(seen.top) +
+              ", " + std::to_string(seen.left) + " on, or a part of them, got " +
+              size_text(visible.height, visible.width) + " from " + std::to_string(visible.top) + ", " +
+              std::to_string(visible.left) + " on");
 }
 
 template <class Real>
@@ -43,8 +50,10 @@ Axes placed_axes(const Geometry& whole, Size output, Rect visible, bool align_co
 
 Axes graph_axes(const Geometry& whole, Size output, Rect visible, const MaskRule& rule) {
   if (!rule.upsampling) return placed_axes(whole, output, visible, rule.align_corners);
+  require(rule.upsampling <= kMaxSide / std::max(output.height, output.width),
+          "the upsampled output must have sides of at most " + std::to_string(kMaxSide) + ", got " +
+              size_text(output.height, output.width) + " times " + std::to_string(rule.upsampling));
   const Size upsampled{output.height * rule.upsampling, output.width * rule.upsampling};
-  check_size(upsampled, "the upsampled output");
   const Axes outer = placed_axes(whole, upsampled, visible, rule.align_corners);
   return {compose(outer.rows, upsampling_taps(output.height, upsampled.height, rule.upsampling_align_corners)),
           compose(outer.cols, upsampling_taps(output.width, upsampled.width, rule.upsampling_align_corners))};
@@ -78,7 +87,8 @@ Masker::Masker(const Geometry& whole, const OutputWindow& window, Rect visible, 
   check_window(whole, window, visible);
   require(channels >= 1 && channels <= 65535, "expected 1..65535 channels, got " + std::to_string(channels));
   require(rule.decision != Decision::threshold || channels == 1, "a threshold decides one channel");
-  require(rule.upsampling >= 0 && rule.upsampling <= kMaxSide, "the upsampling factor must not be negative");
+  require(rule.upsampling == 0 || rule.upsampling >= 2,
+          "the upsampling factor must be at least 2, or 0 for none, got " + std::to_string(rule.upsampling));
   const size_t labels = rule.decision == Decision::argmax ? static_cast<size_t>(channels) : 2;
   require(rule.table.empty() || rule.table.size() == labels,
           "the table must hold " + std::to_string(labels) + " values, got " + std::to_string(rule.table.size()));
@@ -108,6 +118,8 @@ bool Masker::operator()(const LogitsView& logits, const MaskViews& out, Workspac
   require(rule_.table.empty() ? (out.mask_bytes == 2 || !is_argmax || channels_ <= 256)
                               : (out.mask_bytes == 2 || *std::max_element(rule_.table.begin(), rule_.table.end()) < 256),
           "mask values above 255 need a uint16 mask");
+  const Claim claim(workspace.is_in_use);
+  require(claim.is_mine(), "expected a workspace that no other call is using; make one per thread");
 
   const int64_t plane = static_cast<int64_t>(size.height) * size.width;
   const size_t planes = is_argmax ? 1 : static_cast<size_t>(channels_);

@@ -14,6 +14,7 @@ constexpr int kMaskBlock = 64;  // columns interpolated at a time; their values 
 // Scratch of one thread.
 struct MaskScratch {
   float* values;      // (taps, classes, kMaskBlock + kSlack)
+  int* chosen;        // (classes): those that a block has to interpolate
   uint16* agreed;     // (width): the label that all logit rows of the band have, or kMixed
   uint16* filled;     // (cols): labels of filled pixels
   int* spans;         // (2 * spans): first and last column of what is interpolated
@@ -30,7 +31,7 @@ SEG_HD size_t value_bytes(const MaskJob& job) {
 
 size_t mask_scratch(const MaskJob& job) {
   const size_t width = static_cast<size_t>(job.width), cols = static_cast<size_t>(job.cols);
-  return value_bytes(job) + rounded(sizeof(uint16) * width) + rounded(sizeof(uint16) * cols) +
+  return value_bytes(job) + rounded(sizeof(int) * static_cast<size_t>(job.classes)) + rounded(sizeof(uint16) * width) + rounded(sizeof(uint16) * cols) +
          rounded(sizeof(int) * (static_cast<size_t>(job.run_count) + 2));
 }
 
@@ -39,6 +40,8 @@ MaskScratch divide(const MaskJob& job, void* scratch) {
   MaskScratch parts;
   parts.values = reinterpret_cast<float*>(at);
   at += value_bytes(job);
+  parts.chosen = reinterpret_cast<int*>(at);
+  at += rounded(sizeof(int) * static_cast<size_t>(job.classes));
   parts.agreed = reinterpret_cast<uint16*>(at);
   at += rounded(sizeof(uint16) * static_cast<size_t>(job.width));
   parts.filled = reinterpret_cast<uint16*>(at);
@@ -57,24 +60,28 @@ void agree(const MaskJob& job, int row, uint16* agreed) {
   }
 }
 
-// Fills runs that all agree; returns how many spans of other columns it noted, neighbours joined.
+// The label that all logit cells under a run of columns have, or kMixed.
+SEG_HD uint16 label_of_run(const MaskJob& job, const uint16* agreed, int column) {
+  const uint16 label = agreed[job.col_index[column]];
+  bool is_mixed = false;
+  for (int tap = 1; tap < job.taps; ++tap) is_mixed |= agreed[job.col_index[tap * job.cols + column]] != label;
+  return is_mixed ? kMixed : label;
+}
+
+// Fills runs that agree; returns how many spans of other columns it noted. Neighbours with one label go together.
 int split(const MaskJob& job, const MaskScratch& scratch) {
   int spans = 0;
-  for (int r = 0; r < job.run_count; ++r) {
-    const int begin = job.runs[r], end = job.runs[r + 1];
-    const uint16 label = scratch.agreed[job.col_index[begin]];
-    bool is_mixed = label == kMixed;
-    for (int tap = 1; tap < job.taps; ++tap) {
-      is_mixed |= scratch.agreed[job.col_index[tap * job.cols + begin]] != label;
-    }
-    if (!is_mixed) {
-      for (int x = begin; x < end; ++x) scratch.filled[x] = label;
-    } else if (spans && scratch.spans[2 * spans - 1] == begin) {
-      scratch.spans[2 * spans - 1] = end;
-    } else {
+  for (int r = 0; r < job.run_count;) {
+    const int begin = job.runs[r];
+    const uint16 label = label_of_run(job, scratch.agreed, begin);
+    for (++r; r < job.run_count && label_of_run(job, scratch.agreed, job.runs[r]) == label;) ++r;
+    const int end = job.runs[r];
+    if (label == kMixed) {
       scratch.spans[2 * spans] = begin;
       scratch.spans[2 * spans + 1] = end;
       ++spans;
+    } else {
+      for (int x = begin; x < end; ++x) scratch.filled[x] = label;
     }
   }
   return spans;
@@ -102,43 +109,125 @@ void copy_labels(const MaskJob& job, int from_row, int to_row, int column, int n
          mask + (from_row * job.mask_row_stride + column) * job.mask_bytes, static_cast<size_t>(n) * size);
 }
 
-// Interpolates columns [begin, end) along one logit row, all classes.
+// The classes that a block of pixels has to interpolate, in ascending order.
+struct Contenders {
+  const int* classes;
+  int count;
+};
+
+Contenders every_class(const MaskJob& job, int* chosen) {
+  for (int c = 0; c < job.classes; ++c) chosen[c] = c;
+  return {chosen, job.classes};
+}
+
+// Leaves out classes that some other class exceeds at every pixel: those whose largest corner lies below the smallest
+// corner of another, in each logit cell of the block. Interpolation errs by less than kRounding times the largest
+// corner, so no class that could win, or tie, is lost.
 template <int kTaps>
-void interpolate_along(const MaskJob& job, int logit_row, int first_run, int begin, int end, float* values) {
-  const float* row = job.logits + logit_row * job.row_stride;
-  for (int c = 0; c < job.classes; ++c, row += job.plane_stride, values += block_stride()) {
-    for (int r = first_run; job.runs[r] < end; ++r) {
-      const int left = job.runs[r] > begin ? job.runs[r] : begin;
-      const int right = job.runs[r + 1] < end ? job.runs[r + 1] : end;
-      Floats tap[kTaps];
-      for (int t = 0; t < kTaps; ++t) tap[t] = splat(row[job.col_index[t * job.cols + left]]);
-      for (int x = left; x < right; x += kLanes) {  // what lies past the run is written again by the next one
-        const float* w = job.col_weight + x;
-        const int stride = job.col_stride;
-        if constexpr (kTaps == 2) {
-          store(values + x - begin, interpolated(tap[0], load<Floats>(w), tap[1], load<Floats>(w + stride)));
-        } else {
-          store(values + x - begin, interpolated(tap[0], load<Floats>(w), tap[1], load<Floats>(w + stride), tap[2],
-                                                 load<Floats>(w + 2 * stride)));
-        }
+Contenders contenders(const MaskJob& job, int row, int begin, int end, float* upper, int* chosen) {
+  constexpr float kRounding = 1.0f / (1 << 18);  // 64 units in the last place; six are needed per tap
+  const int first = job.col_index[begin], cells = job.col_index[end - 1] - first + 1;
+  const int vectors = (cells + kLanes - 1) / kLanes;
+  const int lowest_row = job.row_index[(kTaps - 1) * job.rows + row];
+  const int64 room = (job.height - lowest_row - 1) * job.row_stride + job.width - first;
+  if (cells < 1 || cells > kMaskBlock || vectors * kLanes + kTaps > room) return every_class(job, chosen);
+  Floats floor[kMaskBlock / kLanes];
+  for (int v = 0; v < vectors; ++v) floor[v] = splat(-__builtin_inff());
+  for (int c = 0; c < job.classes; ++c) {
+    const float* plane = job.logits + c * job.plane_stride + first;
+    for (int v = 0; v < vectors; ++v) {
+      Floats low = load<Floats>(plane + job.row_index[row] * job.row_stride + v * kLanes), high = low;
+      for (int t = 1; t < kTaps * kTaps; ++t) {
+        const float* at = plane + job.row_index[t / kTaps * job.rows + row] * job.row_stride + v * kLanes + t % kTaps;
+        const Floats corner = load<Floats>(at);
+        low = corner < low ? corner : low;
+        high = corner > high ? corner : high;
+      }
+      const Floats error = (high > -low ? high : -low) * kRounding;
+      const Floats least = low - error;
+      floor[v] = least > floor[v] ? least : floor[v];
+      store(upper + c * block_stride() + v * kLanes, high + error);
+    }
+  }
+  Ints is_cell[kMaskBlock / kLanes];
+  for (int v = 0; v < vectors; ++v) is_cell[v] = lane_numbers() < cells - v * kLanes;
+  int count = 0;
+  for (int c = 0; c < job.classes; ++c) {
+    Ints reaches = Ints{};
+    for (int v = 0; v < vectors; ++v) {
+      reaches |= is_cell[v] & (load<Floats>(upper + c * block_stride() + v * kLanes) >= floor[v]);
+    }
+    if (any(reaches)) chosen[count++] = c;
+  }
+  return {chosen, count};
+}
+
+// Interpolates columns [begin, end) of a row of one class, whose taps differ from pixel to pixel.
+template <int kTaps>
+SEG_HD void interpolate_columns(const MaskJob& job, const float* row, int begin, int end, float* values) {
+  const int *i0 = job.col_index + begin, *i1 = i0 + job.cols, *i2 = i0 + (kTaps - 1) * job.cols;
+  const float *w0 = job.col_weight + begin, *w1 = w0 + job.col_stride, *w2 = w0 + (kTaps - 1) * job.col_stride;
+  for (int x = 0; x < end - begin; ++x) {
+    if constexpr (kTaps == 2) {
+      values[x] = interpolated(row[i0[x]], w0[x], row[i1[x]], w1[x]);
+    } else {
+      values[x] = interpolated(row[i0[x]], w0[x], row[i1[x]], w1[x], row[i2[x]], w2[x]);
+    }
+  }
+}
+
+// The same where runs of pixels share their taps.
+template <int kTaps>
+SEG_HD void interpolate_runs(const MaskJob& job, const float* row, int first_run, int begin, int end, float* values) {
+  for (int r = first_run; job.runs[r] < end; ++r) {
+    const int left = job.runs[r] > begin ? job.runs[r] : begin;
+    const int right = job.runs[r + 1] < end ? job.runs[r + 1] : end;
+    Floats tap[kTaps];
+    for (int t = 0; t < kTaps; ++t) tap[t] = splat(row[job.col_index[t * job.cols + left]]);
+    for (int x = left; x < right; x += kLanes) {  // what lies past the run is written again by the next one
+      const float* w = job.col_weight + x;
+      const int stride = job.col_stride;
+      if constexpr (kTaps == 2) {
+        store(values + x - begin, interpolated(tap[0], load<Floats>(w), tap[1], load<Floats>(w + stride)));
+      } else {
+        store(values + x - begin, interpolated(tap[0], load<Floats>(w), tap[1], load<Floats>(w + stride), tap[2],
+                                               load<Floats>(w + 2 * stride)));
       }
     }
   }
 }
 
-// One output row of a block: values of every class, down the logit rows.
+template <int kTaps>
+void interpolate_along(const MaskJob& job, const Contenders& who, int logit_row, int first_run, int begin, int end,
+                       float* values) {
+  const int quarter = first_run + (end - begin) / 4;  // the run that pixels end in if runs are four pixels long
+  const bool has_short_runs = quarter < job.run_count && job.runs[quarter] < end;
+  for (int k = 0; k < who.count; ++k, values += block_stride()) {
+    const float* row = job.logits + logit_row * job.row_stride + who.classes[k] * job.plane_stride;
+    if (has_short_runs) {
+      interpolate_columns<kTaps>(job, row, begin, end, values);
+    } else {
+      interpolate_runs<kTaps>(job, row, first_run, begin, end, values);
+    }
+  }
+}
+
+// One output row of a block: values of the contenders, down the logit rows.
 template <int kTaps>
 struct Down {
+  const Contenders& who;
   const float* values;
   int64 row_stride;
   Floats weight[kTaps];
 
-  Down(const MaskJob& job, const float* block, int row) : values(block), row_stride(job.classes * block_stride()) {
+  Down(const MaskJob& job, const Contenders& contenders, const float* block, int row)
+      : who(contenders), values(block), row_stride(job.classes * block_stride()) {
     for (int t = 0; t < kTaps; ++t) weight[t] = splat(job.row_weight[t * job.rows + row]);
   }
 
-  SEG_HD Floats at(int c, int x) const {
-    const float* from = values + c * block_stride() + x;
+  // Of contender k.
+  SEG_HD Floats at(int k, int x) const {
+    const float* from = values + k * block_stride() + x;
     const Floats first = load<Floats>(from), second = load<Floats>(from + row_stride);
     if constexpr (kTaps == 2) {
       return interpolated(first, weight[0], second, weight[1]);
@@ -165,8 +254,13 @@ template <int kTaps>
 SEG_HD Floats confidence_of(const MaskJob& job, const Down<kTaps>& down, int x, Floats best, Ints label) {
   switch (job.kind) {
     case Confidence::softmax: {
-      Floats sum = Floats{};
-      for (int c = 0; c < job.classes; ++c) sum += exp_of_negative<Floats, Ints>(down.at(c, x) - best);
+      Floats sum = Floats{}, lost = Floats{};  // of hundreds of classes, rounding would be seen: Kahan's summation
+      for (int c = 0; c < job.classes; ++c) {
+        const Floats term = exp_of_negative<Floats, Ints>(down.at(c, x) - best) - lost;
+        const Floats larger = sum + term;
+        lost = (larger - sum) - term;
+        sum = larger;
+      }
       return 1.0f / sum;
     }
     case Confidence::sigmoid: return sigmoid(best);
@@ -180,14 +274,14 @@ SEG_HD Floats confidence_of(const MaskJob& job, const Down<kTaps>& down, int x, 
 template <int kTaps, bool kMaps>
 SEG_HD void decide(const MaskJob& job, const Down<kTaps>& down, int row, int column, int x, int n, uint16* labels) {
   Floats best = down.at(0, x), second = splat(-__builtin_inff());
-  Ints label = Ints{};
+  Ints label = splat(down.who.classes[0]);
   if (job.is_threshold) label = Ints(best > splat(job.threshold)) & 1;
-  for (int c = 1; c < job.classes; ++c) {
-    const Floats value = down.at(c, x);
+  for (int k = 1; k < down.who.count; ++k) {
+    const Floats value = down.at(k, x);
     const Ints is_better = value > best;
     if constexpr (kMaps) second = is_better ? best : value > second ? value : second;
     best = is_better ? value : best;
-    label = is_better ? splat(c) : label;
+    label = is_better ? splat(down.who.classes[k]) : label;
   }
   store_labels(label, kLanes, labels + x);
   if constexpr (kMaps) {
@@ -198,20 +292,22 @@ SEG_HD void decide(const MaskJob& job, const Down<kTaps>& down, int row, int col
     if (job.margin) {
       const Floats threshold = splat(job.threshold);
       const Floats other = job.is_threshold ? (label ? best - threshold : threshold - best) : best - second;
-      store_part(job.margin + row * job.margin_row_stride + at, other, n);
+      store_part(job.margin + row * job.margin_row_stride + at, other + 0.0f, n);  // no negative zero
     }
   }
 }
 
 template <int kTaps, bool kMaps>
-void decide_block(const MaskJob& job, int row, int column, int n, const float* values, uint16* labels) {
-  const Down<kTaps> down(job, values, row);
+void decide_block(const MaskJob& job, const Contenders& who, int row, int column, int n, const float* values,
+                  uint16* labels) {
+  const Down<kTaps> down(job, who, values, row);
   for (int x = 0; x < n; x += kLanes) decide<kTaps, kMaps>(job, down, row, column, x, n - x, labels);
 }
 
 // Interpolates columns [begin, end) of rows [first, last), which read the same logit rows.
 template <int kTaps, bool kMaps>
-void interpolate_span(const MaskJob& job, int first, int last, int begin, int end, float* values) {
+void interpolate_span(const MaskJob& job, int first, int last, int begin, int end, const MaskScratch& scratch) {
+  float* values = scratch.values;
   alignas(64) uint16 labels[kMaskBlock + kSlack];
   int run = 0;
   for (int low = 0, high = job.run_count; low < high;) {  // the last run that starts at or before `begin`
@@ -221,12 +317,14 @@ void interpolate_span(const MaskJob& job, int first, int last, int begin, int en
   for (int x = begin; x < end; x += kMaskBlock) {
     const int n = end - x < kMaskBlock ? end - x : kMaskBlock;
     while (job.runs[run + 1] <= x) ++run;
+    const Contenders who = kMaps || job.classes < 3 ? every_class(job, scratch.chosen)
+                                                    : contenders<kTaps>(job, first, x, x + n, values, scratch.chosen);
     for (int tap = 0; tap < kTaps; ++tap) {
-      interpolate_along<kTaps>(job, job.row_index[tap * job.rows + first], run, x, x + n,
+      interpolate_along<kTaps>(job, who, job.row_index[tap * job.rows + first], run, x, x + n,
                                values + tap * job.classes * block_stride());
     }
     for (int y = first; y < last; ++y) {
-      decide_block<kTaps, kMaps>(job, y, x, n, values, labels);
+      decide_block<kTaps, kMaps>(job, who, y, x, n, values, labels);
       write_labels(job, y, x, labels, n);
     }
   }
@@ -257,10 +355,10 @@ void mask_band(const MaskJob& job, int first, int last, const MaskScratch& scrat
   agree(job, first, scratch.agreed);
   const int spans = split(job, scratch);
   if (job.confidence || job.margin) {  // maps need every pixel's values; the rule of equal labels still decides
-    interpolate_span<kTaps, true>(job, first, last, 0, job.cols, scratch.values);
+    interpolate_span<kTaps, true>(job, first, last, 0, job.cols, scratch);
   } else {
     for (int s = 0; s < spans; ++s) {
-      interpolate_span<kTaps, false>(job, first, last, scratch.spans[2 * s], scratch.spans[2 * s + 1], scratch.values);
+      interpolate_span<kTaps, false>(job, first, last, scratch.spans[2 * s], scratch.spans[2 * s + 1], scratch);
     }
   }
   fill_between(job, scratch, spans, first, last);

@@ -105,6 +105,7 @@ struct Bytes {
 
 template <class Array>
 Bytes bytes_of(const Array& array) {
+  if (array.size() == 0) return {0, 0};
   int64_t low = 0, high = static_cast<int64_t>(array.itemsize());
   for (size_t axis = 0; axis < array.ndim(); ++axis) {
     const int64_t reach = (static_cast<int64_t>(array.shape(axis)) - 1) * array.stride(axis) *

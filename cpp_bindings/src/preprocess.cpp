@@ -111,6 +111,16 @@ void check_out(const TensorView& out, Size size, int channels) {
   }
 }
 
+// Floats outside 0..255 have no uint8.
+void check_raw(const PixelRule& rule, int channels) {
+  const bool is_whole = rule.resampling != Resampling::torch && rule.resampling != Resampling::torch_antialias;
+  for (int c = 0; c < channels; ++c) {
+    require(is_whole && rule.gain[c] == 1 && rule.bias[c] == 0 && rule.padding[c] >= 0 && rule.padding[c] <= 255,
+            "a uint8 output takes pixels as they are: gain 1, bias 0, padding of 0..255, and no resampling of torch; "
+            "give a float32 or float16 output");
+  }
+}
+
 }  // namespace
 
 Preprocessor::Preprocessor(const Geometry& geometry, PixelFormat format, const PixelRule& rule)
@@ -136,6 +146,7 @@ void Preprocessor::operator()(const ImageView& image, const TensorView& out, Thr
   const int channels = channels_of(format_);
   check_image(image, geometry_.image, format_);
   check_out(out, geometry_.input, channels);
+  if (out.dtype == DType::uint8) check_raw(rule_, channels);
 
   PreprocessJob job{};
   job.fetch = fetch_of(format_);

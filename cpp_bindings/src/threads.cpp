@@ -4,9 +4,16 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <condition_variable>
+#include <cstdint>
 #include <cstdlib>
+#include <exception>
+#include <mutex>
 #include <new>
 #include <string>
+#include <system_error>
+#include <thread>
+#include <vector>
 
 #include "seginfer/error.h"
 
@@ -17,17 +24,74 @@ struct Threads::Task {
   const void* context;
   int n;
   int step;
-  std::atomic<int> next{0};
+  std::atomic<int64_t> next{0};  // passes n by up to a step for every thread
   std::mutex mutex;
   std::exception_ptr error;
 
   void run() {
     try {
-      for (int begin; (begin = next.fetch_add(step)) < n;) call(context, begin, std::min(n, begin + step));
+      for (int64_t begin; (begin = next.fetch_add(step)) < n;) {
+        call(context, static_cast<int>(begin), static_cast<int>(std::min<int64_t>(n, begin + step)));
+      }
     } catch (...) {
       const std::lock_guard<std::mutex> lock(mutex);
       if (!error) error = std::current_exception();
       next.store(n);
+    }
+  }
+};
+
+// What the threads of a process share. In a forked process their locks may be held for ever, by threads that are not
+// there: nothing in here may be touched, not even to destroy it.
+struct Threads::Workers {
+  std::vector<std::thread> threads;
+  std::mutex mutex;
+  std::condition_variable wake, done;
+  Task* task = nullptr;
+  int active = 0;
+  bool is_closing = false;
+
+  ~Workers() {
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      is_closing = true;
+    }
+    wake.notify_all();
+    for (std::thread& thread : threads) thread.join();
+  }
+
+  void start(int count) {
+    threads.reserve(static_cast<size_t>(count));
+    try {
+      while (static_cast<int>(threads.size()) < count) threads.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {
+      // The system gives no more threads; those that are there, and the caller, do the work.
+    }
+  }
+
+  void run(Task& one) {
+    {
+      const std::lock_guard<std::mutex> lock(mutex);
+      task = &one;
+    }
+    wake.notify_all();
+    one.run();
+    std::unique_lock<std::mutex> lock(mutex);
+    task = nullptr;  // who has not begun will not
+    done.wait(lock, [this] { return active == 0; });
+  }
+
+  void work() {
+    std::unique_lock<std::mutex> lock(mutex);
+    while (true) {
+      wake.wait(lock, [this] { return is_closing || (task && task->next.load() < task->n); });
+      if (is_closing) return;
+      Task* one = task;
+      ++active;
+      lock.unlock();
+      one->run();
+      lock.lock();
+      if (--active == 0) done.notify_all();
     }
   }
 };
@@ -37,60 +101,31 @@ Threads::Threads(int size) : size_(size) {
 }
 
 Threads::~Threads() {
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    is_closing_ = true;
-  }
-  wake_.notify_all();
-  const bool is_forked = !workers_.empty() && started_in_ != getpid();
-  for (std::thread& worker : workers_) is_forked ? worker.detach() : worker.join();
+  if (is_forked()) (void)workers_.release();
+}
+
+bool Threads::is_forked() const {
+  const long process = started_in_.load();
+  return process != 0 && process != getpid();
 }
 
 void Threads::start() {
+  workers_ = std::make_unique<Workers>();
   started_in_ = getpid();
-  workers_.reserve(static_cast<size_t>(size_ - 1));
-  try {
-    while (static_cast<int>(workers_.size()) < size_ - 1) workers_.emplace_back([this] { work(); });
-  } catch (const std::system_error&) {
-    // The system gives no more threads; those that are there, and the caller, do the work.
-  }
+  workers_->start(size_ - 1);
 }
 
 void Threads::run(int n, int grain, Call call, const void* context) {
   if (n <= 0) return;
   // Four parts per thread even out what other processes take from one of the cores.
   const int step = std::max({1, grain, static_cast<int>((n + 4LL * size_ - 1) / (4LL * size_))});
-  std::unique_lock<std::mutex> use(in_use_, std::defer_lock);
-  if (size_ == 1 || step >= n || !use.try_lock()) return call(context, 0, n);
-  if (workers_.empty()) start();
-
+  if (size_ == 1 || step >= n || is_forked()) return call(context, 0, n);
+  const Claim claim(is_in_use_);
+  if (!claim.is_mine()) return call(context, 0, n);
+  if (!workers_) start();
   Task task{call, context, n, step, {}, {}, {}};
-  {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    task_ = &task;
-  }
-  wake_.notify_all();
-  task.run();
-  {
-    std::unique_lock<std::mutex> lock(mutex_);
-    task_ = nullptr;  // who has not begun will not
-    if (started_in_ == getpid()) done_.wait(lock, [this] { return active_ == 0; });
-  }
+  workers_->run(task);
   if (task.error) std::rethrow_exception(task.error);
-}
-
-void Threads::work() {
-  std::unique_lock<std::mutex> lock(mutex_);
-  while (true) {
-    wake_.wait(lock, [this] { return is_closing_ || (task_ && task_->next.load() < task_->n); });
-    if (is_closing_) return;
-    Task* task = task_;
-    ++active_;
-    lock.unlock();
-    task->run();
-    lock.lock();
-    if (--active_ == 0) done_.notify_all();
-  }
 }
 
 void Buffer::Free::operator()(void* memory) const { std::free(memory); }

@@ -1,6 +1,7 @@
 // cpu.h: both pixel steps and the overlay on the CPU. Plans hold what depends on sizes; calls allocate nothing.
 #pragma once
 
+#include <atomic>
 #include <string>
 #include <vector>
 
@@ -77,10 +78,11 @@ struct MaskViews {
   int64_t margin_plane_stride = 0;
 };
 
-// What a call keeps between its two passes; one call at a time uses it.
+// What a call keeps between its two passes; one call at a time uses it, and another is refused.
 struct Workspace {
   Buffer labels;
   Buffer planar;
+  std::atomic<bool> is_in_use{false};
 };
 
 // Where an output stands in the output of one pass over the whole image: only tiles have a corner.

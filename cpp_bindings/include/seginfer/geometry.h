@@ -91,21 +91,36 @@ struct Geometry {
   }
 };
 
+inline void check_offset(Offset offset, const char* what) {
+  const auto is_near = [](int value) { return value >= -kMaxSide && value <= kMaxSide; };
+  require(is_near(offset.y) && is_near(offset.x),
+          std::string(what) + " must be within " + std::to_string(kMaxSide) + " of the origin, got " +
+              std::to_string(offset.y) + ", " + std::to_string(offset.x));
+}
+
 inline void check_geometry(const Geometry& geometry) {
   check_size(geometry.image, "the image");
   check_size(geometry.input, "the network input");
   check_size(geometry.resized, "the resized image");
-  require(std::max(std::abs(geometry.offset.y), std::abs(geometry.offset.x)) <= kMaxSide,
-          "the image's offset must be within the largest side");
+  check_offset(geometry.offset, "the image's offset");
 }
 
 // The policies.
 
-inline Geometry stretch(Size image, Size input) { return {image, input, input, {0, 0}}; }
+inline void check_sizes(Size image, Size input) {
+  check_size(image, "the image");
+  check_size(input, "the network input");
+}
+
+inline Geometry stretch(Size image, Size input) {
+  check_sizes(image, input);
+  return {image, input, input, {0, 0}};
+}
 
 // Pad does not resize; `letterbox` is the largest size of the image's aspect inside the input, the free side rounded
 // half up. Both stand in the middle of the padding, or at the top left.
 inline Geometry pad(Size image, Size input, bool is_centered = true) {
+  check_sizes(image, input);
   require(image.height <= input.height && image.width <= input.width,
           "policy pad takes images up to " + size_text(input.height, input.width) + ", got " +
               size_text(image.height, image.width) + "; use letterbox");
@@ -114,6 +129,7 @@ inline Geometry pad(Size image, Size input, bool is_centered = true) {
 }
 
 inline Geometry letterbox(Size image, Size input, bool is_centered = true) {
+  check_sizes(image, input);
   const int64_t h = image.height, w = image.width;
   Size resized = input;
   if (input.height * w <= input.width * h) {
@@ -128,13 +144,14 @@ inline Geometry letterbox(Size image, Size input, bool is_centered = true) {
 // The smallest size of the image's aspect around the input, its middle cut out; halves round to even.
 // Source: torchvision.transforms.Resize with one number, then CenterCrop.
 inline Geometry center_crop(Size image, Size input) {
+  check_sizes(image, input);
   const int64_t h = image.height, w = image.width;
+  const bool is_wide = input.height * w >= input.width * h;
+  const int64_t longer = is_wide ? w * input.height / h : h * input.width / w;
+  require(longer <= kMaxSide, "the image resized around the input must have sides of at most " +
+                                  std::to_string(kMaxSide) + ", got " + std::to_string(longer) + "; cut the image");
   Size resized = input;
-  if (input.height * w >= input.width * h) {
-    resized.width = static_cast<int>(w * input.height / h);
-  } else {
-    resized.height = static_cast<int>(h * input.width / w);
-  }
+  (is_wide ? resized.width : resized.height) = static_cast<int>(longer);
   const auto half_even = [](int value) { return (value + (value >> 1 & 1)) >> 1; };
   return {image, input, resized, {-half_even(resized.height - input.height), -half_even(resized.width - input.width)}};
 }

@@ -8,8 +8,12 @@
 
 #if defined(__CUDACC__)
 #define SEG_HD __host__ __device__ __forceinline__
+#define SEG_UNROLL _Pragma("unroll")
+#define SEG_NO_UNROLL _Pragma("unroll 1")
 #else
 #define SEG_HD inline __attribute__((always_inline))
+#define SEG_UNROLL
+#define SEG_NO_UNROLL
 #endif
 
 // The CPU library compiles this header once per instruction set. Names of their own keep the linker from taking, say,
@@ -25,6 +29,16 @@ using int64 = long long;
 using uint8 = unsigned char;
 using uint16 = unsigned short;
 using uint32 = unsigned int;
+
+// Reads what nobody writes meanwhile.
+template <class T>
+SEG_HD T loaded(const T* from) {
+#if defined(__CUDA_ARCH__)
+  return __ldg(from);
+#else
+  return *from;
+#endif
+}
 
 // ------------------------------------------------------------------------------------------------------- resampling
 
@@ -114,6 +128,11 @@ SEG_HD uint32 bits_from_float(float value) {
 
 // IEEE binary16 to binary32, exactly; no subnormal float32 takes part, so flush-to-zero modes change nothing.
 SEG_HD float float_from_half(uint16 half) {
+#if defined(__CUDA_ARCH__)
+  float converted;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(converted) : "h"(half));
+  return converted;
+#else
   const uint32 magnitude = (half & 0x7fffu) << 13;
   const uint32 sign = (half & 0x8000u) << 16;
   const float normal = float_from_bits(magnitude + (112u << 23));
@@ -121,10 +140,16 @@ SEG_HD float float_from_half(uint16 half) {
   const float special = float_from_bits(magnitude + (224u << 23));
   const float value = magnitude < 0x00800000u ? subnormal : magnitude < 0x0f800000u ? normal : special;
   return float_from_bits(bits_from_float(value) | sign);
+#endif
 }
 
 // IEEE binary32 to binary16, to nearest even; too large becomes infinite.
 SEG_HD uint16 half_from_float(float value) {
+#if defined(__CUDA_ARCH__)
+  uint16 converted;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(converted) : "f"(value));
+  return converted;
+#else
   const uint32 bits = bits_from_float(value);
   const uint32 magnitude = bits & 0x7fffffffu;
   const uint32 sign = (bits >> 16) & 0x8000u;
@@ -133,6 +158,7 @@ SEG_HD uint16 half_from_float(float value) {
   const uint32 special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
   const uint32 half = magnitude >= 0x47800000u ? special : magnitude < 0x38800000u ? subnormal : normal;
   return static_cast<uint16>(half | sign);
+#endif
 }
 
 // ------------------------------------------------------------------------------------------------------------ masks

@@ -177,7 +177,7 @@ Taps mask_taps(Axis axis, int logits, Span visible, bool align_corners) {
   const int64_t start = floor_div(axis.offset * cells, input);
   const double shift =
       static_cast<double>(axis.offset * cells) / static_cast<double>(input) - static_cast<double>(start);
-  const int64_t end = ceil_div((axis.offset + axis.resized) * cells, input) - (align_corners ? 0 : 1);
+  const int64_t end = ceil_div((axis.offset + resized) * cells, input) - (align_corners ? 0 : 1);
   const int64_t low = std::max<int64_t>(0, start) - start, high = std::min<int64_t>(logits - 1, end) - start;
   return linear_taps_at<Real>(visible, static_cast<Real>(scale), align_corners ? Real(0) : Real(0.5),
                               static_cast<Real>(shift), static_cast<int>(low), static_cast<int>(high),

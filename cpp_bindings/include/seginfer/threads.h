@@ -2,15 +2,27 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstddef>
-#include <exception>
 #include <memory>
-#include <mutex>
-#include <thread>
-#include <vector>
 
 namespace seginfer {
+
+// Holds a flag while it lives, unless another holds it already.
+class Claim {
+ public:
+  explicit Claim(std::atomic<bool>& flag) : flag_(flag), is_mine_(!flag.exchange(true)) {}
+  ~Claim() {
+    if (is_mine_) flag_ = false;
+  }
+  Claim(const Claim&) = delete;
+  Claim& operator=(const Claim&) = delete;
+
+  bool is_mine() const { return is_mine_; }
+
+ private:
+  std::atomic<bool>& flag_;
+  const bool is_mine_;
+};
 
 class Threads {
  public:
@@ -24,7 +36,7 @@ class Threads {
   int size() const { return size_; }
 
   // Calls work(begin, end) until [0, n) is covered, in parts of at least `grain`, and returns when all are done. Where
-  // another thread is using the pool, or in a forked process, which has no workers, the caller does everything itself.
+  // another call is using the pool, or in a forked process, which has no workers, the caller does everything itself.
   // Rethrows the first exception of `work`.
   template <class Work>
   void for_each_part(int n, int grain, const Work& work) {
@@ -36,21 +48,17 @@ class Threads {
 
  private:
   struct Task;
+  struct Workers;
   using Call = void (*)(const void* context, int begin, int end);
 
   void run(int n, int grain, Call call, const void* context);
   void start();
-  void work();
+  bool is_forked() const;
 
   const int size_;
-  long started_in_ = 0;  // process id
-  std::vector<std::thread> workers_;
-  std::mutex in_use_;
-  std::mutex mutex_;
-  std::condition_variable wake_, done_;
-  Task* task_ = nullptr;
-  int active_ = 0;
-  bool is_closing_ = false;
+  std::atomic<bool> is_in_use_{false};
+  std::atomic<long> started_in_{0};  // process id
+  std::unique_ptr<Workers> workers_;
 };
 
 // Memory that grows to the largest request and is then reused: aligned to 64 bytes, contents undefined.
