@@ -50,13 +50,17 @@ def logit_threshold(spec: ModelSpec) -> np.float32:
     return threshold
 
 
-def _clear_unseen(results: Results, geometry: Geometry, spec: ModelSpec) -> None:
-    """Mark pixels that the network did not see; what one tile does not see, another does."""
-    if geometry.tile is None and (geometry.visible.height, geometry.visible.width) != geometry.image_hw:
-        results.mask[...] = spec.ignore_value
-        for values in (results.confidence, results.margin):
-            if values is not None:
-                values[...] = 0
+def _has_unseen(geometry: Geometry) -> bool:
+    """Tell whether pixels stay unseen; what one tile does not see, another does."""
+    return geometry.tile is None and (geometry.visible.height, geometry.visible.width) != geometry.image_hw
+
+
+def _clear(results: Results, spec: ModelSpec) -> None:
+    """Mark every pixel as unseen."""
+    results.mask[...] = spec.ignore_value
+    for values in (results.confidence, results.margin):
+        if values is not None:
+            values[...] = 0
 
 
 # ------------------------------------------------------------------------------------------------ the compiled core
@@ -67,7 +71,7 @@ def _native_filler(geometry: Geometry, output_hw: Size, spec: ModelSpec, remap: 
     """Plan once per size; a plan holds what depends on sizes, so that a frame costs no more than its pixels."""
     if spec.output.kind == "labels":
         return _native_label_filler(geometry, output_hw, spec, remap)
-    window = window_of(geometry, output_hw, spec)
+    window, has_unseen = window_of(geometry, output_hw, spec), _has_unseen(geometry)
     upsample = spec.output.upsample
     plan = _native.core.Masker(
         **_native.placement(window.whole),
@@ -88,9 +92,10 @@ def _native_filler(geometry: Geometry, output_hw: Size, spec: ModelSpec, remap: 
     def fill(output: Output, results: Results, workspace: Any, threads: Any) -> None:
         if not output.flags.aligned or not output.dtype.isnative or min(output.strides) < 0:
             output = np.ascontiguousarray(output, np.float32)
-        direct = Results(*map(_direct, results))
-        _clear_unseen(direct, geometry, spec)
-        if not plan.fill(output, *direct, workspace, threads):
+        direct = Results(_direct(results.mask), _direct(results.confidence), _direct(results.margin))
+        if has_unseen:
+            _clear(direct, spec)
+        if not plan.fill(output, direct.mask, direct.confidence, direct.margin, workspace, threads):
             raise InputError(NOT_FINITE)
         _copy_back(direct, results)
 
@@ -98,7 +103,7 @@ def _native_filler(geometry: Geometry, output_hw: Size, spec: ModelSpec, remap: 
 
 
 def _native_label_filler(geometry: Geometry, labels_hw: Size, spec: ModelSpec, remap: tuple[int, ...]) -> FillResults:
-    window = window_of(geometry, labels_hw, spec)
+    window, has_unseen = window_of(geometry, labels_hw, spec), _has_unseen(geometry)
     plan = _native.core.LabelPicker(
         **_native.placement(window.whole),
         whole_hw=window.output_hw,
@@ -109,7 +114,8 @@ def _native_label_filler(geometry: Geometry, labels_hw: Size, spec: ModelSpec, r
 
     def fill(labels: Output, results: Results, _: Any, threads: Any) -> None:
         direct = Results(_direct(results.mask))
-        _clear_unseen(direct, geometry, spec)
+        if has_unseen:
+            _clear(direct, spec)
         plan.fill(_remapped(labels, remap, direct.mask), direct.mask, threads)
         _copy_back(direct, results)
 
@@ -133,12 +139,14 @@ def _copy_back(direct: Results, results: Results) -> None:
 def _fill(output: Output, results: Results, geometry: Geometry, spec: ModelSpec, remap: tuple[int, ...]) -> None:
     """Write what the geometry answers for."""
     if spec.output.kind == "labels":
-        _clear_unseen(results, geometry, spec)
+        if _has_unseen(geometry):
+            _clear(results, spec)
         cells = np.ix_(*label_cells(geometry, output.shape[:2], spec))
         _seen(results.mask, geometry)[...] = _remapped(output, remap, results.mask)[cells]
         return
     values = as_finite_floats(output)
-    _clear_unseen(results, geometry, spec)
+    if _has_unseen(geometry):
+        _clear(results, spec)
     rows, cols = taps_of(geometry, values.shape[:2], spec)
     seen = _seen(results.mask, geometry)
     for channels, target in _decisions(values, seen, spec):

@@ -87,6 +87,8 @@ def new_workspace() -> _ext.Workspace | None:
 
 def has_packed_rows(array: NDArray[Any], axes: int) -> bool:
     """Tell whether the last `axes` axes lie without gaps, rows do not overlap, and values are aligned."""
+    if array.flags.c_contiguous and array.flags.aligned:
+        return True
     expected = array.itemsize
     for axis in range(array.ndim - 1, array.ndim - 1 - axes, -1):
         if array.strides[axis] != expected and array.shape[axis] != 1:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from . import _native, _reference
 from ._errors import InputError
 from ._formats import PixelFormat, check_image, checked_color, image_size, pixels_of
-from ._geometry import Geometry, Rect
+from ._geometry import Geometry, Rect, Size
 from ._machine import checked_threads
 from ._spec import InputSpec, ModelSpec
 
@@ -53,7 +53,7 @@ def preprocess(
     placed = zip(images, place(images, spec.input, color), strict=True)
     inputs = [(image, part) for image, geometry in placed for part in geometry.tiles(spec.input)]
     geometries = [part for _, part in inputs]
-    batch = _checked_out(out, batch_shape(geometries, spec.input), spec.input)
+    batch = _checked_out(out, batch_shape(len(geometries), _common_size(geometries), spec.input), spec.input)
     pool = _native.shared_threads(size)
     for target, (image, geometry) in zip(channels_last(batch, spec.input), inputs, strict=True):
         input_filler(geometry, spec.input, color)(image, target, pool)
@@ -73,14 +73,17 @@ def place(images: Sequence[Image], spec: InputSpec, color: PixelFormat) -> list[
     return [Geometry.place(image_size(image, color), spec) for image in images]
 
 
-def batch_shape(geometries: Sequence[Geometry], spec: InputSpec) -> tuple[int, int, int, int]:
-    """Return the shape of the batch that holds images of these geometries."""
+def batch_shape(count: int, input_hw: Size, spec: InputSpec) -> tuple[int, int, int, int]:
+    """Return the shape of a batch of `count` inputs."""
+    (height, width), channels = input_hw, spec.channels
+    return (count, channels, height, width) if spec.layout == "NCHW" else (count, height, width, channels)
+
+
+def _common_size(geometries: Sequence[Geometry]) -> Size:
     sizes = {geometry.input_hw for geometry in geometries}
     if len(sizes) > 1:
         raise InputError(f"one batch needs one input size, got {sorted(sizes)}; batch images of equal size together")
-    (height, width) = sizes.pop()
-    n, c = len(geometries), spec.channels
-    return (n, c, height, width) if spec.layout == "NCHW" else (n, height, width, c)
+    return sizes.pop()
 
 
 def channels_last(batch: Batch, spec: InputSpec) -> Batch:
@@ -132,7 +135,7 @@ def _native_filler(geometry: Geometry, spec: InputSpec, color: PixelFormat) -> F
 def _is_direct(target: Batch) -> bool:
     """Tell whether the core writes to this (h, w, C) view: planes of packed rows, or packed pixels."""
     planes = target.transpose(2, 0, 1)
-    return _native.has_packed_rows(target, 2) or _native.has_packed_rows(planes, 1)
+    return _native.has_packed_rows(planes, 1) or _native.has_packed_rows(target, 2)
 
 
 # ------------------------------------------------------------------------------------------------ the specification

@@ -91,7 +91,7 @@ class Segmenter:
         self.threads = checked_threads(threads)
         self._pool = _native.new_threads(self.threads)
         self._workspaces = Workspaces()
-        self._plans: dict[tuple[int, ...], tuple[Geometry, list[_Input]]] = {}
+        self._plans: dict[tuple[tuple[int, ...], ...], tuple[Geometry, list[_Input]]] = {}
         _native.log_once()
 
     @classmethod
@@ -205,34 +205,28 @@ class Segmenter:
         confidences = checked_maps(None, placed, self.spec) if confidence else none
         margins = checked_maps(None, placed, self.spec) if margin else none
         masks = checked_masks(out, placed, self.spec)
-        parts = [
-            _Part(i, images[i], one, Results(masks[i], confidences[i], margins[i]))
-            for i, (_, inputs) in enumerate(plans)
-            for one in inputs
+        results = list(map(Results, masks, confidences, margins))
+        parts = [_Part(i, images[i], one, results[i]) for i, (_, inputs) in enumerate(plans) for one in inputs]
+        timings = self._run_all(parts)
+        spec = self.spec
+        return [
+            Segmentation(mask, spec.classes, spec.task, placed[i], timings[i], self.color, sure, won, self._pool)
+            for i, (mask, sure, won) in enumerate(results)
         ]
+
+    def _run_all(self, parts: Sequence[_Part]) -> dict[int, Timings]:
+        """Run every part, in as many batches as it takes; return the time that each image took."""
+        limit = self.backend.batch_size or (_TILES_PER_CALL if self.spec.input.resize == "tile" else None)
         timings: dict[int, Timings] = {}
-        for batch in _batches(parts, self.backend.batch_size or self._batch_limit):
+        for batch in _batches(parts, limit):
             taken = self._run(batch)
             for i in {part.number for part in batch}:
                 timings[i] = timings[i] + taken if i in timings else taken
-        return [
-            Segmentation(
-                masks[i],
-                self.spec.classes,
-                self.spec.task,
-                geometry,
-                timings[i],
-                self.color,
-                confidences[i],
-                margins[i],
-                self._pool,
-            )
-            for i, geometry in enumerate(placed)
-        ]
+        return timings
 
     def _plan(self, image: Image) -> tuple[Geometry, list[_Input]]:
         """Return where images of this shape go, and what fills their inputs; each shape is planned once."""
-        key = (*image.shape, *image.strides) if isinstance(image, np.ndarray) and image.dtype == np.uint8 else ()
+        key = (image.shape, image.strides) if isinstance(image, np.ndarray) and image.dtype == np.uint8 else ()
         plan = self._plans.get(key)
         if plan is None:
             check_image(image, self.color)
@@ -244,15 +238,11 @@ class Segmenter:
             self._plans[key] = plan
         return plan
 
-    @property
-    def _batch_limit(self) -> int | None:
-        return _TILES_PER_CALL if self.spec.input.resize == "tile" else None
-
     def _run(self, batch: Sequence[_Part]) -> Timings:
         """Run one batch and fill the results."""
         spec, count = self.spec, len(batch)
-        shape = batch_shape([part.input.geometry for part in batch], spec.input)
-        with self._workspaces.borrow((self.backend.batch_size or count, *shape[1:]), spec.input.dtype) as space:
+        shape = batch_shape(self.backend.batch_size or count, batch[0].input.geometry.input_hw, spec.input)
+        with self._workspaces.borrow(shape, spec.input.dtype) as space:
             start = time.perf_counter()
             for target, part in zip(channels_last(space.batch, spec.input), batch, strict=False):
                 part.input.fill(part.image, target, self._pool)
@@ -275,6 +265,8 @@ class Segmenter:
 
 def _batches(parts: Sequence[_Part], batch_size: int | None) -> list[list[_Part]]:
     """Group network inputs into batches of one size, of at most `batch_size`."""
+    if len(parts) == 1:
+        return [list(parts)]
     groups: dict[tuple[int, int], list[_Part]] = {}
     for part in parts:
         groups.setdefault(part.input.geometry.input_hw, []).append(part)

@@ -59,6 +59,18 @@ Axes graph_axes(const Geometry& whole, Size output, Rect visible, const MaskRule
           compose(outer.cols, upsampling_taps(output.width, upsampled.width, rule.upsampling_align_corners))};
 }
 
+// Lets taps without weight read what another tap of their position reads: they add nothing, and where an output has the
+// image's own size no pixel is left whose cells differ.
+void drop_unread(Taps& taps) {
+  for (int i = 0; i < taps.positions; ++i) {
+    int read = 0;
+    while (read + 1 < taps.count && taps.weight_at(read, i) == 0) ++read;
+    for (int t = 0; t < taps.count; ++t) {
+      if (taps.weight_at(t, i) == 0) taps.at(t, i) = taps.at(t < read ? read : t - 1, i);
+    }
+  }
+}
+
 // First column of each run of columns that read the same samples, then the number of columns.
 std::vector<int> runs_of(const Taps& taps) {
   std::vector<int> runs;
@@ -96,6 +108,8 @@ Masker::Masker(const Geometry& whole, const OutputWindow& window, Rect visible, 
   rows_ = std::move(axes.rows), cols_ = std::move(axes.cols);
   move_into_window(rows_, window.corner.y, window.size.height);
   move_into_window(cols_, window.corner.x, window.size.width);
+  drop_unread(rows_);
+  drop_unread(cols_);
   runs_ = runs_of(cols_);
   const size_t n = static_cast<size_t>(cols_.positions), stride = n + kSlack;
   col_weight_.resize(static_cast<size_t>(cols_.count) * stride);

@@ -31,7 +31,7 @@ SEG_HD size_t value_bytes(const MaskJob& job) {
 
 size_t mask_scratch(const MaskJob& job) {
   const size_t width = static_cast<size_t>(job.width), cols = static_cast<size_t>(job.cols);
-  return value_bytes(job) + rounded(sizeof(int) * static_cast<size_t>(job.classes)) + rounded(sizeof(uint16) * width) + rounded(sizeof(uint16) * cols) +
+  return value_bytes(job) + rounded(sizeof(int) * static_cast<size_t>(job.classes)) + rounded(sizeof(uint16) * width) + rounded(sizeof(uint16) * (cols + kSlack)) +
          rounded(sizeof(int) * (static_cast<size_t>(job.run_count) + 2));
 }
 
@@ -45,7 +45,7 @@ MaskScratch divide(const MaskJob& job, void* scratch) {
   parts.agreed = reinterpret_cast<uint16*>(at);
   at += rounded(sizeof(uint16) * static_cast<size_t>(job.width));
   parts.filled = reinterpret_cast<uint16*>(at);
-  at += rounded(sizeof(uint16) * static_cast<size_t>(job.cols));
+  at += rounded(sizeof(uint16) * static_cast<size_t>(job.cols + kSlack));
   parts.spans = reinterpret_cast<int*>(at);
   return parts;
 }
@@ -60,31 +60,31 @@ void agree(const MaskJob& job, int row, uint16* agreed) {
   }
 }
 
-// The label that all logit cells under a run of columns have, or kMixed.
-SEG_HD uint16 label_of_run(const MaskJob& job, const uint16* agreed, int column) {
-  const uint16 label = agreed[job.col_index[column]];
-  bool is_mixed = false;
-  for (int tap = 1; tap < job.taps; ++tap) is_mixed |= agreed[job.col_index[tap * job.cols + column]] != label;
-  return is_mixed ? kMixed : label;
+SEG_HD void fill_slack(uint16* labels, uint16 label) {
+  typedef uint16 Row __attribute__((vector_size(2 * kSlack)));
+  store(labels, Row{} + label);
 }
 
-// Fills runs that agree; returns how many spans of other columns it noted. Neighbours with one label go together.
+// Fills runs that agree; returns how many spans of other columns it noted, neighbours joined. The label of a run is not
+// compared with its neighbour's: in noise, a processor could not guess the outcome.
+template <int kTaps>
 int split(const MaskJob& job, const MaskScratch& scratch) {
-  int spans = 0;
-  for (int r = 0; r < job.run_count;) {
-    const int begin = job.runs[r];
-    const uint16 label = label_of_run(job, scratch.agreed, begin);
-    for (++r; r < job.run_count && label_of_run(job, scratch.agreed, job.runs[r]) == label;) ++r;
-    const int end = job.runs[r];
-    if (label == kMixed) {
-      scratch.spans[2 * spans] = begin;
-      scratch.spans[2 * spans + 1] = end;
-      ++spans;
-    } else {
-      for (int x = begin; x < end; ++x) scratch.filled[x] = label;
-    }
+  const int *runs = job.runs, *index = job.col_index;  // copies, which the stores below cannot seem to change
+  const int count = job.run_count, cols = job.cols;
+  const uint16* agreed = scratch.agreed;
+  uint16* filled = scratch.filled;
+  int* spans = scratch.spans;
+  int noted = 0;
+  for (int r = 0; r < count; ++r) {
+    const int begin = runs[r], end = runs[r + 1];
+    uint16 label = agreed[index[begin]];
+    for (int tap = 1; tap < kTaps; ++tap) label = agreed[index[tap * cols + begin]] == label ? label : kMixed;
+    for (int x = begin; x < end; x += kSlack) fill_slack(filled + x, label);  // what lies past is yet to come
+    if (label != kMixed) continue;
+    if (noted == 0 || spans[2 * noted - 1] != begin) spans[2 * noted++] = begin;
+    spans[2 * noted - 1] = end;
   }
-  return spans;
+  return noted;
 }
 
 void write_labels(const MaskJob& job, int row, int column, const uint16* labels, int n) {
@@ -353,7 +353,7 @@ void fill_between(const MaskJob& job, const MaskScratch& scratch, int spans, int
 template <int kTaps>
 void mask_band(const MaskJob& job, int first, int last, const MaskScratch& scratch) {
   agree(job, first, scratch.agreed);
-  const int spans = split(job, scratch);
+  const int spans = split<kTaps>(job, scratch);
   if (job.confidence || job.margin) {  // maps need every pixel's values; the rule of equal labels still decides
     interpolate_span<kTaps, true>(job, first, last, 0, job.cols, scratch);
   } else {

@@ -91,7 +91,8 @@ void check_image(const ImageView& image, Size size, PixelFormat format) {
           "the plan is for images of " + size_text(size.height, size.width) + " in its own format, got " +
               size_text(image.size.height, image.size.width));
   require(image.row_bytes >= bytes_per_row(format, size.width),
-          "rows of the image must not overlap; got a pitch of " + std::to_string(image.row_bytes) + " bytes");
+          "the image must not have overlapping or flipped rows, got rows " + std::to_string(image.row_bytes) +
+              " bytes apart; give a contiguous array");
   require(format != PixelFormat::nv12 || (image.chroma && image.chroma_row_bytes >= size.width),
           "an nv12 image needs its chroma plane, with rows that do not overlap");
 }
