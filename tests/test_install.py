@@ -15,17 +15,23 @@ ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
 
 
-def call(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+def call(*command: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment = {**inherited, **variables}
     return subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=cwd, env=environment)
+
+
+def build(folder: Path, **variables: str) -> Path:
+    """Build the wheel in `folder` and return its path."""
+    command = (sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", folder, ROOT)
+    built = call(*command, cwd=folder, **variables)
+    assert built.returncode == 0, built.stderr
+    return next(folder.glob("seginfer-*.whl"))
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    built = call(sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", folder, ROOT, cwd=folder)
-    assert built.returncode == 0, built.stderr
-    return next(folder.glob("seginfer-*.whl"))
+    return build(tmp_path_factory.mktemp("wheel"))
 
 
 def environment(folder: Path, *requirements: str) -> Path:
@@ -40,7 +46,9 @@ def environment(folder: Path, *requirements: str) -> Path:
 def test_the_wheel_holds_both_halves_and_the_model(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert wheel.name.endswith("-py3-none-any.whl")
+    assert not wheel.name.endswith("-none-any.whl")
+    assert [name for name in names if name.startswith("seginfer/_ext.") and name.endswith(".so")]
+    assert "seginfer/include/seginfer/pixel.h" in names
     for name in ("__init__.py", "py.typed", "_cli/demo.py", "export/__init__.py", "export/zoo/unet.py"):
         assert f"seginfer/{name}" in names
     for name in ("pitch.onnx", "pitch.safetensors", "clip.webm", "spec.json", "MODEL_CARD.md"):
@@ -80,3 +88,32 @@ def test_without_torch_the_demo_skips_the_export_and_runs_the_rest(wheel: Path, 
     assert export.returncode == 2
     assert "pip install 'seginfer[export]'" in export.stderr
     assert export.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({"CXX": "/no/such/compiler"}, "it was not built when seginfer was installed"),
+        ({"SEGINFER_PURE": "1"}, "it was not built when seginfer was installed"),
+    ],
+    ids=["no compiler", "asked for"],
+)
+def test_without_a_compiler_the_wheel_is_pure_and_says_so(
+    variables: dict[str, str], reason: str, tmp_path: Path
+) -> None:
+    wheel = build(tmp_path, **variables)
+    assert wheel.name.endswith("-py3-none-any.whl")
+    folder = environment(tmp_path, f"{wheel}[cpu]")
+    doctor = call(folder / "seginfer", "doctor", "--json", cwd=tmp_path)
+    assert doctor.returncode == 0, doctor.stderr
+    core = json.loads(doctor.stdout)["compiled core"]
+    assert core["found"] == ""
+    assert reason in core["remedy"]
+    assert "C++17 compiler" in core["remedy"]
+    code = (
+        "import logging, numpy, seginfer, seginfer._assets as a; logging.basicConfig(level='INFO');"
+        "s = seginfer.Segmenter.open(a.SOCCER / 'pitch.onnx'); s(numpy.zeros((90, 160, 3), numpy.uint8));"
+        "seginfer.Segmenter.open(a.SOCCER / 'pitch.onnx')"
+    )
+    logged = call(folder / "python", "-c", code, cwd=tmp_path).stderr
+    assert logged.count("NumPy; no compiled core") == 1

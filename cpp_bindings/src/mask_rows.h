@@ -62,7 +62,8 @@ void agree(const MaskJob& job, int row, uint16* agreed) {
 
 SEG_HD void fill_slack(uint16* labels, uint16 label) {
   typedef uint16 Row __attribute__((vector_size(2 * kSlack)));
-  store(labels, Row{} + label);
+  const Row row = Row{} + label;
+  memcpy(labels, &row, sizeof(Row));
 }
 
 // Fills runs that agree; returns how many spans of other columns it noted, neighbours joined. The label of a run is not

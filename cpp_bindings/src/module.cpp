@@ -131,7 +131,8 @@ Bytes bytes_of(const Array& array) {
 template <class A, class B>
 void check_apart(const A& a, const B& b, const char* what) {
   const Bytes one = bytes_of(a), other = bytes_of(b);
-  require(one.end <= other.begin || other.end <= one.begin, std::string(what) + " must not share memory; give each an array of its own");
+  require(one.end <= other.begin || other.end <= one.begin,
+          std::string(what) + " must not share memory; give each an array of its own");
 }
 
 ImageView image_from(const InArray& array, PixelFormat format) {
@@ -209,7 +210,8 @@ Plane plane_from(const OutArray& array, Size size, int planes, const char* what)
   require(stride(array, first + 1, 1) == 1,
           std::string(what) + " must have its rows' values side by side; give a contiguous array");
   Plane plane{stride(array, first, size.width), 0};
-  require(plane.row_stride >= size.width, std::string(what) + " must not have overlapping rows; give a contiguous array");
+  require(plane.row_stride >= size.width,
+          std::string(what) + " must not have overlapping rows; give a contiguous array");
   const int64_t extent = (size.height - 1) * plane.row_stride + size.width;
   plane.plane_stride = planes ? stride(array, 0, extent) : 0;
   require(!planes || plane.plane_stride >= extent,

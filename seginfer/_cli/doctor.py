@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import _native
 from .._assets import SOCCER
 from .._errors import SegInferError
 from .._machine import usable_cores
@@ -59,7 +60,14 @@ def _machine() -> list[Check]:
         Check("seginfer", __version__, ""),
         Check("python", f"{platform.python_version()} on {machine}", ""),
         Check("numpy", np.__version__, ""),
+        _pixels(),
     ]
+
+
+def _pixels() -> Check:
+    """Say what computes pixels; NumPy does where the core was not built, some ten to a hundred times slower."""
+    remedy = f"{_native.describe()}; for speed, install a C++17 compiler and then seginfer again"
+    return Check("compiled core", _native.describe() if _native.core else "", remedy)
 
 
 def _package(names: tuple[str, ...], module: str, purpose: str, extra: str) -> Check:
