@@ -153,7 +153,8 @@ SEG_HD void add_word(const PreprocessJob& job, Ints word, int tap, int64 at, typ
 }
 
 template <class Policy, Fetch kFetch, int kTaps>
-void resample_row_by_windows(const PreprocessJob& job, int row, float* cells) {
+void resample_row_by_windows(const PreprocessJob& shared, int row, float* cells) {
+  const PreprocessJob job = shared;  // a copy stays in registers: the stores below cannot seem to change it
   const int taps = kTaps ? kTaps : job.col_taps, stride = cell_stride(job);
   const int64 tap_stride = job.content_width + kSlack;
   alignas(64) uint8 copy[kWindowBytes] = {};
@@ -200,9 +201,13 @@ void resample_row(const PreprocessJob& job, int row, float* cells) {
 
 // Combines rows of cells and normalises: one channel of one output row, padded to whole vectors.
 template <class Policy, int kTaps>
-SEG_HD void finish_row(const PreprocessJob& job, int row, int channel, const float* const* cells, float* values) {
+SEG_HD void finish_row(const PreprocessJob& shared, int row, int channel, const float* const* rows, float* values) {
   using Cell = typename Policy::Cell;
+  const PreprocessJob job = shared;  // as above
   const int taps = kTaps ? kTaps : job.row_taps;
+  const float* few[kTaps ? kTaps : 1];
+  for (int tap = 0; tap < kTaps; ++tap) few[tap] = rows[tap];
+  const float* const* cells = kTaps ? few : rows;
   const int64 offset = static_cast<int64>(channel) * cell_stride(job);
   const Floats gain = splat(job.gain[channel]), bias = splat(job.bias[channel]);
   for (int x = 0; x < job.content_width; x += kLanes) {
@@ -269,6 +274,12 @@ size_t preprocess_scratch(const PreprocessJob& job) {
   return sizeof(float) * (taps * static_cast<size_t>(job.channels) * row + row) + taps * (sizeof(int) + sizeof(void*)) + 64;
 }
 
+// Where whole vectors fit a planar float32 row, it is written as it is computed.
+SEG_HD float* direct_row(const PreprocessJob& job, int row, int channel) {
+  if (job.bytes_per_value != 4 || job.column_stride != 1 || job.content_width % kLanes != 0) return nullptr;
+  return static_cast<float*>(job.out) + channel * job.channel_stride + row * job.row_stride + job.left;
+}
+
 template <class Policy, Fetch kFetch, int kTaps>
 void fill_content(const PreprocessJob& job, int begin, int end, void* scratch) {
   float* values;
@@ -286,8 +297,9 @@ void fill_content(const PreprocessJob& job, int begin, int end, void* scratch) {
       rows[tap] = cells;
     }
     for (int c = 0; c < job.channels; ++c) {
-      finish_row<Policy, kTaps>(job, y, c, rows, values);
-      write_values(job, job.top + y, c, job.left, values, job.content_width);
+      float* direct = direct_row(job, job.top + y, c);
+      finish_row<Policy, kTaps>(job, y, c, rows, direct ? direct : values);
+      if (!direct) write_values(job, job.top + y, c, job.left, values, job.content_width);
     }
   }
 }
