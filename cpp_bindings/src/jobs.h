@@ -83,6 +83,7 @@ struct MaskJob {
   int col_stride;           // cols and slack
   const int* runs;          // first column of each run of equal indices, then `cols`
   int run_count;
+  int first_column;         // where every column is one logit column, in a row: the first of them; -1 elsewhere
 
   void* mask;
   int mask_bytes;           // per value

@@ -83,6 +83,16 @@ std::vector<int> runs_of(const Taps& taps) {
   return runs;
 }
 
+// The first source sample where every position reads one, in a row; -1 elsewhere.
+int first_of_copy(const Taps& taps) {
+  for (int i = 0; i < taps.positions; ++i) {
+    for (int t = 0; t < taps.count; ++t) {
+      if (taps.at(t, i) != taps.at(0, 0) + i) return -1;
+    }
+  }
+  return taps.positions ? taps.at(0, 0) : -1;
+}
+
 Confidence confidence_of(const MaskRule& rule) {
   switch (rule.decision) {
     case Decision::argmax: return rule.is_logits ? Confidence::softmax : Confidence::value;
@@ -111,6 +121,7 @@ Masker::Masker(const Geometry& whole, const OutputWindow& window, Rect visible, 
   drop_unread(rows_);
   drop_unread(cols_);
   runs_ = runs_of(cols_);
+  first_column_ = first_of_copy(cols_);
   const size_t n = static_cast<size_t>(cols_.positions), stride = n + kSlack;
   col_weight_.resize(static_cast<size_t>(cols_.count) * stride);
   for (int t = 0; t < cols_.count; ++t) {
@@ -169,6 +180,7 @@ bool Masker::operator()(const LogitsView& logits, const MaskViews& out, Workspac
   mask.col_index = cols_.index.data(), mask.col_weight = col_weight_.data();
   mask.col_stride = cols_.positions + kSlack;
   mask.runs = runs_.data(), mask.run_count = static_cast<int>(runs_.size()) - 1;
+  mask.first_column = first_column_;
   mask.mask_bytes = out.mask_bytes, mask.mask_row_stride = out.mask.row_stride;
   mask.table = rule_.table.empty() ? nullptr : rule_.table.data();
   mask.kind = confidence_of(rule_);

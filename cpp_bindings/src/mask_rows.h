@@ -351,8 +351,22 @@ void fill_between(const MaskJob& job, const MaskScratch& scratch, int spans, int
   }
 }
 
+// Whether a band's pixels are logit cells themselves, as where a network yields an output of the image's own size.
+SEG_HD bool is_copy(const MaskJob& job, int row) {
+  bool is_one_row = job.first_column >= 0 && !job.confidence && !job.margin;
+  for (int tap = 1; tap < job.taps; ++tap) {
+    is_one_row = is_one_row && job.row_index[tap * job.rows + row] == job.row_index[row];
+  }
+  return is_one_row;
+}
+
 template <int kTaps>
 void mask_band(const MaskJob& job, int first, int last, const MaskScratch& scratch) {
+  if (is_copy(job, first)) {
+    const uint16* labels = job.labels + static_cast<int64>(job.row_index[first]) * job.width + job.first_column;
+    for (int y = first; y < last; ++y) write_labels(job, y, 0, labels, job.cols);
+    return;
+  }
   agree(job, first, scratch.agreed);
   const int spans = split<kTaps>(job, scratch);
   if (job.confidence || job.margin) {  // maps need every pixel's values; the rule of equal labels still decides

@@ -108,6 +108,7 @@ class Masker {
   Taps rows_, cols_;
   std::vector<float> col_weight_;
   std::vector<int> runs_;
+  int first_column_ = -1;  // see MaskJob::first_column
 };
 
 // Writes, for every visible pixel, the label of the cell that holds its centre. T: uint8_t or uint16_t.
