@@ -12,13 +12,6 @@ class Threads:
     @property
     def size(self) -> int: ...
 
-class Workspace:
-    """Memory that calls reuse; one call at a time."""
-
-    def __init__(self) -> None: ...
-    @property
-    def nbytes(self) -> int: ...
-
 class Preprocessor:
     """Images of one size and format into the network input."""
 
@@ -73,7 +66,6 @@ class Masker:
         mask: Annotated[NDArray[Any], {"device": "cpu"}],
         confidence: Annotated[NDArray[Any], {"device": "cpu"}] | None,
         margin: Annotated[NDArray[Any], {"device": "cpu"}] | None,
-        workspace: Workspace,
         threads: Threads,
     ) -> bool: ...
 

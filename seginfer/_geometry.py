@@ -10,9 +10,6 @@ from ._spec import InputSpec
 
 Size = tuple[int, int]
 
-MAX_SIDE = 1 << 20
-"""No side of an image, an input or an output is longer: products of three sides then fit 64 bits."""
-
 
 class Rect(NamedTuple):
     """A rectangle of whole pixels."""
@@ -155,8 +152,8 @@ def _half_even(value: int) -> int:
 
 
 def _overlap(offset: int, extent: int, limit: int) -> tuple[int, int]:
-    start = max(0, offset)
-    return start, min(limit, offset + extent) - start
+    start = min(max(0, offset), limit)
+    return start, max(0, min(limit, offset + extent) - start)
 
 
 def _seen(offset: int, resized: int, limit: int, image: int) -> tuple[int, int]:

@@ -28,8 +28,8 @@ class Results(NamedTuple):
     margin: Floats | None = None
 
 
-FillResults = Callable[[Output, Results, Any, Any], None]
-"""Writes results from an (h, w, C) output or (h, w) labels, with a workspace and a pool of threads of the core."""
+FillResults = Callable[[Output, Results, Any], None]
+"""Writes results from an (h, w, C) output or (h, w) labels, with a pool of threads of the core."""
 
 
 def filler_of(geometry: Geometry, output_hw: Size, spec: ModelSpec, remap: tuple[int, ...] = ()) -> FillResults:
@@ -39,7 +39,7 @@ def filler_of(geometry: Geometry, output_hw: Size, spec: ModelSpec, remap: tuple
         InputError: if an output of this size contradicts the spec.
     """
     if _native.core is None:
-        return lambda output, results, *_: _fill(output, results, geometry, spec, remap)
+        return lambda output, results, _: _fill(output, results, geometry, spec, remap)
     return _native_filler(geometry, output_hw, spec, remap)
 
 
@@ -89,13 +89,13 @@ def _native_filler(geometry: Geometry, output_hw: Size, spec: ModelSpec, remap: 
         table=list(remap),
     )
 
-    def fill(output: Output, results: Results, workspace: Any, threads: Any) -> None:
+    def fill(output: Output, results: Results, threads: Any) -> None:
         if not output.flags.aligned or not output.dtype.isnative or min(output.strides) < 0:
             output = np.ascontiguousarray(output, np.float32)
         direct = Results(_direct(results.mask), _direct(results.confidence), _direct(results.margin))
         if has_unseen:
             _clear(direct, spec)
-        if not plan.fill(output, direct.mask, direct.confidence, direct.margin, workspace, threads):
+        if not plan.fill(output, direct.mask, direct.confidence, direct.margin, threads):
             raise InputError(NOT_FINITE)
         _copy_back(direct, results)
 
@@ -112,7 +112,7 @@ def _native_label_filler(geometry: Geometry, labels_hw: Size, spec: ModelSpec, r
         visible=tuple(window.whole.visible),
     )
 
-    def fill(labels: Output, results: Results, _: Any, threads: Any) -> None:
+    def fill(labels: Output, results: Results, threads: Any) -> None:
         direct = Results(_direct(results.mask))
         if has_unseen:
             _clear(direct, spec)

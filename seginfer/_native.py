@@ -80,11 +80,6 @@ def shared_threads(size: int) -> _ext.Threads | None:
     return _shared_threads(size) if core else None
 
 
-def new_workspace() -> _ext.Workspace | None:
-    """Make the memory that the mask step reuses; None without a compiled core."""
-    return core.Workspace() if core else None
-
-
 def has_packed_rows(array: NDArray[Any], axes: int) -> bool:
     """Tell whether the last `axes` axes lie without gaps, rows do not overlap, and values are aligned."""
     if array.flags.c_contiguous and array.flags.aligned:

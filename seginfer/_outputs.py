@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._errors import InputError
-from ._geometry import MAX_SIDE, Geometry, Size
+from ._geometry import Geometry, Size
 from ._reference import Floats, Mask
-from ._spec import ModelSpec
+from ._spec import MAX_SIDE, ModelSpec
 
 Output = NDArray[Any]
 
@@ -111,7 +111,25 @@ def _checked_arrays(
             raise InputError(f"out must be a writable {dtype} array of shape {shape}, got {got}")
     if any(np.may_share_memory(a, b) for i, a in enumerate(out) for b in out[:i]):
         raise InputError("out must hold arrays that do not overlap; allocate one per image")
+    for array in out:
+        check_no_overlap(array)
     return list(out)
+
+
+def check_no_overlap(out: NDArray[Any]) -> None:
+    """Raise an InputError if two elements of an array to fill are the same memory."""
+    span = out.itemsize
+    for stride, extent in sorted(zip(map(abs, out.strides), out.shape, strict=True)):
+        if extent > 1 and stride < span:
+            raise InputError(f"out must not overlap itself, got strides {out.strides}; allocate it with numpy.empty")
+        span += stride * (extent - 1)
+
+
+def check_apart(out: Sequence[NDArray[Any]] | None, sources: Sequence[object], what: str) -> None:
+    """Raise an InputError if an array to fill shares memory with one that is read, which would change meanwhile."""
+    arrays = [source for source in sources if isinstance(source, np.ndarray)]
+    if out is not None and any(np.may_share_memory(a, b) for a in out for b in arrays):
+        raise InputError(f"out must not share memory with {what}; allocate it by itself")
 
 
 def check_has_values(spec: ModelSpec) -> None:

@@ -13,7 +13,7 @@ from ._geometry import Geometry
 from ._machine import checked_threads
 from ._mask_fill import Results, filler_of
 from ._mask_taps import taps_of
-from ._outputs import Output, checked_maps, checked_masks, checked_output
+from ._outputs import Output, check_apart, checked_maps, checked_masks, checked_output
 from ._reference import Floats, Mask
 from ._spec import ModelSpec
 from ._tiles import image_indices
@@ -49,7 +49,7 @@ def postprocess(
         (C, H, W) uint8 of 0 and 1 for multilabel.
 
     Raises:
-        InputError: if shapes disagree, or a value is NaN or infinite; masks of earlier images may be filled then.
+        InputError: if shapes disagree, or a value is NaN or infinite; what `out` holds is worthless then.
 
     Source:
         torch.nn.functional.interpolate(mode="bilinear") of the cropped logits, followed by argmax(1).
@@ -57,6 +57,7 @@ def postprocess(
     images = image_indices(geometries)
     table = _checked_remap(remap, spec)
     masks = checked_masks(out, _first_of(images, geometries), spec, _mask_dtype(table, spec))
+    check_apart(out, [output], "the network's output")
     results = [Results(masks[i]) for i in images]
     fill_results(output, geometries, spec, results, remap=table, threads=_threads(threads))
     return masks
@@ -134,9 +135,8 @@ def fill_results(
     `threads`: a pool.
     """
     values = checked_output(output, len(geometries), spec)
-    workspace = _native.new_workspace()
     for one, geometry, result in zip(values, geometries, results, strict=True):
-        filler_of(geometry, (one.shape[0], one.shape[1]), spec, remap)(one, result, workspace, threads)
+        filler_of(geometry, (one.shape[0], one.shape[1]), spec, remap)(one, result, threads)
 
 
 def _fill_maps(
@@ -150,6 +150,7 @@ def _fill_maps(
     images = image_indices(geometries)
     first = _first_of(images, geometries)
     maps, masks = checked_maps(out, first, spec), checked_masks(None, first, spec)
+    check_apart(out, [output], "the network's output")
     results = [Results(masks[i], **{field: maps[i]}) for i in images]
     fill_results(output, geometries, spec, results, threads=_threads(threads))
     return maps

@@ -14,6 +14,7 @@ from ._errors import InputError
 from ._formats import PixelFormat, check_image, checked_color, image_size, pixels_of
 from ._geometry import Geometry, Rect, Size
 from ._machine import checked_threads
+from ._outputs import check_apart, check_no_overlap
 from ._spec import InputSpec, ModelSpec
 
 Batch = NDArray[Any]
@@ -46,7 +47,8 @@ def preprocess(
         The batch, (N, C, h, w) or (N, h, w, C) in the spec's layout and dtype, and one Geometry per image, or per tile.
 
     Raises:
-        InputError: if an image or `out` has the wrong dtype, shape or memory order, or a dynamic batch would mix sizes.
+        InputError: if an image or `out` has the wrong dtype, shape or memory order, they share memory, or a dynamic
+            batch would mix sizes.
     """
     color = checked_color(color, spec.input)
     size = checked_threads(threads)
@@ -54,6 +56,7 @@ def preprocess(
     inputs = [(image, part) for image, geometry in placed for part in geometry.tiles(spec.input)]
     geometries = [part for _, part in inputs]
     batch = _checked_out(out, batch_shape(len(geometries), _common_size(geometries), spec.input), spec.input)
+    check_apart(None if out is None else [batch], images, "an image")
     pool = _native.shared_threads(size)
     for target, (image, geometry) in zip(channels_last(batch, spec.input), inputs, strict=True):
         input_filler(geometry, spec.input, color)(image, target, pool)
@@ -185,4 +188,5 @@ def _checked_out(out: Batch | None, shape: tuple[int, ...], spec: InputSpec) -> 
     if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != dtype or not out.flags.writeable:
         got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
         raise InputError(f"out must be a writable {dtype} array of shape {shape}, got {got}")
+    check_no_overlap(out)
     return out

@@ -19,7 +19,7 @@ from ._geometry import Geometry
 from ._machine import checked_threads
 from ._mask_fill import FillResults, Results, filler_of
 from ._model_file import read_model
-from ._outputs import checked_maps, checked_masks, checked_output
+from ._outputs import check_apart, checked_maps, checked_masks, checked_output
 from ._postprocess import postprocess
 from ._preprocess import FillInput, batch_shape, channels_last, input_filler, place, preprocess
 from ._reference import Mask
@@ -205,6 +205,7 @@ class Segmenter:
         confidences = checked_maps(None, placed, self.spec) if confidence else none
         margins = checked_maps(None, placed, self.spec) if margin else none
         masks = checked_masks(out, placed, self.spec)
+        check_apart(out, images, "an image")
         results = list(map(Results, masks, confidences, margins))
         parts = [_Part(i, images[i], one, results[i]) for i, (_, inputs) in enumerate(plans) for one in inputs]
         timings = self._run_all(parts)
@@ -251,7 +252,7 @@ class Segmenter:
             inferred = time.perf_counter()
             output = checked_output(space.outputs[spec.output.name][:count], count, spec)
             for one, part in zip(output, batch, strict=True):
-                self._filler(part.input, one)(one, part.results, space.native, self._pool)
+                self._filler(part.input, one)(one, part.results, self._pool)
             done = time.perf_counter()
         return Timings((prepared - start) * 1e3, (inferred - prepared) * 1e3, (done - inferred) * 1e3, count)
 

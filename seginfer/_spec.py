@@ -17,12 +17,20 @@ from ._schema import coerce_fields, structure, unstructure
 
 SCHEMA_VERSION = 1
 
+MAX_SIDE = 1 << 20
+"""No side of an image, an input or an output is longer: products of three sides then fit 64 bits."""
+
 Task = Literal["semantic", "binary", "multilabel"]
 Layout = Literal["NCHW", "NHWC"]
 Color = Literal["rgb", "bgr", "gray"]
 Resize = Literal["stretch", "letterbox", "pad", "center-crop", "tile"]
 Resampling = Literal["opencv", "pillow", "torch", "torch-antialias", "nearest"]
 OutputKind = Literal["logits", "probabilities", "labels"]
+
+
+def _check_most(name: str, *values: int) -> None:
+    if values and max(values) > MAX_SIDE:
+        raise SpecError(f"{name} must be at most {MAX_SIDE}, got {max(values)}")
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,7 @@ class InputSpec:
     def _check_size(self) -> None:
         if self.multiple_of < 1:
             raise SpecError(f"input.multiple_of must be at least 1, got {self.multiple_of}")
+        _check_most("input.multiple_of", self.multiple_of)
         if self.size is None:
             if self.resize not in ("stretch", "pad"):
                 raise SpecError(
@@ -92,6 +101,7 @@ class InputSpec:
                 )
         elif min(self.size) < 1:
             raise SpecError(f"input.size must be positive (height, width), got {self.size}")
+        _check_most("input.size", *self.size or ())
         self._check_tiles()
 
     def _check_tiles(self) -> None:
@@ -138,6 +148,7 @@ class UpsampleSpec:
         coerce_fields(self, "outputs.upsample")
         if self.factor < 2:
             raise SpecError(f"outputs.upsample.factor must be at least 2, got {self.factor}; null leaves it out")
+        _check_most("outputs.upsample.factor", self.factor)
 
 
 @dataclass(frozen=True)
@@ -163,6 +174,7 @@ class OutputSpec:
         coerce_fields(self, "outputs")
         if self.stride < 1:
             raise SpecError(f"outputs.stride must be at least 1, got {self.stride}")
+        _check_most("outputs.stride", self.stride)
         if not 0 < self.threshold < 1:
             raise SpecError(f"outputs.threshold is a probability between 0 and 1, got {self.threshold}")
         if self.kind == "labels" and self.upsample:

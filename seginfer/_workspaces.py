@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._native import new_workspace
-
 
 class Workspace:
     """The buffers of one call in flight."""
@@ -19,7 +17,6 @@ class Workspace:
     def __init__(self, shape: tuple[int, ...], dtype: str) -> None:
         self.batch = np.zeros(shape, dtype)  # a fixed batch size may leave places that no image fills
         self.outputs: dict[str, NDArray[Any]] | None = None
-        self.native = new_workspace()
 
 
 class Workspaces:

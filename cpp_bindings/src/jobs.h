@@ -51,26 +51,14 @@ struct PreprocessJob {
   int64_t channel_stride, row_stride, column_stride;
 };
 
-// Labels at the logits' own resolution, and a look at every value.
-struct LabelJob {
+enum class Confidence { none, softmax, sigmoid_of_label, sigmoid, value, value_of_label };
+
+// One mask plane from an output of float32 or float16.
+struct MaskJob {
   const void* logits;
   bool is_half;
   int64_t channel_stride, row_stride, column_stride;  // in values
   int classes, height, width;
-  bool is_threshold;  // of each channel by itself
-  float threshold;
-  float* planar;      // (classes, height, width) float32, written unless null
-  uint16_t* labels;   // (height, width), or (classes, height, width) for a threshold
-};
-
-enum class Confidence { none, softmax, sigmoid_of_label, sigmoid, value, value_of_label };
-
-// One mask plane from float32 logits.
-struct MaskJob {
-  const float* logits;
-  int64_t plane_stride, row_stride;
-  int classes, height, width;
-  const uint16_t* labels;  // (height, width)
   bool is_threshold;
   float threshold;
 
@@ -117,10 +105,8 @@ struct Level {
   const char* name;
   size_t (*preprocess_scratch)(const PreprocessJob&);
   void (*preprocess)(const PreprocessJob&, int begin, int end, void* scratch);
-  bool (*label)(const LabelJob&, int begin, int end, void* scratch);  // false: a value is NaN or infinite
-  size_t (*label_scratch)(const LabelJob&);
   size_t (*mask_scratch)(const MaskJob&);
-  void (*mask)(const MaskJob&, int begin, int end, void* scratch);
+  bool (*mask)(const MaskJob&, int begin, int end, void* scratch);  // false: a value is NaN or infinite
   void (*overlay)(const OverlayJob&, int begin, int end);
 };
 

@@ -59,15 +59,27 @@ Axes graph_axes(const Geometry& whole, Size output, Rect visible, const MaskRule
           compose(outer.cols, upsampling_taps(output.width, upsampled.width, rule.upsampling_align_corners))};
 }
 
-// Lets taps without weight read what another tap of their position reads: they add nothing, and where an output has the
-// image's own size no pixel is left whose cells differ.
+// Whether every position is one sample as it is.
+bool is_copy(const Taps& taps) {
+  for (int i = 0; i < taps.positions; ++i) {
+    int whole = 0, none = 0;
+    for (int t = 0; t < taps.count; ++t) {
+      whole += taps.weight_at(t, i) == 1;
+      none += taps.weight_at(t, i) == 0;
+    }
+    if (whole != 1 || whole + none != taps.count) return false;
+  }
+  return true;
+}
+
+// Lets taps without weight read what the other reads, where both axes copy samples: no pixel is left whose cells differ.
+// Where one axis interpolates, they must stay: rounding may give a pixel another label than all of its cells have, and
+// which pixels are interpolated is part of the specification.
 void drop_unread(Taps& taps) {
   for (int i = 0; i < taps.positions; ++i) {
     int read = 0;
     while (read + 1 < taps.count && taps.weight_at(read, i) == 0) ++read;
-    for (int t = 0; t < taps.count; ++t) {
-      if (taps.weight_at(t, i) == 0) taps.at(t, i) = taps.at(t < read ? read : t - 1, i);
-    }
+    for (int t = 0; t < taps.count; ++t) taps.at(t, i) = taps.at(read, i);
   }
 }
 
@@ -118,8 +130,10 @@ Masker::Masker(const Geometry& whole, const OutputWindow& window, Rect visible, 
   rows_ = std::move(axes.rows), cols_ = std::move(axes.cols);
   move_into_window(rows_, window.corner.y, window.size.height);
   move_into_window(cols_, window.corner.x, window.size.width);
-  drop_unread(rows_);
-  drop_unread(cols_);
+  if (is_copy(rows_) && is_copy(cols_)) {
+    drop_unread(rows_);
+    drop_unread(cols_);
+  }
   runs_ = runs_of(cols_);
   first_column_ = first_of_copy(cols_);
   const size_t n = static_cast<size_t>(cols_.positions), stride = n + kSlack;
@@ -130,7 +144,7 @@ Masker::Masker(const Geometry& whole, const OutputWindow& window, Rect visible, 
   }
 }
 
-bool Masker::operator()(const LogitsView& logits, const MaskViews& out, Workspace& workspace, Threads& threads) const {
+bool Masker::operator()(const LogitsView& logits, const MaskViews& out, Threads& threads) const {
   const Size size = window_.size;
   require(logits.data && logits.channels == channels_ && logits.size.height == size.height &&
               logits.size.width == size.width && logits.dtype != DType::uint8,
@@ -143,39 +157,17 @@ bool Masker::operator()(const LogitsView& logits, const MaskViews& out, Workspac
   require(rule_.table.empty() ? (out.mask_bytes == 2 || !is_argmax || channels_ <= 256)
                               : (out.mask_bytes == 2 || *std::max_element(rule_.table.begin(), rule_.table.end()) < 256),
           "mask values above 255 need a uint16 mask");
-  const Claim claim(workspace.is_in_use);
-  require(claim.is_mine(), "expected a workspace that no other call is using; make one per thread");
 
-  const int64_t plane = static_cast<int64_t>(size.height) * size.width;
   const size_t planes = is_argmax ? 1 : static_cast<size_t>(channels_);
-  const bool is_direct = logits.dtype == DType::float32 && (logits.column_stride == 1 || size.width == 1);
-  LabelJob job{};
-  job.logits = logits.data, job.is_half = logits.dtype == DType::float16;
-  job.channel_stride = logits.channel_stride, job.row_stride = logits.row_stride;
-  job.column_stride = is_direct ? 1 : logits.column_stride;
-  job.classes = channels_, job.height = size.height, job.width = size.width;
-  job.is_threshold = !is_argmax, job.threshold = rule_.threshold;
-  job.labels = static_cast<uint16_t*>(workspace.labels.reserve(planes * static_cast<size_t>(plane) * sizeof(uint16_t)));
-  if (!is_direct) {
-    job.planar = static_cast<float*>(
-        workspace.planar.reserve(static_cast<size_t>(channels_) * static_cast<size_t>(plane) * sizeof(float)));
-  }
-  const Level& level = kernels();
-  const size_t label_bytes = level.label_scratch(job);
-  std::atomic<bool> is_finite{true};
-  threads.for_each_part(size.height, kPixelsPerPart / size.width, [&](int begin, int end) {
-    if (!level.label(job, begin, end, thread_scratch(label_bytes))) is_finite = false;
-  });
-  if (!is_finite) return false;
-  if (visible_.height == 0 || visible_.width == 0) return true;
-
   MaskJob mask{};
-  mask.plane_stride = is_direct ? logits.channel_stride : plane;
-  mask.row_stride = is_direct ? logits.row_stride : size.width;
+  mask.is_half = logits.dtype == DType::float16;
+  mask.channel_stride = logits.channel_stride, mask.row_stride = logits.row_stride;
+  mask.column_stride = size.width == 1 ? 1 : logits.column_stride;
   mask.height = size.height, mask.width = size.width;
   mask.is_threshold = !is_argmax, mask.threshold = rule_.threshold;
   mask.classes = is_argmax ? channels_ : 1;
-  mask.taps = rows_.count, mask.rows = rows_.positions, mask.cols = cols_.positions;
+  mask.taps = rows_.count, mask.cols = cols_.positions;
+  mask.rows = mask.cols ? rows_.positions : 0;  // what no pixel shows is still looked at
   mask.row_index = rows_.index.data(), mask.row_weight = rows_.weight.data();
   mask.col_index = cols_.index.data(), mask.col_weight = col_weight_.data();
   mask.col_stride = cols_.positions + kSlack;
@@ -188,22 +180,24 @@ bool Masker::operator()(const LogitsView& logits, const MaskViews& out, Workspac
   const auto place = [&](auto* data, int64_t row_stride, int64_t plane_stride, size_t p) {
     return data ? data + static_cast<int64_t>(p) * plane_stride + visible_.top * row_stride + visible_.left : nullptr;
   };
-  const size_t mask_bytes = level.mask_scratch(mask);
+  const Level& level = kernels();
+  const size_t scratch = level.mask_scratch(mask);
+  const int64_t channel_bytes = logits.channel_stride * (mask.is_half ? 2 : 4);
+  std::atomic<bool> is_finite{true};
   for (size_t p = 0; p < planes; ++p) {
-    const float* values = is_direct ? static_cast<const float*>(logits.data) : job.planar;
-    mask.logits = values + (is_argmax ? 0 : static_cast<int64_t>(p) * mask.plane_stride);
-    mask.labels = job.labels + static_cast<int64_t>(p) * plane;
+    mask.logits = static_cast<const char*>(logits.data) + static_cast<int64_t>(p) * channel_bytes;
     mask.mask = out.mask_bytes == 1
                     ? static_cast<void*>(place(static_cast<uint8_t*>(out.mask.data), out.mask.row_stride,
                                                out.mask_plane_stride, p))
                     : place(static_cast<uint16_t*>(out.mask.data), out.mask.row_stride, out.mask_plane_stride, p);
     mask.confidence = place(out.confidence.data, out.confidence.row_stride, out.confidence_plane_stride, p);
     mask.margin = place(out.margin.data, out.margin.row_stride, out.margin_plane_stride, p);
-    threads.for_each_part(mask.rows, kPixelsPerPart / mask.cols, [&](int begin, int end) {
-      level.mask(mask, begin, end, thread_scratch(mask_bytes));
-    });
+    const auto fill = [&](int begin, int end) {
+      if (!level.mask(mask, begin, end, thread_scratch(scratch))) is_finite = false;
+    };
+    mask.rows == 0 ? fill(0, 0) : threads.for_each_part(mask.rows, kPixelsPerPart / mask.cols, fill);
   }
-  return true;
+  return is_finite;
 }
 
 LabelPicker::LabelPicker(const Geometry& whole, const OutputWindow& window, Rect visible) : visible_(visible) {

@@ -11,18 +11,30 @@ namespace {
 
 constexpr int kMaskBlock = 64;  // columns interpolated at a time; their values stay in the first-level cache
 
+// Columns [begin, end), of which the first lies in run `run`.
+struct Span {
+  int begin, end, run;
+};
+
 // Scratch of one thread.
 struct MaskScratch {
   float* values;      // (taps, classes, kMaskBlock + kSlack)
   int* chosen;        // (classes): those that a block has to interpolate
   uint16* agreed;     // (width): the label that all logit rows of the band have, or kMixed
   uint16* filled;     // (cols): labels of filled pixels
-  int* spans;         // (2 * spans): first and last column of what is interpolated
+  uint32* bits;       // (classes / 32, width + kMaskBlock): the classes that can win in each logit cell
+  Span* spans;        // what is interpolated, from left to right
 };
 
 SEG_HD int64 block_stride() { return kMaskBlock + kSlack; }
 
-SEG_HD size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
+SEG_HD int bit_words(const MaskJob& job) { return (job.classes + 31) / 32; }
+
+SEG_HD int64 bit_stride(const MaskJob& job) { return job.width + kMaskBlock; }
+
+SEG_HD size_t bit_bytes(const MaskJob& job) {
+  return sizeof(uint32) * static_cast<size_t>(bit_words(job)) * static_cast<size_t>(bit_stride(job));
+}
 
 SEG_HD size_t value_bytes(const MaskJob& job) {
   return rounded(sizeof(float) * static_cast<size_t>(job.taps) * static_cast<size_t>(job.classes) *
@@ -31,31 +43,40 @@ SEG_HD size_t value_bytes(const MaskJob& job) {
 
 size_t mask_scratch(const MaskJob& job) {
   const size_t width = static_cast<size_t>(job.width), cols = static_cast<size_t>(job.cols);
-  return value_bytes(job) + rounded(sizeof(int) * static_cast<size_t>(job.classes)) + rounded(sizeof(uint16) * width) + rounded(sizeof(uint16) * (cols + kSlack)) +
-         rounded(sizeof(int) * (static_cast<size_t>(job.run_count) + 2));
+  return LogitRows::copy_bytes(job) + LogitRows::label_bytes(job) + value_bytes(job) +
+         rounded(sizeof(int) * static_cast<size_t>(job.classes)) + rounded(sizeof(uint16) * width) +
+         rounded(sizeof(uint16) * (cols + kSlack)) + rounded(bit_bytes(job)) +
+         rounded(sizeof(Span) * (static_cast<size_t>(job.run_count) / 2 + 1));
 }
 
-MaskScratch divide(const MaskJob& job, void* scratch) {
-  char* at = static_cast<char*>(scratch);
-  MaskScratch parts;
-  parts.values = reinterpret_cast<float*>(at);
-  at += value_bytes(job);
-  parts.chosen = reinterpret_cast<int*>(at);
-  at += rounded(sizeof(int) * static_cast<size_t>(job.classes));
-  parts.agreed = reinterpret_cast<uint16*>(at);
-  at += rounded(sizeof(uint16) * static_cast<size_t>(job.width));
-  parts.filled = reinterpret_cast<uint16*>(at);
-  at += rounded(sizeof(uint16) * static_cast<size_t>(job.cols + kSlack));
-  parts.spans = reinterpret_cast<int*>(at);
-  return parts;
+// Hands out the parts of a piece of memory.
+struct Parts {
+  char* at;
+
+  template <class T>
+  T* take(size_t bytes) {
+    T* part = reinterpret_cast<T*>(at);
+    at += rounded(bytes);
+    return part;
+  }
+};
+
+MaskScratch divide(const MaskJob& job, Parts& parts) {
+  MaskScratch scratch;
+  scratch.values = parts.take<float>(value_bytes(job));
+  scratch.chosen = parts.take<int>(sizeof(int) * static_cast<size_t>(job.classes));
+  scratch.agreed = parts.take<uint16>(sizeof(uint16) * static_cast<size_t>(job.width));
+  scratch.filled = parts.take<uint16>(sizeof(uint16) * static_cast<size_t>(job.cols + kSlack));
+  scratch.bits = parts.take<uint32>(bit_bytes(job));
+  scratch.spans = reinterpret_cast<Span*>(parts.at);
+  return scratch;
 }
 
 // Labels that all logit rows of a band share.
-void agree(const MaskJob& job, int row, uint16* agreed) {
-  const uint16* first = job.labels + static_cast<int64>(job.row_index[row]) * job.width;
-  memcpy(agreed, first, static_cast<size_t>(job.width) * sizeof(uint16));
+void agree(const MaskJob& job, const LogitRows& logits, int row, uint16* agreed) {
+  memcpy(agreed, logits.labels_of(job.row_index[row]), static_cast<size_t>(job.width) * sizeof(uint16));
   for (int tap = 1; tap < job.taps; ++tap) {
-    const uint16* other = job.labels + static_cast<int64>(job.row_index[tap * job.rows + row]) * job.width;
+    const uint16* other = logits.labels_of(job.row_index[tap * job.rows + row]);
     for (int x = 0; x < job.width; ++x) agreed[x] = agreed[x] == other[x] ? agreed[x] : kMixed;
   }
 }
@@ -74,7 +95,7 @@ int split(const MaskJob& job, const MaskScratch& scratch) {
   const int count = job.run_count, cols = job.cols;
   const uint16* agreed = scratch.agreed;
   uint16* filled = scratch.filled;
-  int* spans = scratch.spans;
+  Span* spans = scratch.spans;
   int noted = 0;
   for (int r = 0; r < count; ++r) {
     const int begin = runs[r], end = runs[r + 1];
@@ -82,8 +103,8 @@ int split(const MaskJob& job, const MaskScratch& scratch) {
     for (int tap = 1; tap < kTaps; ++tap) label = agreed[index[tap * cols + begin]] == label ? label : kMixed;
     for (int x = begin; x < end; x += kSlack) fill_slack(filled + x, label);  // what lies past is yet to come
     if (label != kMixed) continue;
-    if (noted == 0 || spans[2 * noted - 1] != begin) spans[2 * noted++] = begin;
-    spans[2 * noted - 1] = end;
+    if (noted == 0 || spans[noted - 1].end != begin) spans[noted++] = {begin, end, r};
+    spans[noted - 1].end = end;
   }
   return noted;
 }
@@ -121,46 +142,72 @@ Contenders every_class(const MaskJob& job, int* chosen) {
   return {chosen, job.classes};
 }
 
-// Leaves out classes that some other class exceeds at every pixel: those whose largest corner lies below the smallest
-// corner of another, in each logit cell of the block. Interpolation errs by less than kRounding times the largest
-// corner, so no class that could win, or tie, is lost.
+// Whether it pays to look for contenders: cells wider than a pixel, and classes to leave out.
+SEG_HD bool has_contenders(const MaskJob& job) { return job.classes > 2 && job.run_count < job.cols; }
+
+// The smallest and largest corner of kLanes logit cells from `column` on; what lies past a row counts as zero.
 template <int kTaps>
-Contenders contenders(const MaskJob& job, int row, int begin, int end, float* upper, int* chosen) {
-  constexpr float kRounding = 1.0f / (1 << 18);  // 64 units in the last place; six are needed per tap
-  const int first = job.col_index[begin], cells = job.col_index[end - 1] - first + 1;
-  const int vectors = (cells + kLanes - 1) / kLanes;
-  const int lowest_row = job.row_index[(kTaps - 1) * job.rows + row];
-  const int64 room = (job.height - lowest_row - 1) * job.row_stride + job.width - first;
-  if (cells < 1 || cells > kMaskBlock || vectors * kLanes + kTaps > room) return every_class(job, chosen);
-  Floats floor[kMaskBlock / kLanes];
-  for (int v = 0; v < vectors; ++v) floor[v] = splat(-__builtin_inff());
+SEG_HD void corners_of(const float* const* rows, int column, int width, Floats& low, Floats& high) {
+  const bool is_inside = column + kLanes + kTaps - 1 <= width;
+  for (int t = 0; t < kTaps * kTaps; ++t) {
+    const int x = column + t % kTaps;
+    const float* from = rows[t / kTaps] + x;
+    const Floats corner = is_inside ? load<Floats>(from) : x < width ? load_some(from, width - x) : Floats{};
+    low = t == 0 || corner < low ? corner : low;
+    high = t == 0 || corner > high ? corner : high;
+  }
+}
+
+// Notes, for kMaskBlock logit cells from `column` on, the classes that can win there. A class whose largest corner lies
+// below the smallest corner of another is exceeded at every pixel of the cell, also after rounding: interpolation errs by
+// less than kRounding times the largest value of its rows.
+template <int kTaps>
+void find_contenders(const MaskJob& job, const LogitRows& logits, int row, int column, const MaskScratch& scratch) {
+  constexpr float kRounding = 1.0f / (1 << 18);  // 64 units in the last place, where two times six per tap are needed
+  constexpr float kUnderflow = 1e-36f;  // what is lost where results are below the smallest normal number
+  constexpr int kVectors = kMaskBlock / kLanes;
+  Floats floor[kVectors];
+  float largest = 0;
+  const float* rows[kTaps];
+  for (int t = 0; t < kTaps; ++t) {
+    const int logit_row = job.row_index[t * job.rows + row];
+    const float of_row = logits.largest_of(logit_row);
+    largest = of_row > largest ? of_row : largest;
+    rows[t] = logits.values(logit_row);
+  }
+  for (int v = 0; v < kVectors; ++v) floor[v] = splat(-__builtin_inff());
   for (int c = 0; c < job.classes; ++c) {
-    const float* plane = job.logits + c * job.plane_stride + first;
-    for (int v = 0; v < vectors; ++v) {
-      Floats low = load<Floats>(plane + job.row_index[row] * job.row_stride + v * kLanes), high = low;
-      for (int t = 1; t < kTaps * kTaps; ++t) {
-        const float* at = plane + job.row_index[t / kTaps * job.rows + row] * job.row_stride + v * kLanes + t % kTaps;
-        const Floats corner = load<Floats>(at);
-        low = corner < low ? corner : low;
-        high = corner > high ? corner : high;
+    for (int v = 0; v < kVectors; ++v) {
+      Floats low = Floats{}, high = low;
+      corners_of<kTaps>(rows, column + v * kLanes, job.width, low, high);
+      floor[v] = low > floor[v] ? low : floor[v];
+      store(scratch.values + c * block_stride() + v * kLanes, high);
+    }
+    for (int t = 0; t < kTaps; ++t) rows[t] += logits.stride();
+  }
+  for (int v = 0; v < kVectors; ++v) {
+    const Floats reach = floor[v] - (largest * kRounding + kUnderflow);
+    for (int word = 0; word < bit_words(job); ++word) {
+      Ints bits = Ints{};
+      for (int c = 32 * word; c < job.classes && c < 32 * word + 32; ++c) {
+        const Ints can_win = load<Floats>(scratch.values + c * block_stride() + v * kLanes) >= reach;
+        bits |= can_win & static_cast<int>(1u << (c % 32));
       }
-      const Floats error = (high > -low ? high : -low) * kRounding;
-      const Floats least = low - error;
-      floor[v] = least > floor[v] ? least : floor[v];
-      store(upper + c * block_stride() + v * kLanes, high + error);
+      store(scratch.bits + word * bit_stride(job) + column + v * kLanes, bits);
     }
   }
-  Ints is_cell[kMaskBlock / kLanes];
-  for (int v = 0; v < vectors; ++v) is_cell[v] = lane_numbers() < cells - v * kLanes;
+}
+
+// The classes that can win in the logit cells under columns [begin, end).
+Contenders contenders(const MaskJob& job, int begin, int end, const MaskScratch& scratch) {
+  const int first = job.col_index[begin], last = job.col_index[end - 1];
   int count = 0;
-  for (int c = 0; c < job.classes; ++c) {
-    Ints reaches = Ints{};
-    for (int v = 0; v < vectors; ++v) {
-      reaches |= is_cell[v] & (load<Floats>(upper + c * block_stride() + v * kLanes) >= floor[v]);
-    }
-    if (any(reaches)) chosen[count++] = c;
+  for (int word = 0; word < bit_words(job); ++word) {
+    uint32 bits = 0;
+    for (int cell = first; cell <= last; ++cell) bits |= scratch.bits[word * bit_stride(job) + cell];
+    for (; bits; bits &= bits - 1) scratch.chosen[count++] = 32 * word + __builtin_ctz(bits);
   }
-  return {chosen, count};
+  return {scratch.chosen, count};
 }
 
 // Interpolates columns [begin, end) of a row of one class, whose taps differ from pixel to pixel.
@@ -199,12 +246,12 @@ SEG_HD void interpolate_runs(const MaskJob& job, const float* row, int first_run
 }
 
 template <int kTaps>
-void interpolate_along(const MaskJob& job, const Contenders& who, int logit_row, int first_run, int begin, int end,
-                       float* values) {
+void interpolate_along(const MaskJob& job, const LogitRows& logits, const Contenders& who, int logit_row, int first_run,
+                       int begin, int end, float* values) {
   const int quarter = first_run + (end - begin) / 4;  // the run that pixels end in if runs are four pixels long
   const bool has_short_runs = quarter < job.run_count && job.runs[quarter] < end;
   for (int k = 0; k < who.count; ++k, values += block_stride()) {
-    const float* row = job.logits + logit_row * job.row_stride + who.classes[k] * job.plane_stride;
+    const float* row = logits.values(logit_row) + who.classes[k] * logits.stride();
     if (has_short_runs) {
       interpolate_columns<kTaps>(job, row, begin, end, values);
     } else {
@@ -284,7 +331,7 @@ SEG_HD void decide(const MaskJob& job, const Down<kTaps>& down, int row, int col
     best = is_better ? value : best;
     label = is_better ? splat(down.who.classes[k]) : label;
   }
-  store_labels(label, kLanes, labels + x);
+  store_labels(label, labels + x);
   if constexpr (kMaps) {
     const int64 at = column + x;
     if (job.confidence) {
@@ -307,21 +354,18 @@ void decide_block(const MaskJob& job, const Contenders& who, int row, int column
 
 // Interpolates columns [begin, end) of rows [first, last), which read the same logit rows.
 template <int kTaps, bool kMaps>
-void interpolate_span(const MaskJob& job, int first, int last, int begin, int end, const MaskScratch& scratch) {
+void interpolate_span(const MaskJob& job, const LogitRows& logits, int first, int last, const Span& span,
+                      const MaskScratch& scratch) {
   float* values = scratch.values;
   alignas(64) uint16 labels[kMaskBlock + kSlack];
-  int run = 0;
-  for (int low = 0, high = job.run_count; low < high;) {  // the last run that starts at or before `begin`
-    const int middle = (low + high) / 2;
-    (job.runs[middle] <= begin ? (run = middle, low = middle + 1) : high = middle);
-  }
-  for (int x = begin; x < end; x += kMaskBlock) {
-    const int n = end - x < kMaskBlock ? end - x : kMaskBlock;
+  int run = span.run;
+  for (int x = span.begin; x < span.end; x += kMaskBlock) {
+    const int n = span.end - x < kMaskBlock ? span.end - x : kMaskBlock;
     while (job.runs[run + 1] <= x) ++run;
-    const Contenders who = kMaps || job.classes < 3 ? every_class(job, scratch.chosen)
-                                                    : contenders<kTaps>(job, first, x, x + n, values, scratch.chosen);
+    const Contenders who = kMaps || !has_contenders(job) ? every_class(job, scratch.chosen)
+                                                         : contenders(job, x, x + n, scratch);
     for (int tap = 0; tap < kTaps; ++tap) {
-      interpolate_along<kTaps>(job, who, job.row_index[tap * job.rows + first], run, x, x + n,
+      interpolate_along<kTaps>(job, logits, who, job.row_index[tap * job.rows + first], run, x, x + n,
                                values + tap * job.classes * block_stride());
     }
     for (int y = first; y < last; ++y) {
@@ -344,7 +388,7 @@ int band_end(const MaskJob& job, int row, int end) {
 // Fills what lies between the spans: the first row label by label, the others by copying it.
 void fill_between(const MaskJob& job, const MaskScratch& scratch, int spans, int first, int last) {
   for (int s = 0; s <= spans; ++s) {
-    const int begin = s ? scratch.spans[2 * s - 1] : 0, end = s < spans ? scratch.spans[2 * s] : job.cols;
+    const int begin = s ? scratch.spans[s - 1].end : 0, end = s < spans ? scratch.spans[s].begin : job.cols;
     if (begin == end) continue;
     write_labels(job, first, begin, scratch.filled + begin, end - begin);
     for (int y = first + 1; y < last; ++y) copy_labels(job, first, y, begin, end - begin);
@@ -361,32 +405,47 @@ SEG_HD bool is_copy(const MaskJob& job, int row) {
 }
 
 template <int kTaps>
-void mask_band(const MaskJob& job, int first, int last, const MaskScratch& scratch) {
+void mask_band(const MaskJob& job, const LogitRows& logits, int first, int last, const MaskScratch& scratch) {
   if (is_copy(job, first)) {
-    const uint16* labels = job.labels + static_cast<int64>(job.row_index[first]) * job.width + job.first_column;
+    const uint16* labels = logits.labels_of(job.row_index[first]) + job.first_column;
     for (int y = first; y < last; ++y) write_labels(job, y, 0, labels, job.cols);
     return;
   }
-  agree(job, first, scratch.agreed);
+  agree(job, logits, first, scratch.agreed);
   const int spans = split<kTaps>(job, scratch);
   if (job.confidence || job.margin) {  // maps need every pixel's values; the rule of equal labels still decides
-    interpolate_span<kTaps, true>(job, first, last, 0, job.cols, scratch);
+    interpolate_span<kTaps, true>(job, logits, first, last, {0, job.cols, 0}, scratch);
   } else {
+    if (spans && has_contenders(job)) {
+      const int end = job.col_index[scratch.spans[spans - 1].end - 1];
+      for (int cell = job.col_index[scratch.spans[0].begin]; cell <= end; cell += kMaskBlock) {
+        find_contenders<kTaps>(job, logits, first, cell, scratch);
+      }
+    }
     for (int s = 0; s < spans; ++s) {
-      interpolate_span<kTaps, false>(job, first, last, scratch.spans[2 * s], scratch.spans[2 * s + 1], scratch);
+      interpolate_span<kTaps, false>(job, logits, first, last, scratch.spans[s], scratch);
     }
   }
   fill_between(job, scratch, spans, first, last);
 }
 
-void mask(const MaskJob& job, int begin, int end, void* memory) {
-  const MaskScratch scratch = divide(job, memory);
+// Rows [begin, end) of the mask. Every logit row is looked at, by whoever fills the first rows that read it, or those
+// above it: also what no pixel reads must be finite.
+bool mask(const MaskJob& job, int begin, int end, void* memory) {
+  Parts parts{static_cast<char*>(memory)};
+  float* copies = parts.take<float>(LogitRows::copy_bytes(job));
+  uint16* labels = parts.take<uint16>(LogitRows::label_bytes(job));
+  const MaskScratch scratch = divide(job, parts);
   memset(scratch.values, 0, value_bytes(job));  // lanes past a block's end are computed and thrown away
+  LogitRows logits{job, LogitRows::is_direct_output(job), copies, labels, {}, begin ? job.row_index[begin] : 0, Floats{}};
   for (int first = begin; first < end;) {
     const int last = band_end(job, first, end);
-    (job.taps == 2 ? mask_band<2>(job, first, last, scratch) : mask_band<3>(job, first, last, scratch));
+    logits.read_through(job.row_index[(job.taps - 1) * job.rows + first]);
+    (job.taps == 2 ? mask_band<2>(job, logits, first, last, scratch) : mask_band<3>(job, logits, first, last, scratch));
     first = last;
   }
+  logits.read_through(end < job.rows ? job.row_index[end] - 1 : job.height - 1);
+  return logits.is_finite();
 }
 
 }  // namespace

@@ -276,7 +276,7 @@ struct BoundMasker {
                       upsampling_align_corners, std::move(table)}) {}
 
   bool fill(InArray logits, OutArray mask, std::optional<OutArray> confidence, std::optional<OutArray> margin,
-            Workspace& workspace, Threads& threads) const {
+            Threads& threads) const {
     const LogitsView view = logits_from(logits);
     require(is_unsigned(mask, 8) || is_unsigned(mask, 16), "the mask must be uint8 or uint16" + got(mask));
     MaskViews out;
@@ -299,7 +299,7 @@ struct BoundMasker {
     add_map(margin, out.margin, out.margin_plane_stride, "the margin");
     if (confidence && margin) check_apart(*confidence, *margin, "the maps");
     const nb::gil_scoped_release release;
-    return plan(view, out, workspace, threads);
+    return plan(view, out, threads);
   }
 };
 
@@ -399,10 +399,6 @@ NB_MODULE(_ext, m) {
       .def(nb::init<int>(), "size"_a)
       .def_prop_ro("size", &Threads::size);
 
-  nb::class_<Workspace>(m, "Workspace", "Memory that calls reuse; one call at a time.")
-      .def(nb::init<>())
-      .def_prop_ro("nbytes", [](const Workspace& self) { return self.labels.size() + self.planar.size(); });
-
   nb::class_<BoundPreprocessor>(m, "Preprocessor", "Images of one size and format into the network input.")
       .def(nb::init<Pair, Pair, Pair, Pair, const std::string&, const std::string&, std::tuple<float, float, float>,
                     std::tuple<float, float, float>, std::tuple<float, float, float>, bool, bool>(),
@@ -417,7 +413,7 @@ NB_MODULE(_ext, m) {
            "logits_hw"_a, "visible"_a, "channels"_a, "decision"_a, "threshold"_a, "is_logits"_a, "align_corners"_a,
            "upsampling"_a, "upsampling_align_corners"_a, "table"_a)
       .def("fill", &BoundMasker::fill, "logits"_a.noconvert(), "mask"_a.noconvert(), "confidence"_a.noconvert().none(),
-           "margin"_a.noconvert().none(), "workspace"_a, "threads"_a);
+           "margin"_a.noconvert().none(), "threads"_a);
 
   nb::class_<BoundLabelPicker>(m, "LabelPicker", "Class ids of one size into masks of images of one size.")
       .def(nb::init<Pair, Pair, Pair, Pair, Pair, Pair, Pair, std::tuple<int, int, int, int>>(), nb::kw_only(),

@@ -41,6 +41,12 @@ SEG_HD Ints lane_numbers() {
   return lanes;
 }
 
+SEG_HD float largest_lane(Floats values) {
+  float largest = values[0];
+  for (int i = 1; i < kLanes; ++i) largest = values[i] > largest ? values[i] : largest;
+  return largest;
+}
+
 // Whether a comparison holds in any lane.
 SEG_HD bool any(Ints mask) {
 #if defined(__AVX512DQ__)

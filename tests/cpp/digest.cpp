@@ -77,13 +77,12 @@ void mask_once(Random& random, int classes, Decision decision, int upsampling, T
   std::vector<float> margin(mask.size());
   MaskViews out;
   out.mask = {mask.data(), size.width}, out.mask_bytes = 2, out.mask_plane_stride = plane;
-  Workspace workspace;
   const LogitsView view{logits.data(), DType::float32, classes, logits_hw,
                         static_cast<int64_t>(logits_hw.height) * logits_hw.width, logits_hw.width, 1};
-  plan(view, out, workspace, threads);
+  plan(view, out, threads);
   add(mask);
   out.margin = {margin.data(), size.width}, out.margin_plane_stride = plane;
-  plan(view, out, workspace, threads);
+  plan(view, out, threads);
   add(mask), add(margin);
 }
 

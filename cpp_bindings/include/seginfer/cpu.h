@@ -78,13 +78,6 @@ struct MaskViews {
   int64_t margin_plane_stride = 0;
 };
 
-// What a call keeps between its two passes; one call at a time uses it, and another is refused.
-struct Workspace {
-  Buffer labels;
-  Buffer planar;
-  std::atomic<bool> is_in_use{false};
-};
-
 // Where an output stands in the output of one pass over the whole image: only tiles have a corner.
 struct OutputWindow {
   Size whole;
@@ -97,8 +90,8 @@ class Masker {
  public:
   Masker(const Geometry& whole, const OutputWindow& window, Rect visible, int channels, const MaskRule& rule);
 
-  // Returns false, and writes nothing, if a value of the logits is NaN or infinite.
-  bool operator()(const LogitsView& logits, const MaskViews& out, Workspace& workspace, Threads& threads) const;
+  // Returns false if a value of the logits is NaN or infinite; what was written is worthless then.
+  bool operator()(const LogitsView& logits, const MaskViews& out, Threads& threads) const;
 
  private:
   OutputWindow window_;

@@ -55,7 +55,7 @@ inline int64_t ceil_div(int64_t a, int64_t b) { return -floor_div(-a, b); }
 
 // The part of the input that shows the image.
 inline Span content_of(const Axis& axis) {
-  const int64_t start = std::max<int64_t>(0, axis.offset);
+  const int64_t start = std::min(std::max<int64_t>(0, axis.offset), axis.input);
   const int64_t end = std::min(axis.input, axis.offset + axis.resized);
   return {static_cast<int>(start), static_cast<int>(std::max<int64_t>(0, end - start))};
 }

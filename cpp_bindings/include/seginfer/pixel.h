@@ -8,10 +8,14 @@
 
 #if defined(__CUDACC__)
 #define SEG_HD __host__ __device__ __forceinline__
+#else
+#define SEG_HD inline __attribute__((always_inline))
+#endif
+
+#if defined(__CUDA_ARCH__)
 #define SEG_UNROLL _Pragma("unroll")
 #define SEG_NO_UNROLL _Pragma("unroll 1")
 #else
-#define SEG_HD inline __attribute__((always_inline))
 #define SEG_UNROLL
 #define SEG_NO_UNROLL
 #endif

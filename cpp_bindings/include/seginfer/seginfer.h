@@ -18,10 +18,9 @@
 //
 //     const OutputWindow window{{128, 256}, {0, 0}, {128, 256}};
 //     const Masker make_mask(geometry, window, geometry.visible(), 19, MaskRule{});
-//     Workspace workspace;                                    // reused from frame to frame
 //     MaskViews out;
 //     out.mask = {mask, 1920};                                // uint8 (1080, 1920)
-//     make_mask({logits, DType::float32, 19, {128, 256}, 128 * 256, 256, 1}, out, workspace, threads);
+//     make_mask({logits, DType::float32, 19, {128, 256}, 128 * 256, 256, 1}, out, threads);
 //
 // What holds everywhere: sizes are (height, width); images are uint8 and state their format; strides of tensors count
 // elements, pitches of images bytes; nobody but the caller owns memory; plans (Preprocessor, Masker, LabelPicker) hold
