@@ -1,0 +1,209 @@
+"""How near each CUDA kernel comes to copying: bytes that it must move over its time, for a batch of 1080p frames."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from _machine import commit_record, machine_record, versions_record
+from numpy.typing import NDArray
+from pictures import mixed_share, picture, smooth_logits
+
+from seginfer import ClassSpec, InputSpec, ModelSpec, OutputSpec, SegInferError, postprocess, preprocess
+from seginfer._cuda import _compile, _plans, _records
+from seginfer._cuda._launch import Gpu, InputStep, MaskStep, OverlayStep
+from seginfer._cuda._mask_plans import OutputAt, PlaneAt, ResultsAt
+
+IMAGE_HW, INPUT_HW, LOGITS_HW, CLASSES = (1080, 1920), (512, 1024), (128, 256), 19
+GOAL = 0.7
+"""Share of the copy bandwidth that a kernel should reach."""
+ROUNDS, WARM_UP, CALLS = 30, 5, 10
+"""Calls of a round follow each other without a gap, so that starting them costs no time of the GPU's."""
+COPIED_BYTES = 1 << 29
+
+Array = NDArray[Any]
+Call = Callable[[], None]
+
+
+class Measured(NamedTuple):
+    """What a kernel moved and how long it took."""
+
+    name: str
+    moved_bytes: int
+    time_ms: float
+
+    def record(self, copy_gb_per_s: float) -> dict[str, Any]:
+        """Return the numbers and what they are of the copy's."""
+        rate = self.moved_bytes / self.time_ms / 1e6
+        share = rate / copy_gb_per_s
+        shares = {"gb_per_s": round(rate, 1), "share_of_copy": round(share, 3)}
+        return {**self._asdict(), **shares, "goal": GOAL, "is_met": share >= GOAL}
+
+
+class Bench:
+    """One GPU, the frames on it, and a clock."""
+
+    def __init__(self, gpu: Gpu, count: int) -> None:
+        self.gpu, self.count = gpu, count
+        core = _compile.require_cuda()
+        options = core.EventOptions(timing_enabled=True)
+        self._start, self._end = (gpu.device.create_event(options) for _ in range(2))
+        self.frames = [picture(IMAGE_HW, seed) for seed in range(count)]
+        self.frame_buffers = [gpu.upload(frame) for frame in self.frames]
+
+    def time_ms(self, call: Call) -> float:
+        """Return the median over rounds of a call's time on the GPU."""
+        times = []
+        for _ in range(WARM_UP + ROUNDS):
+            self.gpu.stream.record(self._start)
+            for _ in range(CALLS):
+                call()
+            self.gpu.stream.record(self._end)
+            self._end.sync()
+            times.append((self._end - self._start) / CALLS)
+        return statistics.median(times[WARM_UP:])
+
+    def copy_gb_per_s(self) -> float:
+        """Return what a copy inside the GPU's memory moves: as much is read as is written."""
+        source, target = (self.gpu.allocate(COPIED_BYTES) for _ in range(2))
+        elapsed = self.time_ms(lambda: target.copy_from(source, stream=self.gpu.stream))
+        return 2 * COPIED_BYTES / elapsed / 1e6
+
+    def preprocess(self, resampling: str, dtype: str) -> Measured:
+        """Time the input step: 1080 x 1920 to 512 x 1024, normalised."""
+        spec = _spec(resampling, dtype)
+        expected, geometries = preprocess(self.frames[:1], spec)
+        batch = self.gpu.allocate(expected.nbytes * self.count)
+        step = InputStep(self.gpu, geometries * self.count, spec.input, "rgb")
+        images = [_plans.ImageAt(int(buffer.handle), 3 * IMAGE_HW[1]) for buffer in self.frame_buffers]
+        step(images, int(batch.handle), self.gpu.stream)
+        found = np.empty((self.count, *expected.shape[1:]), expected.dtype)
+        self.gpu.download(batch, found, self.gpu.stream)
+        _check_same(found[:1], expected, resampling)
+        moved = self.count * (self.frames[0].nbytes + expected[0].nbytes)
+        return Measured(f"preprocess, {resampling}, {dtype}", moved, self.time_ms(*step.repeats(self.gpu.stream)))
+
+    def masks(self, dtype: str) -> list[Measured]:
+        """Time the kernels of the mask step, one by one, on logits of a trained network's kind."""
+        spec = _spec("opencv", "float32")
+        logits = np.repeat(smooth_logits(CLASSES, LOGITS_HW), self.count, 0).astype(dtype)
+        _, geometries = preprocess(self.frames[:1], spec)
+        expected = postprocess(logits[:1], geometries, spec)[0]
+        output = self.gpu.upload(logits)
+        masks = [self.gpu.allocate(expected.nbytes) for _ in range(self.count)]
+        maps = [self.gpu.allocate(4 * expected.nbytes) for _ in range(self.count)]
+        results = [
+            ResultsAt(*(PlaneAt(int(b.handle), IMAGE_HW[1]) for b in pair)) for pair in zip(masks, maps, strict=True)
+        ]
+        step = MaskStep(self.gpu, geometries * self.count, LOGITS_HW, spec)
+        step(OutputAt(int(output.handle), dtype), results, expected.dtype, self.gpu.stream)
+        step.check(self.gpu.stream)
+        found = np.empty_like(expected)
+        self.gpu.download(masks[0], found, self.gpu.stream)
+        _check_same(found, expected, "mask")
+        label, mask, confidence = (self.time_ms(repeat) for repeat in step.repeats(self.gpu.stream))
+        labels = 2 * LOGITS_HW[0] * LOGITS_HW[1]
+        read = int(logits[0].nbytes * _needed_share(logits[0].argmax(0)))
+        return [
+            Measured(f"label, {dtype}", self.count * (logits[0].nbytes + labels), label),
+            Measured(f"mask, {dtype}", self.count * (labels + read + expected.nbytes), mask),
+            Measured(f"confidence, {dtype}", self.count * (logits[0].nbytes + 4 * expected.nbytes), confidence),
+        ]
+
+    def overlay(self) -> Measured:
+        """Time colours over frames."""
+        colors = np.random.default_rng(5).integers(1, 256, (CLASSES, 3), np.uint8)
+        mask = np.repeat(np.arange(IMAGE_HW[0])[:, None] * CLASSES // IMAGE_HW[0], IMAGE_HW[1], 1).astype(np.uint8)
+        masks = [self.gpu.upload(mask) for _ in range(self.count)]
+        outs = [self.gpu.allocate(self.frames[0].nbytes) for _ in range(self.count)]
+        records = np.zeros(self.count, _records.OVERLAY)
+        records["height"], records["width"] = IMAGE_HW
+        records["channels"], records["mask_bytes"] = 3, 1
+        records["row_bytes"] = records["out_row_bytes"] = 3 * IMAGE_HW[1]
+        records["mask_row_stride"] = IMAGE_HW[1]
+        for name, buffers in (("pixels", self.frame_buffers), ("mask", masks), ("out", outs)):
+            records[name] = [int(buffer.handle) for buffer in buffers]
+        step = OverlayStep(self.gpu, colors, 128)
+        step(records, self.gpu.stream)
+        moved = self.count * (2 * self.frames[0].nbytes + mask.nbytes)
+        return Measured("overlay", moved, self.time_ms(*step.repeats(self.gpu.stream)))
+
+
+def _spec(resampling: str, dtype: str) -> ModelSpec:
+    source = InputSpec(
+        INPUT_HW, resampling=resampling, dtype=dtype, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+    )
+    names = tuple(f"class {i}" for i in range(CLASSES))
+    return ModelSpec("semantic", source, ClassSpec(names), (OutputSpec(stride=4),))
+
+
+def _needed_share(labels: Array) -> float:
+    """Return the share of cells whose logits a mask reads: the corners of every 2 x 2 block with several labels."""
+    corner = labels[:-1, :-1]
+    is_mixed = (corner != labels[1:, :-1]) | (corner != labels[:-1, 1:]) | (corner != labels[1:, 1:])
+    needed = np.zeros(labels.shape, bool)
+    for rows in (slice(None, -1), slice(1, None)):
+        for cols in (slice(None, -1), slice(1, None)):
+            needed[rows, cols] |= is_mixed
+    return float(needed.mean())
+
+
+def _check_same(found: Array, expected: Array, what: str) -> None:
+    if found.tobytes() != expected.tobytes():
+        raise SystemExit(f"{what}: the GPU's result differs from the CPU's; nothing was written")
+
+
+def measure(count: int) -> dict[str, Any]:
+    """Return the record of a run.
+
+    Raises:
+        BackendUnavailableError: if there is no GPU.
+    """
+    bench = Bench(Gpu(), count)
+    copied = bench.copy_gb_per_s()
+    runs = [bench.preprocess(*of) for of in (("opencv", "float32"), ("opencv", "float16"), ("torch", "float32"))]
+    runs += [bench.preprocess("pillow", "float32"), *bench.masks("float32"), *bench.masks("float16"), bench.overlay()]
+    return {
+        "gpu": bench.gpu.device.name,
+        "architecture": f"sm_{bench.gpu.device.arch}",
+        "frames": count,
+        "mixed_share": round(mixed_share(smooth_logits(CLASSES, LOGITS_HW)), 4),
+        "copy_gb_per_s": round(copied, 1),
+        "kernels": [run.record(copied) for run in runs],
+        "machine": machine_record(),
+        "versions": versions_record(),
+        "commit": commit_record(),
+    }
+
+
+def main() -> int:
+    """Measure, print a line per kernel, and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=32, help="of a batch; their bytes should exceed the GPU's cache")
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "results")
+    arguments = parser.parse_args()
+    try:
+        record = measure(arguments.frames)
+    except SegInferError as error:
+        sys.stderr.write(f"no GPU to measure: {error}\n")
+        return 2
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    slug = re.sub(r"[^a-z0-9]+", "-", record["gpu"].lower()).strip("-")
+    file = arguments.folder / f"{slug}.json"
+    file.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    sys.stdout.write(f"copy: {record['copy_gb_per_s']:.0f} GB/s\n")
+    for kernel in record["kernels"]:
+        sys.stdout.write(f"{kernel['name']}: {kernel['time_ms']:.3f} ms, {kernel['share_of_copy']:.0%} of copy\n")
+    sys.stdout.write(f"wrote {file}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

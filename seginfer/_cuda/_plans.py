@@ -1,0 +1,119 @@
+"""What the kernels are told of a batch of images: one record per image, and the grid; no GPU is needed here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._errors import InputError
+from .._formats import PixelFormat
+from .._geometry import Geometry
+from .._preprocess import _affine
+from .._spec import InputSpec
+from . import _records
+from ._records import Filter, Source
+from ._taps import AxisTaps, input_taps
+
+Records = NDArray[Any]
+Upload = Callable[[NDArray[Any]], int]
+"""Puts an array where kernels read it, keeps it there, and returns its address."""
+
+
+class Launch(NamedTuple):
+    """A kernel, what it is told, and how many blocks it takes."""
+
+    kernel: str
+    records: Records
+    grid: tuple[int, int, int]
+
+
+class ImageAt(NamedTuple):
+    """Where an image lies: addresses and pitches in bytes; chroma is for nv12, and follows the luma unless given."""
+
+    address: int
+    row_bytes: int
+    chroma: int = 0
+    chroma_row_bytes: int = 0
+
+
+_SOURCES = {
+    "rgb": Source.PACKED3,
+    "bgr": Source.PACKED3,
+    "rgba": Source.PACKED4,
+    "bgra": Source.PACKED4,
+    "gray": Source.GRAY,
+    "nv12": Source.NV12,
+    "yuyv": Source.YUYV,
+}
+
+
+def input_records(geometries: Sequence[Geometry], spec: InputSpec, color: PixelFormat, upload: Upload) -> Records:
+    """Return the records of a batch, but for the images and the batch itself."""
+    records = np.zeros(len(geometries), _records.PREPROCESS)
+    gain, bias, padding = _affine(spec)
+    for record, geometry in zip(records, geometries, strict=True):
+        taps = input_taps(geometry, spec)
+        record["filter"], record["source"] = taps.filter, _SOURCES[color]
+        for axis, one in (("row", taps.rows), ("col", taps.cols)):
+            _set_taps(record, axis, one, upload)
+        record["top"], record["left"], record["content_height"], record["content_width"] = taps.content
+        record["height"], record["width"] = geometry.input_hw
+        record["channels"], record["value_bytes"] = spec.channels, np.dtype(spec.dtype).itemsize
+        record["order"] = _byte_order(color, spec)
+        record["gain"], record["bias"] = (1, 0) if spec.dtype == "uint8" else (gain, bias)
+        record["padding"] = padding
+    return records
+
+
+def _set_taps(record: Any, axis: str, taps: AxisTaps, upload: Upload) -> None:
+    record[f"{axis}_taps"] = len(taps.indices)
+    record[f"{axis}_index"] = upload(taps.indices)
+    record[f"{axis}_weight"] = 0 if taps.weights is None else upload(taps.weights)
+
+
+def _byte_order(color: PixelFormat, spec: InputSpec) -> list[int]:
+    """Return which byte of a pixel each channel of the network is; camera formats count as RGB."""
+    if spec.color == "gray":
+        return [0, 0, 0]
+    return [2, 1, 0] if (color in ("bgr", "bgra")) != (spec.color == "bgr") else [0, 1, 2]
+
+
+def set_images(records: Records, images: Sequence[ImageAt], geometries: Sequence[Geometry]) -> None:
+    """Say where the images lie, one per geometry.
+
+    Raises:
+        InputError: if a four-channel image is not aligned to its pixels.
+    """
+    for record, image, geometry in zip(records, images, geometries, strict=True):
+        if record["source"] == Source.PACKED4 and (image.address % 4 or image.row_bytes % 4):
+            raise InputError(
+                f"an rgba or bgra image must start at a multiple of 4 bytes and have such a pitch, got {image}; copy it"
+            )
+        record["pixels"], record["row_bytes"] = image.address, image.row_bytes
+        below = image.address + geometry.image_hw[0] * image.row_bytes
+        record["chroma"] = image.chroma or below
+        record["chroma_row_bytes"] = image.chroma_row_bytes or image.row_bytes
+
+
+def set_batch(records: Records, address: int, spec: InputSpec) -> None:
+    """Say where the batch lies: contiguous, in the spec's layout."""
+    height, width, channels = int(records[0]["height"]), int(records[0]["width"]), spec.channels
+    strides = (height * width, width, 1) if spec.layout == "NCHW" else (1, width * channels, channels)
+    records["channel_stride"], records["row_stride"], records["column_stride"] = strides
+    step = channels * height * width * np.dtype(spec.dtype).itemsize
+    records["out"] = address + step * np.arange(len(records), dtype=np.uint64)
+
+
+def input_launch(records: Records) -> Launch:
+    """Return the launch that fills the batch."""
+    has_many_taps = (records["row_taps"] != 2) | (records["col_taps"] != 2)
+    is_filtered = (records["filter"] == Filter.PILLOW) | ((records["filter"] == Filter.WEIGHTED) & has_many_taps)
+    kernel, tile = (
+        ("seginfer_preprocess_filtered", _records.FILTER_TILE)
+        if is_filtered.any()
+        else ("seginfer_preprocess", _records.GATHER_TILE)
+    )
+    return Launch(kernel, records, _records.grid(tile, records["height"], records["width"]))

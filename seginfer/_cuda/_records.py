@@ -1,0 +1,128 @@
+"""The kernels' records as NumPy types: the same fields, offsets and numbers as the structs of cpp_bindings/."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Source(IntEnum):
+    """How an image lies in memory."""
+
+    PACKED3 = 0
+    PACKED4 = 1
+    GRAY = 2
+    NV12 = 3
+    YUYV = 4
+
+
+class Filter(IntEnum):
+    """How samples become one."""
+
+    PICK = 0
+    WEIGHTED = 1
+    OPENCV = 2
+    PILLOW = 3
+
+
+class Value(IntEnum):
+    """What a network's output holds."""
+
+    FLOAT32 = 0
+    FLOAT16 = 1
+    UINT8 = 2
+    INT32 = 3
+    INT64 = 4
+
+
+class Confidence(IntEnum):
+    """What a confidence is computed from."""
+
+    SOFTMAX = 0
+    SIGMOID_OF_LABEL = 1
+    SIGMOID = 2
+    VALUE = 3
+    VALUE_OF_LABEL = 4
+
+
+NOT_FINITE, NO_CLASS = 1, 2
+"""What a label kernel leaves in `faults`."""
+
+BLOCK = (32, 8, 1)
+GATHER_TILE = (32, 32)
+"""Columns and rows of the output that a block of a kernel covers."""
+FILTER_TILE = (32, 16)
+MASK_TILE = (128, 32)
+OVERLAY_TILE = (128, 8)
+PIXEL_TILE = (32, 8)
+"""Of the kernels with one cell or pixel per thread."""
+
+
+def _record(*groups: tuple[str, Sequence[str]]) -> np.dtype[Any]:
+    """Return a type of fields by kind: "p" a pointer, "q" int64, "i" int32, "f" float32, "3i" and "3f" three."""
+    formats = {
+        "p": np.uint64,
+        "q": np.int64,
+        "i": np.int32,
+        "f": np.float32,
+        "3i": (np.int32, 3),
+        "3f": (np.float32, 3),
+    }
+    return np.dtype([(name, formats[kind]) for kind, names in groups for name in names], align=True)
+
+
+PREPROCESS = _record(
+    ("p", ["pixels"]),
+    ("q", ["row_bytes"]),
+    ("p", ["chroma"]),
+    ("q", ["chroma_row_bytes"]),
+    ("p", ["row_index", "col_index", "row_weight", "col_weight", "out"]),
+    ("q", ["channel_stride", "row_stride", "column_stride"]),
+    ("i", ["source", "filter", "row_taps", "col_taps", "top", "left", "content_height", "content_width"]),
+    ("i", ["height", "width", "channels", "value_bytes"]),
+    ("3i", ["order"]),
+    ("3f", ["gain", "bias", "padding"]),
+)
+
+LABEL = _record(
+    ("p", ["values"]),
+    ("q", ["channel_stride", "row_stride", "column_stride"]),
+    ("p", ["labels", "faults"]),
+    ("i", ["kind", "classes", "height", "width", "is_threshold"]),
+    ("f", ["threshold"]),
+)
+
+MASK = _record(
+    ("p", ["logits"]),
+    ("q", ["plane_stride", "row_stride", "column_stride"]),
+    ("p", ["labels", "row_index", "row_weight", "col_index", "col_weight", "table", "mask"]),
+    ("q", ["mask_row_stride"]),
+    ("p", ["confidence"]),
+    ("q", ["confidence_row_stride"]),
+    ("p", ["margin"]),
+    ("q", ["margin_row_stride"]),
+    ("i", ["kind", "classes", "width", "taps", "rows", "cols", "mask_bytes", "is_threshold"]),
+    ("f", ["threshold"]),
+    ("i", ["confidence_kind"]),
+)
+
+OVERLAY = _record(
+    ("p", ["pixels"]),
+    ("q", ["row_bytes"]),
+    ("p", ["mask"]),
+    ("q", ["mask_row_stride"]),
+    ("p", ["palette", "out"]),
+    ("q", ["out_row_bytes"]),
+    ("i", ["height", "width", "channels", "mask_bytes", "classes"]),
+)
+
+PALETTE_ENTRY = np.dtype([("factor", np.uint16), ("color", np.uint16, 3)])
+
+
+def grid(tile: tuple[int, int], heights: NDArray[Any], widths: NDArray[Any]) -> tuple[int, int, int]:
+    """Return how many blocks cover outputs of these sizes; kernels do nothing where a grid covers nothing."""
+    return max(1, -(-int(widths.max()) // tile[0])), max(1, -(-int(heights.max()) // tile[1])), len(heights)

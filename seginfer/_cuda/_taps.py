@@ -1,0 +1,84 @@
+"""Which image pixels the network input is made of, as arrays for the kernels; computed by the reference."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _reference
+from .._geometry import Geometry, Rect
+from .._spec import InputSpec
+from ._records import Filter
+
+
+class AxisTaps(NamedTuple):
+    """The K source samples of every position of the content along one axis."""
+
+    indices: NDArray[np.int32]
+    """(K, n)"""
+    weights: NDArray[Any] | None
+    """(K, n) float32, or int32 in fixed point; None where samples are picked."""
+
+
+class InputTaps(NamedTuple):
+    """How the content of one network input is made."""
+
+    rows: AxisTaps
+    cols: AxisTaps
+    filter: Filter
+    content: Rect
+
+
+_FILTERS = {
+    "opencv": Filter.OPENCV,
+    "pillow": Filter.PILLOW,
+    "torch": Filter.WEIGHTED,
+    "torch-antialias": Filter.WEIGHTED,
+    "nearest": Filter.PICK,
+}
+
+
+def input_taps(geometry: Geometry, spec: InputSpec) -> InputTaps:
+    """Return the taps that make the network's input of one image."""
+    if spec.resize == "tile":
+        content = Rect(0, 0, *geometry.input_hw)
+        rows, cols = (_mirrored(geometry, axis) for axis in (0, 1))
+        return InputTaps(rows, cols, Filter.PICK, content)
+    content = geometry.content
+    is_resized = geometry.resized_hw != geometry.image_hw
+    resampling = spec.resampling if is_resized else "nearest"
+    rows, cols = (_part(_resized(geometry, axis, resampling), geometry, axis) for axis in (0, 1))
+    return InputTaps(rows, cols, _FILTERS[resampling], content)
+
+
+def _resized(geometry: Geometry, axis: int, resampling: str) -> AxisTaps:
+    """Return the taps of the whole resized image."""
+    n, m = geometry.image_hw[axis], geometry.resized_hw[axis]
+    if resampling == "torch":
+        return _axis(*_reference.linear_taps(n, m))
+    if resampling == "opencv":
+        first, second, *weights = _reference._opencv_taps(n, m, clamp_weights=axis == 1)
+        return _axis(np.stack((first, second)), np.stack(weights))
+    if resampling == "nearest":
+        return _axis(_reference._nearest_indices(n, m)[None], None)
+    real = np.float64 if resampling == "pillow" else np.float32
+    index, weight = map(np.stack, zip(*_reference._triangle_taps(n, m, real), strict=True))
+    return _axis(index, (weight * (1 << 22) + 0.5).astype(np.int32) if resampling == "pillow" else weight)
+
+
+def _part(taps: AxisTaps, geometry: Geometry, axis: int) -> AxisTaps:
+    """Return the taps of what the input shows."""
+    first = geometry.content[axis] - geometry.offset_yx[axis]
+    part = slice(first, first + geometry.content[axis + 2])
+    return _axis(taps.indices[:, part], None if taps.weights is None else taps.weights[:, part])
+
+
+def _mirrored(geometry: Geometry, axis: int) -> AxisTaps:
+    positions = np.arange(geometry.input_hw[axis]) - geometry.offset_yx[axis]
+    return _axis(_reference.mirrored(positions, geometry.image_hw[axis])[None], None)
+
+
+def _axis(index: NDArray[Any], weight: NDArray[Any] | None) -> AxisTaps:
+    return AxisTaps(np.ascontiguousarray(index, np.int32), None if weight is None else np.ascontiguousarray(weight))

@@ -1,0 +1,67 @@
+"""The CUDA kernels on a GPU say what the CPU's core says, bit for bit."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import gpu_cases
+import numpy as np
+import pytest
+from kernel_cases import mask_case
+
+from seginfer import InputError
+from seginfer._cuda import _compile
+from seginfer._cuda._launch import Gpu, MaskStep
+from seginfer._cuda._mask_plans import OutputAt, ResultsAt
+
+pytestmark = pytest.mark.needs_cuda
+
+
+@pytest.fixture(scope="module")
+def gpu() -> Gpu:
+    return Gpu()
+
+
+def test_batches_equal_the_cpu_bit_for_bit(gpu: Gpu) -> None:
+    for seed in range(400):
+        gpu_cases.check_input(gpu, seed)
+
+
+def test_masks_and_margins_equal_the_cpu_bit_for_bit(gpu: Gpu) -> None:
+    for seed in range(400):
+        gpu_cases.check_mask(gpu, seed)
+
+
+def test_overlays_equal_the_specification_bit_for_bit(gpu: Gpu) -> None:
+    for seed in range(100):
+        gpu_cases.check_overlay(gpu, seed)
+
+
+def test_values_that_are_not_finite_are_an_error_of_the_check(gpu: Gpu) -> None:
+    case = mask_case(0)
+    case.output.flat[-1] = np.nan
+    step = MaskStep(gpu, case.geometries, case.hw(), case.spec)
+    output, masks = gpu.upload(case.output), [gpu.upload(mask) for mask in case.masks]
+    results = [ResultsAt(gpu_cases.plane(b, mask)) for b, mask in zip(masks, case.masks, strict=True)]
+    step(OutputAt(gpu_cases.address(output), case.output.dtype.name), results, case.masks[0].dtype, gpu.stream)
+    with pytest.raises(InputError, match="NaN or infinite"):
+        step.check(gpu.stream)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck", "synccheck"])
+def test_the_sanitizer_finds_nothing(tool: str) -> None:
+    if shutil.which("compute-sanitizer") is None:
+        pytest.skip("needs compute-sanitizer of the CUDA toolkit")
+    folders = [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
+    code = f"import sys; sys.path[:0] = {folders!r}; import gpu_cases; gpu_cases.check_many(40)"
+    command = ["compute-sanitizer", f"--tool={tool}", "--error-exitcode=1", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+
+
+def test_cubins_of_this_machine_load(gpu: Gpu) -> None:
+    assert f"sm_{gpu.device.arch}" in _compile.ARCHITECTURES, "add this architecture to ARCHITECTURES"
