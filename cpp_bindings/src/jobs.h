@@ -71,16 +71,16 @@ struct MaskJob {
   int col_stride;           // cols and slack
   const int* runs;          // first column of each run of equal indices, then `cols`
   int run_count;
-  int first_column;         // where every column is one logit column, in a row: the first of them; -1 elsewhere
+  int first_column;  // where every column is one logit column, in a row: the first of them; -1 elsewhere
 
   void* mask;
   int mask_bytes;           // per value
   int64_t mask_row_stride;  // in values
   const uint16_t* table;    // mask value of each label, or null
   Confidence kind;
-  float* confidence;        // null if not asked for
+  float* confidence;  // null if not asked for
   int64_t confidence_row_stride;
-  float* margin;            // null if not asked for
+  float* margin;  // null if not asked for
   int64_t margin_row_stride;
 };
 
@@ -88,7 +88,7 @@ struct MaskJob {
 struct OverlayJob {
   const uint8_t* pixels;  // null: colours alone
   int64_t row_bytes;
-  int channels;           // 1 or 3
+  int channels;  // 1 or 3
   const void* mask;
   int mask_bytes;
   int64_t mask_row_stride;

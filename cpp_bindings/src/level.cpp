@@ -5,6 +5,9 @@
 // clang-format off: simd.h comes first
 #include "preprocess_rows.h"
 #include "logit_rows.h"
+#include "mask_scratch.h"
+#include "contenders.h"
+#include "interpolate.h"
 #include "mask_rows.h"
 #include "overlay_rows.h"
 // clang-format on
@@ -16,7 +19,7 @@
 
 namespace seginfer {
 
-const Level SEGINFER_TABLE(SEGINFER_LEVEL){SEGINFER_NAME(SEGINFER_LEVEL), preprocess_scratch, preprocess,
-                                           mask_scratch,                  mask,               overlay};
+const Level SEGINFER_TABLE(SEGINFER_LEVEL){
+    SEGINFER_NAME(SEGINFER_LEVEL), preprocess_scratch, preprocess, mask_scratch, mask, overlay};
 
 }  // namespace seginfer

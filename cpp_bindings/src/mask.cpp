@@ -72,9 +72,9 @@ bool is_copy(const Taps& taps) {
   return true;
 }
 
-// Lets taps without weight read what the other reads, where both axes copy samples: no pixel is left whose cells differ.
-// Where one axis interpolates, they must stay: rounding may give a pixel another label than all of its cells have, and
-// which pixels are interpolated is part of the specification.
+// Lets taps without weight read what the other reads, where both axes copy samples: no pixel is left whose cells
+// differ. Where one axis interpolates, they must stay: rounding may give a pixel another label than all of its cells
+// have, and which pixels are interpolated is part of the specification.
 void drop_unread(Taps& taps) {
   for (int i = 0; i < taps.positions; ++i) {
     int read = 0;
@@ -107,9 +107,12 @@ int first_of_copy(const Taps& taps) {
 
 Confidence confidence_of(const MaskRule& rule) {
   switch (rule.decision) {
-    case Decision::argmax: return rule.is_logits ? Confidence::softmax : Confidence::value;
-    case Decision::threshold: return rule.is_logits ? Confidence::sigmoid_of_label : Confidence::value_of_label;
-    case Decision::each: return rule.is_logits ? Confidence::sigmoid : Confidence::value;
+    case Decision::argmax:
+      return rule.is_logits ? Confidence::softmax : Confidence::value;
+    case Decision::threshold:
+      return rule.is_logits ? Confidence::sigmoid_of_label : Confidence::value_of_label;
+    case Decision::each:
+      return rule.is_logits ? Confidence::sigmoid : Confidence::value;
   }
   throw InputError("unknown decision");
 }
@@ -154,8 +157,9 @@ bool Masker::operator()(const LogitsView& logits, const MaskViews& out, Threads&
           "logits must not have negative strides");
   require(out.mask.data && (out.mask_bytes == 1 || out.mask_bytes == 2), "a mask is uint8 or uint16");
   const bool is_argmax = rule_.decision == Decision::argmax;
-  require(rule_.table.empty() ? (out.mask_bytes == 2 || !is_argmax || channels_ <= 256)
-                              : (out.mask_bytes == 2 || *std::max_element(rule_.table.begin(), rule_.table.end()) < 256),
+  require(rule_.table.empty()
+              ? (out.mask_bytes == 2 || !is_argmax || channels_ <= 256)
+              : (out.mask_bytes == 2 || *std::max_element(rule_.table.begin(), rule_.table.end()) < 256),
           "mask values above 255 need a uint16 mask");
 
   const size_t planes = is_argmax ? 1 : static_cast<size_t>(channels_);
@@ -187,8 +191,8 @@ bool Masker::operator()(const LogitsView& logits, const MaskViews& out, Threads&
   for (size_t p = 0; p < planes; ++p) {
     mask.logits = static_cast<const char*>(logits.data) + static_cast<int64_t>(p) * channel_bytes;
     mask.mask = out.mask_bytes == 1
-                    ? static_cast<void*>(place(static_cast<uint8_t*>(out.mask.data), out.mask.row_stride,
-                                               out.mask_plane_stride, p))
+                    ? static_cast<void*>(
+                          place(static_cast<uint8_t*>(out.mask.data), out.mask.row_stride, out.mask_plane_stride, p))
                     : place(static_cast<uint16_t*>(out.mask.data), out.mask.row_stride, out.mask_plane_stride, p);
     mask.confidence = place(out.confidence.data, out.confidence.row_stride, out.confidence_plane_stride, p);
     mask.margin = place(out.margin.data, out.margin.row_stride, out.margin_plane_stride, p);

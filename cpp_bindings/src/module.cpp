@@ -35,9 +35,10 @@ T named(const std::map<std::string, T>& names, const std::string& name, const ch
 }
 
 PixelFormat format_from(const std::string& name) {
-  static const std::map<std::string, PixelFormat> names{
-      {"rgb", PixelFormat::rgb},   {"bgr", PixelFormat::bgr},   {"rgba", PixelFormat::rgba}, {"bgra", PixelFormat::bgra},
-      {"gray", PixelFormat::gray}, {"nv12", PixelFormat::nv12}, {"yuyv", PixelFormat::yuyv}};
+  static const std::map<std::string, PixelFormat> names{{"rgb", PixelFormat::rgb},   {"bgr", PixelFormat::bgr},
+                                                        {"rgba", PixelFormat::rgba}, {"bgra", PixelFormat::bgra},
+                                                        {"gray", PixelFormat::gray}, {"nv12", PixelFormat::nv12},
+                                                        {"yuyv", PixelFormat::yuyv}};
   return named(names, name, "the pixel format");
 }
 
@@ -120,8 +121,8 @@ Bytes bytes_of(const Array& array) {
   if (array.size() == 0) return {0, 0};
   int64_t low = 0, high = static_cast<int64_t>(array.itemsize());
   for (size_t axis = 0; axis < array.ndim(); ++axis) {
-    const int64_t reach = (static_cast<int64_t>(array.shape(axis)) - 1) * array.stride(axis) *
-                          static_cast<int64_t>(array.itemsize());
+    const int64_t reach =
+        (static_cast<int64_t>(array.shape(axis)) - 1) * array.stride(axis) * static_cast<int64_t>(array.itemsize());
     (reach < 0 ? low : high) += reach;
   }
   const auto data = reinterpret_cast<uintptr_t>(array.data());
@@ -139,10 +140,10 @@ ImageView image_from(const InArray& array, PixelFormat format) {
   require(is_unsigned(array, 8), "the image must be uint8" + got(array) + "; give pixels of 0..255");
   const bool is_planar = format == PixelFormat::gray || format == PixelFormat::nv12;
   check_rank(array, is_planar ? 2 : 3, "the image");
-  const int64_t channels = is_planar                                                       ? 1
-                           : format == PixelFormat::yuyv                                   ? 2
-                           : format == PixelFormat::rgb || format == PixelFormat::bgr      ? 3
-                                                                                           : 4;
+  const int64_t channels = is_planar                                                  ? 1
+                           : format == PixelFormat::yuyv                              ? 2
+                           : format == PixelFormat::rgb || format == PixelFormat::bgr ? 3
+                                                                                      : 4;
   require(is_planar || static_cast<int64_t>(array.shape(2)) == channels,
           "the image must have " + std::to_string(channels) + " channels last" + got(array));
   require(stride(array, 1, channels) == channels && (is_planar || stride(array, 2, 1) == 1),

@@ -30,8 +30,7 @@ void overlay(const ImageView& image, PlaneView<const T> mask, const Palette& pal
   job.classes = palette.classes, job.factors = palette.factors.data(), job.colors = palette.colors.data();
   job.out = out.data, job.out_row_bytes = out.row_stride;
   const Level& level = kernels();
-  threads.for_each_part(job.height, (1 << 14) / job.width,
-                        [&](int begin, int end) { level.overlay(job, begin, end); });
+  threads.for_each_part(job.height, (1 << 14) / job.width, [&](int begin, int end) { level.overlay(job, begin, end); });
 }
 
 template void overlay(const ImageView&, PlaneView<const uint8_t>, const Palette&, PlaneView<uint8_t>, Threads&);

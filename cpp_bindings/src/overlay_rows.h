@@ -9,8 +9,8 @@ constexpr int kPeriod = 96;  // bytes: whole RGB pixels and whole vectors
 
 SEG_HD int class_at(const OverlayJob& job, int row, int x) {
   const int64 at = row * job.mask_row_stride + x;
-  const int value = job.mask_bytes == 1 ? static_cast<const uint8*>(job.mask)[at]
-                                        : static_cast<const uint16*>(job.mask)[at];
+  const int value =
+      job.mask_bytes == 1 ? static_cast<const uint8*>(job.mask)[at] : static_cast<const uint16*>(job.mask)[at];
   return value < job.classes ? value : job.classes;
 }
 

@@ -12,11 +12,16 @@ constexpr int kPixelsPerPart = 1 << 14;  // fewer are done sooner than a thread 
 Taps taps_of(const Axis& axis, Resampling resampling, bool is_column_axis) {
   const int n = static_cast<int>(axis.image), m = static_cast<int>(axis.resized);
   switch (resampling) {
-    case Resampling::opencv: return opencv_taps(n, m, is_column_axis);
-    case Resampling::pillow: return triangle_taps<double>(n, m);
-    case Resampling::torch: return torch_taps(n, m);
-    case Resampling::torch_antialias: return triangle_taps<float>(n, m);
-    case Resampling::nearest: return nearest_taps(n, m);
+    case Resampling::opencv:
+      return opencv_taps(n, m, is_column_axis);
+    case Resampling::pillow:
+      return triangle_taps<double>(n, m);
+    case Resampling::torch:
+      return torch_taps(n, m);
+    case Resampling::torch_antialias:
+      return triangle_taps<float>(n, m);
+    case Resampling::nearest:
+      return nearest_taps(n, m);
   }
   throw InputError("unknown resampling");
 }
@@ -67,22 +72,31 @@ int channels_of(PixelFormat format) { return format == PixelFormat::gray ? 1 : 3
 Fetch fetch_of(PixelFormat format) {
   switch (format) {
     case PixelFormat::rgb:
-    case PixelFormat::bgr: return Fetch::packed3;
+    case PixelFormat::bgr:
+      return Fetch::packed3;
     case PixelFormat::rgba:
-    case PixelFormat::bgra: return Fetch::packed4;
-    case PixelFormat::gray: return Fetch::gray;
-    case PixelFormat::nv12: return Fetch::nv12;
-    case PixelFormat::yuyv: return Fetch::yuyv;
+    case PixelFormat::bgra:
+      return Fetch::packed4;
+    case PixelFormat::gray:
+      return Fetch::gray;
+    case PixelFormat::nv12:
+      return Fetch::nv12;
+    case PixelFormat::yuyv:
+      return Fetch::yuyv;
   }
   throw InputError("unknown pixel format");
 }
 
 int64_t bytes_per_row(PixelFormat format, int64_t width) {
   switch (fetch_of(format)) {
-    case Fetch::packed3: return 3 * width;
-    case Fetch::packed4: return 4 * width;
-    case Fetch::yuyv: return 2 * width;
-    default: return width;
+    case Fetch::packed3:
+      return 3 * width;
+    case Fetch::packed4:
+      return 4 * width;
+    case Fetch::yuyv:
+      return 2 * width;
+    default:
+      return width;
   }
 }
 
@@ -178,9 +192,8 @@ void Preprocessor::operator()(const ImageView& image, const TensorView& out, Thr
 
   const Level& level = kernels();
   const size_t scratch = level.preprocess_scratch(job);
-  threads.for_each_part(job.height, kPixelsPerPart / job.width, [&](int begin, int end) {
-    level.preprocess(job, begin, end, thread_scratch(scratch));
-  });
+  threads.for_each_part(job.height, kPixelsPerPart / job.width,
+                        [&](int begin, int end) { level.preprocess(job, begin, end, thread_scratch(scratch)); });
 }
 
 }  // namespace seginfer

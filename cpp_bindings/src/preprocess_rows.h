@@ -212,7 +212,8 @@ SEG_HD void finish_row(const PreprocessJob& shared, int row, int channel, const 
   const Floats gain = splat(job.gain[channel]), bias = splat(job.bias[channel]);
   for (int x = 0; x < job.content_width; x += kLanes) {
     Cell sum = Policy::begin_column();
-    for (int tap = 0; tap < taps; ++tap) sum = Policy::add_cell(job, sum, load<Cell>(cells[tap] + offset + x), tap, row);
+    for (int tap = 0; tap < taps; ++tap)
+      sum = Policy::add_cell(job, sum, load<Cell>(cells[tap] + offset + x), tap, row);
     store(values + x, normalized(Policy::end_column(sum), gain, bias));
   }
 }
@@ -271,7 +272,8 @@ Ring make_ring(const PreprocessJob& job, void* scratch, float** values) {
 size_t preprocess_scratch(const PreprocessJob& job) {
   const size_t row = static_cast<size_t>(cell_stride(job));
   const size_t taps = static_cast<size_t>(job.row_taps);
-  return sizeof(float) * (taps * static_cast<size_t>(job.channels) * row + row) + taps * (sizeof(int) + sizeof(void*)) + 64;
+  return sizeof(float) * (taps * static_cast<size_t>(job.channels) * row + row) + taps * (sizeof(int) + sizeof(void*)) +
+         64;
 }
 
 // Where whole vectors fit a planar float32 row, it is written as it is computed.
@@ -307,11 +309,16 @@ void fill_content(const PreprocessJob& job, int begin, int end, void* scratch) {
 template <class Policy, int kTaps>
 void fill_content(const PreprocessJob& job, int begin, int end, void* scratch) {
   switch (job.fetch) {
-    case Fetch::packed3: return fill_content<Policy, Fetch::packed3, kTaps>(job, begin, end, scratch);
-    case Fetch::packed4: return fill_content<Policy, Fetch::packed4, kTaps>(job, begin, end, scratch);
-    case Fetch::gray: return fill_content<Policy, Fetch::gray, kTaps>(job, begin, end, scratch);
-    case Fetch::nv12: return fill_content<Policy, Fetch::nv12, kTaps>(job, begin, end, scratch);
-    case Fetch::yuyv: return fill_content<Policy, Fetch::yuyv, kTaps>(job, begin, end, scratch);
+    case Fetch::packed3:
+      return fill_content<Policy, Fetch::packed3, kTaps>(job, begin, end, scratch);
+    case Fetch::packed4:
+      return fill_content<Policy, Fetch::packed4, kTaps>(job, begin, end, scratch);
+    case Fetch::gray:
+      return fill_content<Policy, Fetch::gray, kTaps>(job, begin, end, scratch);
+    case Fetch::nv12:
+      return fill_content<Policy, Fetch::nv12, kTaps>(job, begin, end, scratch);
+    case Fetch::yuyv:
+      return fill_content<Policy, Fetch::yuyv, kTaps>(job, begin, end, scratch);
   }
 }
 
@@ -330,9 +337,12 @@ void preprocess(const PreprocessJob& job, int begin, int end, void* scratch) {
   const int first = (begin > job.top ? begin : job.top) - job.top, last = (end < bottom ? end : bottom) - job.top;
   if (first >= last || job.content_width == 0) return;
   switch (job.resample) {
-    case Resample::pick: return fill_content<Pick, 1>(job, first, last, scratch);
-    case Resample::opencv: return fill_content<OpenCV, 2>(job, first, last, scratch);
-    case Resample::pillow: return fill_content<Pillow, 0>(job, first, last, scratch);
+    case Resample::pick:
+      return fill_content<Pick, 1>(job, first, last, scratch);
+    case Resample::opencv:
+      return fill_content<OpenCV, 2>(job, first, last, scratch);
+    case Resample::pillow:
+      return fill_content<Pillow, 0>(job, first, last, scratch);
     case Resample::weighted:
       return job.row_taps == 2 && job.col_taps == 2 ? fill_content<Weighted, 2>(job, first, last, scratch)
                                                     : fill_content<Weighted, 0>(job, first, last, scratch);

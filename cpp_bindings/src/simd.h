@@ -34,7 +34,6 @@ SEG_HD Ints splat(int value) { return Ints{} + value; }
 SEG_HD Floats floats_from(Ints values) { return __builtin_convertvector(values, Floats); }
 SEG_HD Ints ints_from(Floats values) { return __builtin_convertvector(values, Ints); }
 
-
 SEG_HD Ints lane_numbers() {
   Ints lanes;
   for (int i = 0; i < kLanes; ++i) lanes[i] = i;

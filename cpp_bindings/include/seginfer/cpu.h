@@ -59,10 +59,10 @@ enum class Decision {
 
 struct MaskRule {
   Decision decision = Decision::argmax;
-  float threshold = 0;      // a value of the output
-  bool is_logits = true;    // probabilities otherwise; only confidence cares
+  float threshold = 0;    // a value of the output
+  bool is_logits = true;  // probabilities otherwise; only confidence cares
   bool align_corners = false;
-  int upsampling = 0;       // factor of a bilinear upsampling to be done first; 0: none
+  int upsampling = 0;  // factor of a bilinear upsampling to be done first; 0: none
   bool upsampling_align_corners = false;
   std::vector<uint16_t> table;  // mask value of each label, unless empty
 };
@@ -74,7 +74,7 @@ struct MaskViews {
   int64_t mask_plane_stride = 0;
   PlaneView<float> confidence;  // probability of the label, of the set class for Decision::each; null if not wanted
   int64_t confidence_plane_stride = 0;
-  PlaneView<float> margin;      // between the two best values, or to the threshold; null if not wanted
+  PlaneView<float> margin;  // between the two best values, or to the threshold; null if not wanted
   int64_t margin_plane_stride = 0;
 };
 

@@ -62,10 +62,9 @@ inline Span content_of(const Axis& axis) {
 
 // The image pixels i with 0 <= (i + 1/2) * resized / image + offset < input.
 inline Span visible_of(const Axis& axis) {
-  const int64_t first =
-      std::max<int64_t>(0, ceil_div(-2 * axis.offset * axis.image - axis.resized, 2 * axis.resized));
-  const int64_t end = std::min(
-      axis.image, ceil_div(2 * (axis.input - axis.offset) * axis.image - axis.resized, 2 * axis.resized));
+  const int64_t first = std::max<int64_t>(0, ceil_div(-2 * axis.offset * axis.image - axis.resized, 2 * axis.resized));
+  const int64_t end =
+      std::min(axis.image, ceil_div(2 * (axis.input - axis.offset) * axis.image - axis.resized, 2 * axis.resized));
   return {static_cast<int>(first), static_cast<int>(std::max<int64_t>(0, end - first))};
 }
 
@@ -93,9 +92,9 @@ struct Geometry {
 
 inline void check_offset(Offset offset, const char* what) {
   const auto is_near = [](int value) { return value >= -kMaxSide && value <= kMaxSide; };
-  require(is_near(offset.y) && is_near(offset.x),
-          std::string(what) + " must be within " + std::to_string(kMaxSide) + " of the origin, got " +
-              std::to_string(offset.y) + ", " + std::to_string(offset.x));
+  require(is_near(offset.y) && is_near(offset.x), std::string(what) + " must be within " + std::to_string(kMaxSide) +
+                                                      " of the origin, got " + std::to_string(offset.y) + ", " +
+                                                      std::to_string(offset.x));
 }
 
 inline void check_geometry(const Geometry& geometry) {

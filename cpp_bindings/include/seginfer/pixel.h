@@ -52,9 +52,8 @@ SEG_HD V weighted(V sum, V value, V weight) {
   return sum + value * weight;
 }
 
-// cv2.resize(INTER_LINEAR) on uint8: 11-bit weights. A row's weighted sum is kept at 2^7 times the level; each of the two
-// rows is then scaled by its weight, and their sum, at 2^2, is rounded.
-// Source: OpenCV imgproc/src/resize.cpp.
+// cv2.resize(INTER_LINEAR) on uint8: 11-bit weights. A row's weighted sum is kept at 2^7 times the level; each of the
+// two rows is then scaled by its weight, and their sum, at 2^2, is rounded. Source: OpenCV imgproc/src/resize.cpp.
 template <class I>
 SEG_HD I opencv_row(I sum) {
   return sum >> 4;

@@ -217,8 +217,8 @@ inline Taps label_taps(const Axis& axis, int labels, Span visible) {
   Taps taps(1, visible.count);
   for (int i = 0; i < visible.count; ++i) {
     const int64_t twice = 2 * static_cast<int64_t>(i + visible.first) + 1;
-    const int64_t cell = floor_div(twice * axis.resized * labels + 2 * axis.offset * labels * axis.image,
-                                   2 * axis.image * axis.input);
+    const int64_t cell =
+        floor_div(twice * axis.resized * labels + 2 * axis.offset * labels * axis.image, 2 * axis.image * axis.input);
     taps.at(0, i) = static_cast<int>(std::min<int64_t>(std::max<int64_t>(cell, 0), labels - 1));
   }
   return taps;

@@ -40,9 +40,7 @@ class Threads {
   // Rethrows the first exception of `work`.
   template <class Work>
   void for_each_part(int n, int grain, const Work& work) {
-    const auto call = [](const void* context, int begin, int end) {
-      (*static_cast<const Work*>(context))(begin, end);
-    };
+    const auto call = [](const void* context, int begin, int end) { (*static_cast<const Work*>(context))(begin, end); };
     run(n, grain, call, &work);
   }
 
