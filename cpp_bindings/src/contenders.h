@@ -81,7 +81,7 @@ Contenders contenders(const MaskJob& job, int begin, int end, const MaskScratch&
     for (int cell = first; cell <= last; ++cell) bits |= scratch.bits[word * bit_stride(job) + cell];
     for (; bits; bits &= bits - 1) scratch.chosen[count++] = 32 * word + __builtin_ctz(bits);
   }
-  return {scratch.chosen, count};
+  return count ? Contenders{scratch.chosen, count} : every_class(job, scratch.chosen);  // NaN compares with nothing
 }
 
 }  // namespace

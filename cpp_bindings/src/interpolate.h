@@ -42,6 +42,7 @@ SEG_HD void interpolate_runs(const MaskJob& job, const float* row, int first_run
   }
 }
 
+// Interpolates columns [begin, end) along one logit row, for every contender.
 template <int kTaps>
 void interpolate_along(const MaskJob& job, const LogitRows& logits, const Contenders& who, int logit_row, int first_run,
                        int begin, int end, float* values) {
