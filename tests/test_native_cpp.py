@@ -13,7 +13,8 @@ import pytest
 from models import make_spec
 
 from seginfer import Geometry, InputError
-from seginfer._geometry import MAX_SIDE
+from seginfer._machine import usable_cores
+from seginfer._spec import MAX_SIDE
 
 ROOT = Path(__file__).parent.parent
 INCLUDE = ROOT / "cpp_bindings" / "include"
@@ -45,7 +46,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("native_cpp")
     generator = ("-G", "Ninja") if shutil.which("ninja") else ()
     run("cmake", "-S", ROOT / "tests" / "cpp", "-B", folder, *generator, "-DCMAKE_BUILD_TYPE=None")
-    run("cmake", "--build", folder, "--parallel", timeout_s=600)
+    run("cmake", "--build", folder, "--parallel", str(usable_cores()), timeout_s=600)
     return folder
 
 

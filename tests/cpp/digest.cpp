@@ -35,10 +35,10 @@ const Resampling kResamplings[] = {Resampling::opencv, Resampling::pillow, Resam
 void preprocess_once(Random& random, PixelFormat format, Resampling resampling, DType dtype, Threads& threads) {
   Size size{2 * (1 + random.below(40)), 2 * (1 + random.below(90))};
   const Size input{1 + random.below(60), 1 + random.below(140)};
-  const int pixel = format == PixelFormat::gray || format == PixelFormat::nv12           ? 1
-                    : format == PixelFormat::yuyv                                        ? 2
-                    : format == PixelFormat::rgba || format == PixelFormat::bgra         ? 4
-                                                                                         : 3;
+  const int pixel = format == PixelFormat::gray || format == PixelFormat::nv12   ? 1
+                    : format == PixelFormat::yuyv                                ? 2
+                    : format == PixelFormat::rgba || format == PixelFormat::bgra ? 4
+                                                                                 : 3;
   std::vector<uint8_t> memory(static_cast<size_t>(size.height * 3 / 2 * size.width * pixel));
   for (uint8_t& byte : memory) byte = static_cast<uint8_t>(random.next());
   const int64_t pitch = size.width * pixel;
@@ -62,7 +62,8 @@ void preprocess_once(Random& random, PixelFormat format, Resampling resampling, 
 void mask_once(Random& random, int classes, Decision decision, int upsampling, Threads& threads) {
   const Size logits_hw{2 + random.below(20), 2 + random.below(40)};
   const int total = 4 * (upsampling ? upsampling : 1);
-  const Size input{logits_hw.height * total, logits_hw.width * total}, size{1 + random.below(90), 1 + random.below(150)};
+  const Size input{logits_hw.height * total, logits_hw.width * total},
+      size{1 + random.below(90), 1 + random.below(150)};
   const int cell = 1 + 3 * random.below(2);
   std::vector<float> logits(static_cast<size_t>(classes * logits_hw.height * logits_hw.width));
   for (size_t i = 0; i < logits.size(); ++i) logits[i] = i % static_cast<size_t>(cell) ? logits[i - 1] : random.value();
@@ -77,8 +78,13 @@ void mask_once(Random& random, int classes, Decision decision, int upsampling, T
   std::vector<float> margin(mask.size());
   MaskViews out;
   out.mask = {mask.data(), size.width}, out.mask_bytes = 2, out.mask_plane_stride = plane;
-  const LogitsView view{logits.data(), DType::float32, classes, logits_hw,
-                        static_cast<int64_t>(logits_hw.height) * logits_hw.width, logits_hw.width, 1};
+  const LogitsView view{logits.data(),
+                        DType::float32,
+                        classes,
+                        logits_hw,
+                        static_cast<int64_t>(logits_hw.height) * logits_hw.width,
+                        logits_hw.width,
+                        1};
   plan(view, out, threads);
   add(mask);
   out.margin = {margin.data(), size.width}, out.margin_plane_stride = plane;

@@ -1,0 +1,84 @@
+// check.h: what the checks share: a count of failures, seeded numbers, and heap blocks of exact size.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+
+namespace checks {
+
+inline std::atomic<int> failures{0};
+inline std::atomic<long> checked{0};
+
+// Prints the first failures only; the exit status tells of all.
+inline bool expect(bool is_right, const std::string& what) {
+  ++checked;
+  if (!is_right && ++failures <= 20) std::fprintf(stderr, "FAILED: %s\n", what.c_str());
+  return is_right;
+}
+
+template <class Error, class Call>
+void expect_throw(const Call& call, const std::string& what) {
+  try {
+    call();
+  } catch (const Error&) {
+    return void(expect(true, what));
+  }
+  expect(false, what + ": nothing was thrown");
+}
+
+inline int report() {
+  std::printf("%ld checks, %d failures\n", checked.load(), failures.load());
+  return failures ? 1 : 0;
+}
+
+class Random {
+ public:
+  explicit Random(unsigned seed) : engine_(seed) {}
+
+  int between(int low, int high) { return low + static_cast<int>(engine_() % static_cast<unsigned>(high - low + 1)); }
+  bool coin() { return engine_() % 2 == 0; }
+  float value() { return static_cast<float>(static_cast<int>(engine_() % 4001) - 2000) / 256.0f; }
+  void fill(void* memory, size_t bytes) {
+    for (size_t i = 0; i < bytes; ++i) static_cast<uint8_t*>(memory)[i] = static_cast<uint8_t>(engine_());
+  }
+
+  template <class T, size_t n>
+  const T& one_of(const T (&values)[n]) {
+    return values[engine_() % n];
+  }
+
+ private:
+  std::mt19937 engine_;
+};
+
+// A heap block that ends, and starts, with its values: AddressSanitizer sees one byte more as an error.
+template <class T>
+class Block {
+ public:
+  explicit Block(int64_t count)
+      : size_(static_cast<size_t>(count)), values_(static_cast<T*>(std::malloc(size_ * sizeof(T))), &std::free) {
+    std::memset(values_.get(), 0xA5, bytes());
+  }
+
+  T* data() { return values_.get(); }
+  const T* data() const { return values_.get(); }
+  size_t size() const { return size_; }
+  size_t bytes() const { return size_ * sizeof(T); }
+  T& operator[](int64_t i) { return values_.get()[i]; }
+  const T& operator[](int64_t i) const { return values_.get()[i]; }
+  bool operator==(const Block& other) const {
+    return bytes() == other.bytes() && std::memcmp(data(), other.data(), bytes()) == 0;
+  }
+
+ private:
+  size_t size_;
+  std::unique_ptr<T, void (*)(void*)> values_;
+};
+
+}  // namespace checks
