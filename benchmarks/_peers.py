@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from _timing import Contender
+from _timing import PEER_PAUSE_S, Contender
 
 CACHE_VARIABLE = "SEGINFER_BENCH_CACHE"
 
@@ -113,7 +113,7 @@ class PeerProcess:
             times: list[float] = self._answer()["ms"]
             return times
 
-        return Contender(name, run)
+        return Contender(name, run, PEER_PAUSE_S)
 
     def close(self) -> None:
         """End the process."""

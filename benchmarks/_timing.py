@@ -8,13 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-PAUSE_S = 0.01  # before every turn: worker threads of the contender before stop spinning, and free the cores
+PAUSE_S = 0.01  # after every turn: its worker threads stop spinning, and free the cores
+PEER_PAUSE_S = 0.5  # the same for a peer's process: mmdeploy-runtime's threads keep a core busy for some 0.2 s
+WARM_MS = 100.0  # a turn begins with uncounted calls for about this long, one at least: see METHOD
 TURN_MS = 40.0  # a turn repeats a short call for about this long ...
 TURN_CALLS = 200  # ... but not more often than this
 
 METHOD = (
-    f"contenders take turns, in an order that rotates; a turn is a pause of {PAUSE_S * 1e3:.0f} ms, one call that is "
-    f"not counted, and as many counted calls as take about {TURN_MS:.0f} ms (1 to {TURN_CALLS}); every counted call of "
+    f"contenders take turns, in an order that rotates; a turn is uncounted calls for about {WARM_MS:.0f} ms, "
+    f"one at least, as many counted calls as take about {TURN_MS:.0f} ms (1 to {TURN_CALLS}), and a pause of {PAUSE_S * 1e3:.0f} ms, or "
+    f"{PEER_PAUSE_S * 1e3:.0f} ms after a peer in a process of its own; every counted call of "
     "every turn enters the median and p95; a whole turn of each comes before as warm-up and is not counted; seginfer "
     "and the backend of the U-Net alternate call by call"
 )
@@ -30,6 +33,8 @@ class Contender:
 
     name: str
     run: Callable[[int], list[float]]
+    pause_s: float = PAUSE_S
+    """How long the machine is left alone after a turn."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def local(name: str, call: Callable[[], object]) -> Contender:
 
 
 def interleaved(
-    contenders: Sequence[Contender], budget_s: float, *, min_rounds: int = 5, uncounted: int = 1
+    contenders: Sequence[Contender], budget_s: float, *, min_rounds: int = 5, is_warm: bool = False
 ) -> dict[str, Stats]:
     """Time contenders in turns until the budget is spent; see METHOD.
 
@@ -103,7 +108,7 @@ def interleaved(
         contenders: with different names.
         budget_s: about how long all of it may take.
         min_rounds: turns of each contender at least, whatever the budget.
-        uncounted: calls at the start of a turn that are left out; 0 where contenders share all that could be warmed.
+        is_warm: leave no call out: contenders share all that could be warmed.
     """
     calls = {contender.name: _calls_per_turn(contender) for contender in contenders}
     times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
@@ -111,8 +116,10 @@ def interleaved(
     while rounds < min_rounds or time.perf_counter() - start < budget_s:
         first = rounds % len(contenders)
         for contender in [*contenders[first:], *contenders[:first]]:
-            time.sleep(PAUSE_S)
-            times[contender.name] += contender.run(uncounted + calls[contender.name])[uncounted:]
+            uncounted, counted = calls[contender.name]
+            left_out = 0 if is_warm else uncounted
+            times[contender.name] += contender.run(left_out + counted)[left_out:]
+            time.sleep(contender.pause_s)
         rounds += 1
     return {name: stats_of(values) for name, values in times.items()}
 
@@ -134,10 +141,10 @@ def check(holds: bool, message: str) -> None:
         raise CheckError(message)
 
 
-def _calls_per_turn(contender: Contender) -> int:
-    """Warm up, and return how many calls make a turn."""
+def _calls_per_turn(contender: Contender) -> tuple[int, int]:
+    """Warm up, and return how many calls of a turn are not counted, and how many are."""
     contender.run(1)
-    took = statistics.median(contender.run(3))
-    calls = max(1, min(TURN_CALLS, round(TURN_MS / max(took, 1e-6))))
-    contender.run(calls)
-    return calls
+    took = max(statistics.median(contender.run(3)), 1e-6)
+    uncounted, counted = (max(1, min(TURN_CALLS, round(duration / took))) for duration in (WARM_MS, TURN_MS))
+    contender.run(uncounted + counted)
+    return uncounted, counted

@@ -63,7 +63,7 @@ def _unet(stage: Stage, settings: Settings) -> None:
     with Segmenter.open(path, device="cpu", threads=settings.threads) as segmenter:
         _, ours, backend = _ours(stage, "unet", segmenter, image)
         budget = settings.budget(_BUDGET_S)
-        stage.cases["unet"] = interleaved([ours, backend], budget, min_rounds=settings.min_rounds, uncounted=0)
+        stage.cases["unet"] = interleaved([ours, backend], budget, min_rounds=settings.min_rounds, is_warm=True)
 
 
 def _ours(stage: Stage, case: str, segmenter: Segmenter, image: Array) -> tuple[Array, Contender, Contender]:
