@@ -118,6 +118,8 @@ def _checked_arrays(
 
 def check_no_overlap(out: NDArray[Any]) -> None:
     """Raise an InputError if two elements of an array to fill are the same memory."""
+    if out.flags.c_contiguous:
+        return
     span = out.itemsize
     for stride, extent in sorted(zip(map(abs, out.strides), out.shape, strict=True)):
         if extent > 1 and stride < span:

@@ -19,12 +19,12 @@ void check_window(const Geometry& whole, const OutputWindow& window, Rect visibl
   check_size(window.size, "the output's window");
   check_offset(window.corner, "the window's corner");
   const Rect seen = whole.visible();
-  require(is_inside(visible.top, visible.height, seen.top, seen.height) &&
-              is_inside(visible.left, visible.width, seen.left, seen.width),
-          "the visible pixels must be " + size_text(seen.height, seen.width) + " from " + std::to_string(seen.top) +
-              ", " + std::to_string(seen.left) + " on, or a part of them, got " +
-              size_text(visible.height, visible.width) + " from " + std::to_string(visible.top) + ", " +
-              std::to_string(visible.left) + " on");
+  SEG_REQUIRE(is_inside(visible.top, visible.height, seen.top, seen.height) &&
+                  is_inside(visible.left, visible.width, seen.left, seen.width),
+              "the visible pixels must be " + size_text(seen.height, seen.width) + " from " + std::to_string(seen.top) +
+                  ", " + std::to_string(seen.left) + " on, or a part of them, got " +
+                  size_text(visible.height, visible.width) + " from " + std::to_string(visible.top) + ", " +
+                  std::to_string(visible.left) + " on");
 }
 
 template <class Real>
@@ -50,9 +50,9 @@ Axes placed_axes(const Geometry& whole, Size output, Rect visible, bool align_co
 
 Axes graph_axes(const Geometry& whole, Size output, Rect visible, const MaskRule& rule) {
   if (!rule.upsampling) return placed_axes(whole, output, visible, rule.align_corners);
-  require(rule.upsampling <= kMaxSide / std::max(output.height, output.width),
-          "the upsampled output must have sides of at most " + std::to_string(kMaxSide) + ", got " +
-              size_text(output.height, output.width) + " times " + std::to_string(rule.upsampling));
+  SEG_REQUIRE(rule.upsampling <= kMaxSide / std::max(output.height, output.width),
+              "the upsampled output must have sides of at most " + std::to_string(kMaxSide) + ", got " +
+                  size_text(output.height, output.width) + " times " + std::to_string(rule.upsampling));
   const Size upsampled{output.height * rule.upsampling, output.width * rule.upsampling};
   const Axes outer = placed_axes(whole, upsampled, visible, rule.align_corners);
   return {compose(outer.rows, upsampling_taps(output.height, upsampled.height, rule.upsampling_align_corners)),
@@ -122,13 +122,13 @@ Confidence confidence_of(const MaskRule& rule) {
 Masker::Masker(const Geometry& whole, const OutputWindow& window, Rect visible, int channels, const MaskRule& rule)
     : window_(window), visible_(visible), channels_(channels), rule_(rule) {
   check_window(whole, window, visible);
-  require(channels >= 1 && channels <= 65535, "expected 1..65535 channels, got " + std::to_string(channels));
-  require(rule.decision != Decision::threshold || channels == 1, "a threshold decides one channel");
-  require(rule.upsampling == 0 || rule.upsampling >= 2,
-          "the upsampling factor must be at least 2, or 0 for none, got " + std::to_string(rule.upsampling));
+  SEG_REQUIRE(channels >= 1 && channels <= 65535, "expected 1..65535 channels, got " + std::to_string(channels));
+  SEG_REQUIRE(rule.decision != Decision::threshold || channels == 1, "a threshold decides one channel");
+  SEG_REQUIRE(rule.upsampling == 0 || rule.upsampling >= 2,
+              "the upsampling factor must be at least 2, or 0 for none, got " + std::to_string(rule.upsampling));
   const size_t labels = rule.decision == Decision::argmax ? static_cast<size_t>(channels) : 2;
-  require(rule.table.empty() || rule.table.size() == labels,
-          "the table must hold " + std::to_string(labels) + " values, got " + std::to_string(rule.table.size()));
+  SEG_REQUIRE(rule.table.empty() || rule.table.size() == labels,
+              "the table must hold " + std::to_string(labels) + " values, got " + std::to_string(rule.table.size()));
   Axes axes = graph_axes(whole, window.whole, visible, rule);
   rows_ = std::move(axes.rows), cols_ = std::move(axes.cols);
   move_into_window(rows_, window.corner.y, window.size.height);
@@ -149,18 +149,19 @@ Masker::Masker(const Geometry& whole, const OutputWindow& window, Rect visible, 
 
 bool Masker::operator()(const LogitsView& logits, const MaskViews& out, Threads& threads) const {
   const Size size = window_.size;
-  require(logits.data && logits.channels == channels_ && logits.size.height == size.height &&
-              logits.size.width == size.width && logits.dtype != DType::uint8,
-          "expected logits of " + std::to_string(channels_) + " x " + size_text(size.height, size.width) + ", got " +
-              std::to_string(logits.channels) + " x " + size_text(logits.size.height, logits.size.width));
-  require(logits.channel_stride >= 0 && logits.row_stride >= 0 && logits.column_stride >= 0,
-          "logits must not have negative strides");
-  require(out.mask.data && (out.mask_bytes == 1 || out.mask_bytes == 2), "a mask is uint8 or uint16");
+  SEG_REQUIRE(logits.data && logits.channels == channels_ && logits.size.height == size.height &&
+                  logits.size.width == size.width && logits.dtype != DType::uint8,
+              "expected logits of " + std::to_string(channels_) + " x " + size_text(size.height, size.width) +
+                  ", got " + std::to_string(logits.channels) + " x " +
+                  size_text(logits.size.height, logits.size.width));
+  SEG_REQUIRE(logits.channel_stride >= 0 && logits.row_stride >= 0 && logits.column_stride >= 0,
+              "logits must not have negative strides");
+  SEG_REQUIRE(out.mask.data && (out.mask_bytes == 1 || out.mask_bytes == 2), "a mask is uint8 or uint16");
   const bool is_argmax = rule_.decision == Decision::argmax;
-  require(rule_.table.empty()
-              ? (out.mask_bytes == 2 || !is_argmax || channels_ <= 256)
-              : (out.mask_bytes == 2 || *std::max_element(rule_.table.begin(), rule_.table.end()) < 256),
-          "mask values above 255 need a uint16 mask");
+  SEG_REQUIRE(rule_.table.empty()
+                  ? (out.mask_bytes == 2 || !is_argmax || channels_ <= 256)
+                  : (out.mask_bytes == 2 || *std::max_element(rule_.table.begin(), rule_.table.end()) < 256),
+              "mask values above 255 need a uint16 mask");
 
   const size_t planes = is_argmax ? 1 : static_cast<size_t>(channels_);
   MaskJob mask{};

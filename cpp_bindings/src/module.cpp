@@ -89,8 +89,8 @@ std::string got(const Array& array) {
 
 template <class Array>
 int side(const Array& array, size_t axis) {
-  require(array.shape(axis) <= static_cast<size_t>(kMaxSide),
-          "arrays must have sides of at most " + std::to_string(kMaxSide) + got(array) + "; cut them");
+  SEG_REQUIRE(array.shape(axis) <= static_cast<size_t>(kMaxSide),
+              "arrays must have sides of at most " + std::to_string(kMaxSide) + got(array) + "; cut them");
   return static_cast<int>(array.shape(axis));
 }
 
@@ -102,14 +102,14 @@ int64_t stride(const Array& array, size_t axis, int64_t expected) {
 
 template <class Array>
 void check_rank(const Array& array, size_t rank, const char* what) {
-  require(array.ndim() == rank, std::string(what) + " must have " + std::to_string(rank) + " axes" + got(array));
+  SEG_REQUIRE(array.ndim() == rank, std::string(what) + " must have " + std::to_string(rank) + " axes" + got(array));
 }
 
 template <class Array>
 void check_aligned(const Array& array, const char* what) {
   const auto size = static_cast<uintptr_t>(array.itemsize());
-  require(reinterpret_cast<uintptr_t>(array.data()) % size == 0,
-          std::string(what) + " must be aligned to its values; copy it with numpy.array");
+  SEG_REQUIRE(reinterpret_cast<uintptr_t>(array.data()) % size == 0,
+              std::string(what) + " must be aligned to its values; copy it with numpy.array");
 }
 
 struct Bytes {
@@ -132,30 +132,30 @@ Bytes bytes_of(const Array& array) {
 template <class A, class B>
 void check_apart(const A& a, const B& b, const char* what) {
   const Bytes one = bytes_of(a), other = bytes_of(b);
-  require(one.end <= other.begin || other.end <= one.begin,
-          std::string(what) + " must not share memory; give each an array of its own");
+  SEG_REQUIRE(one.end <= other.begin || other.end <= one.begin,
+              std::string(what) + " must not share memory; give each an array of its own");
 }
 
 ImageView image_from(const InArray& array, PixelFormat format) {
-  require(is_unsigned(array, 8), "the image must be uint8" + got(array) + "; give pixels of 0..255");
+  SEG_REQUIRE(is_unsigned(array, 8), "the image must be uint8" + got(array) + "; give pixels of 0..255");
   const bool is_planar = format == PixelFormat::gray || format == PixelFormat::nv12;
   check_rank(array, is_planar ? 2 : 3, "the image");
   const int64_t channels = is_planar                                                  ? 1
                            : format == PixelFormat::yuyv                              ? 2
                            : format == PixelFormat::rgb || format == PixelFormat::bgr ? 3
                                                                                       : 4;
-  require(is_planar || static_cast<int64_t>(array.shape(2)) == channels,
-          "the image must have " + std::to_string(channels) + " channels last" + got(array));
-  require(stride(array, 1, channels) == channels && (is_planar || stride(array, 2, 1) == 1),
-          "pixels of a row must lie side by side; use numpy.ascontiguousarray");
+  SEG_REQUIRE(is_planar || static_cast<int64_t>(array.shape(2)) == channels,
+              "the image must have " + std::to_string(channels) + " channels last" + got(array));
+  SEG_REQUIRE(stride(array, 1, channels) == channels && (is_planar || stride(array, 2, 1) == 1),
+              "pixels of a row must lie side by side; use numpy.ascontiguousarray");
   ImageView view;
   view.data = static_cast<const uint8_t*>(array.data());
   view.size = {side(array, 0), side(array, 1)};
   view.format = format;
   view.row_bytes = stride(array, 0, channels * view.size.width);
   if (format == PixelFormat::nv12) {
-    require(view.size.height % 3 == 0, "an nv12 image has 3/2 rows per pixel row, chroma below; got " +
-                                           std::to_string(view.size.height) + " rows");
+    SEG_REQUIRE(view.size.height % 3 == 0, "an nv12 image has 3/2 rows per pixel row, chroma below; got " +
+                                               std::to_string(view.size.height) + " rows");
     view.size.height = view.size.height / 3 * 2;
     view.chroma = view.data + view.size.height * view.row_bytes;
     view.chroma_row_bytes = view.row_bytes;
@@ -169,8 +169,8 @@ TensorView tensor_from(const OutArray& array) {
   check_aligned(array, "the output");
   TensorView view;
   view.data = array.data();
-  require(is_float(array, 32) || is_float(array, 16) || is_unsigned(array, 8),
-          "the output must be float32, float16 or uint8" + got(array));
+  SEG_REQUIRE(is_float(array, 32) || is_float(array, 16) || is_unsigned(array, 8),
+              "the output must be float32, float16 or uint8" + got(array));
   view.dtype = is_float(array, 32) ? DType::float32 : is_float(array, 16) ? DType::float16 : DType::uint8;
   view.size = {side(array, 0), side(array, 1)};
   view.channels = side(array, 2);
@@ -183,7 +183,7 @@ TensorView tensor_from(const OutArray& array) {
 LogitsView logits_from(const InArray& array) {
   check_rank(array, 3, "the logits");
   check_aligned(array, "the logits");
-  require(is_float(array, 32) || is_float(array, 16), "the logits must be float32 or float16" + got(array));
+  SEG_REQUIRE(is_float(array, 32) || is_float(array, 16), "the logits must be float32 or float16" + got(array));
   LogitsView view;
   view.data = array.data();
   view.dtype = is_float(array, 32) ? DType::float32 : DType::float16;
@@ -205,18 +205,18 @@ Plane plane_from(const OutArray& array, Size size, int planes, const char* what)
   const size_t first = planes ? 1 : 0;
   check_rank(array, 2 + first, what);
   check_aligned(array, what);
-  require(side(array, first) == size.height && side(array, first + 1) == size.width &&
-              (!planes || side(array, 0) == planes),
-          std::string(what) + " must be of the image's size, " + size_text(size.height, size.width) + got(array));
-  require(stride(array, first + 1, 1) == 1,
-          std::string(what) + " must have its rows' values side by side; give a contiguous array");
+  SEG_REQUIRE(side(array, first) == size.height && side(array, first + 1) == size.width &&
+                  (!planes || side(array, 0) == planes),
+              std::string(what) + " must be of the image's size, " + size_text(size.height, size.width) + got(array));
+  SEG_REQUIRE(stride(array, first + 1, 1) == 1,
+              std::string(what) + " must have its rows' values side by side; give a contiguous array");
   Plane plane{stride(array, first, size.width), 0};
-  require(plane.row_stride >= size.width,
-          std::string(what) + " must not have overlapping rows; give a contiguous array");
+  SEG_REQUIRE(plane.row_stride >= size.width,
+              std::string(what) + " must not have overlapping rows; give a contiguous array");
   const int64_t extent = (size.height - 1) * plane.row_stride + size.width;
   plane.plane_stride = planes ? stride(array, 0, extent) : 0;
-  require(!planes || plane.plane_stride >= extent,
-          std::string(what) + " must not have overlapping planes; give a contiguous array");
+  SEG_REQUIRE(!planes || plane.plane_stride >= extent,
+              std::string(what) + " must not have overlapping planes; give a contiguous array");
   return plane;
 }
 
@@ -279,7 +279,7 @@ struct BoundMasker {
   bool fill(InArray logits, OutArray mask, std::optional<OutArray> confidence, std::optional<OutArray> margin,
             Threads& threads) const {
     const LogitsView view = logits_from(logits);
-    require(is_unsigned(mask, 8) || is_unsigned(mask, 16), "the mask must be uint8 or uint16" + got(mask));
+    SEG_REQUIRE(is_unsigned(mask, 8) || is_unsigned(mask, 16), "the mask must be uint8 or uint16" + got(mask));
     MaskViews out;
     const Plane plane = plane_from(mask, image, planes, "the mask");
     out.mask = {mask.data(), plane.row_stride};
@@ -289,7 +289,7 @@ struct BoundMasker {
     const auto add_map = [&](const std::optional<OutArray>& map, PlaneView<float>& to, int64_t& plane_stride,
                              const char* what) {
       if (!map) return;
-      require(is_float(*map, 32), std::string(what) + " must be float32" + got(*map));
+      SEG_REQUIRE(is_float(*map, 32), std::string(what) + " must be float32" + got(*map));
       const Plane strides = plane_from(*map, image, planes, what);
       check_apart(logits, *map, "the logits and a map");
       check_apart(mask, *map, "the mask and a map");
@@ -326,11 +326,11 @@ struct BoundLabelPicker {
     check_rank(from, 2, "the labels");
     check_aligned(from, "the labels");
     const bool is_byte = is_unsigned(from, 8) && is_unsigned(mask, 8);
-    require(is_byte || (is_unsigned(from, 16) && is_unsigned(mask, 16)),
-            "labels and mask must both be uint8 or both uint16" + got(from) + " and" + got(mask).substr(5));
-    require(side(from, 0) == labels.height && side(from, 1) == labels.width && stride(from, 1, 1) == 1 &&
-                stride(from, 0, labels.width) >= labels.width,
-            "the labels must be contiguous and of " + size_text(labels.height, labels.width) + got(from));
+    SEG_REQUIRE(is_byte || (is_unsigned(from, 16) && is_unsigned(mask, 16)),
+                "labels and mask must both be uint8 or both uint16" + got(from) + " and" + got(mask).substr(5));
+    SEG_REQUIRE(side(from, 0) == labels.height && side(from, 1) == labels.width && stride(from, 1, 1) == 1 &&
+                    stride(from, 0, labels.width) >= labels.width,
+                "the labels must be contiguous and of " + size_text(labels.height, labels.width) + got(from));
     const Plane plane = plane_from(mask, image, 0, "the mask");
     check_apart(from, mask, "the labels and the mask");
     const int64_t row_stride = stride(from, 0, labels.width);
@@ -343,29 +343,29 @@ void fill_overlay(std::optional<InArray> image, InArray mask, InArray colors, in
                   Threads& threads) {
   check_rank(mask, 2, "the mask");
   check_aligned(mask, "the mask");
-  require(is_unsigned(mask, 8) || is_unsigned(mask, 16), "the mask must be uint8 or uint16" + got(mask));
+  SEG_REQUIRE(is_unsigned(mask, 8) || is_unsigned(mask, 16), "the mask must be uint8 or uint16" + got(mask));
   const Size size{side(mask, 0), side(mask, 1)};
   check_size(size, "the mask");
   const int64_t mask_stride = stride(mask, 0, size.width);
-  require(stride(mask, 1, 1) == 1 && mask_stride >= 0,
-          "the mask must have its rows' values side by side; give a contiguous array");
+  SEG_REQUIRE(stride(mask, 1, 1) == 1 && mask_stride >= 0,
+              "the mask must have its rows' values side by side; give a contiguous array");
   ImageView view;
   view.size = size;
   if (image) {
     view = image_from(*image, image->ndim() == 2 ? PixelFormat::gray : PixelFormat::rgb);
-    require(view.size.height == size.height && view.size.width == size.width && view.row_bytes >= 0,
-            "the image must be of the mask's size, " + size_text(size.height, size.width) + got(*image));
+    SEG_REQUIRE(view.size.height == size.height && view.size.width == size.width && view.row_bytes >= 0,
+                "the image must be of the mask's size, " + size_text(size.height, size.width) + got(*image));
     check_apart(*image, out, "the image and the output");
   }
   check_apart(mask, out, "the mask and the output");
-  require(is_unsigned(colors, 8) && colors.ndim() == 2 && colors.shape(1) == 3 && colors.stride(1) == 1 &&
-              stride(colors, 0, 3) == 3,
-          "the colours must be contiguous uint8 (classes, 3)" + got(colors));
-  require(is_unsigned(out, 8) && out.ndim() == 3 && out.shape(2) == 3 && side(out, 0) == size.height &&
-              side(out, 1) == size.width && out.stride(2) == 1 && stride(out, 1, 3) == 3 &&
-              stride(out, 0, 3 * size.width) >= 3 * size.width,
-          "the output must be uint8 of " + size_text(size.height, size.width) + " pixels side by side, 3 values each" +
-              got(out));
+  SEG_REQUIRE(is_unsigned(colors, 8) && colors.ndim() == 2 && colors.shape(1) == 3 && colors.stride(1) == 1 &&
+                  stride(colors, 0, 3) == 3,
+              "the colours must be contiguous uint8 (classes, 3)" + got(colors));
+  SEG_REQUIRE(is_unsigned(out, 8) && out.ndim() == 3 && out.shape(2) == 3 && side(out, 0) == size.height &&
+                  side(out, 1) == size.width && out.stride(2) == 1 && stride(out, 1, 3) == 3 &&
+                  stride(out, 0, 3 * size.width) >= 3 * size.width,
+              "the output must be uint8 of " + size_text(size.height, size.width) +
+                  " pixels side by side, 3 values each" + got(out));
   const auto* levels = static_cast<const uint8_t*>(colors.data());
   const Palette palette(std::vector<uint8_t>(levels, levels + colors.size()), weight);
   const PlaneView<uint8_t> target{static_cast<uint8_t*>(out.data()), stride(out, 0, 3 * size.width)};

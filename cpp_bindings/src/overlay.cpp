@@ -5,8 +5,9 @@
 namespace seginfer {
 
 Palette::Palette(const std::vector<uint8_t>& rgb, int weight) : classes(static_cast<int>(rgb.size() / 3)) {
-  require(rgb.size() % 3 == 0 && rgb.size() / 3 <= 65535, "expected three levels per class, for at most 65535 classes");
-  require(weight >= 0 && weight <= 256, "the weight of colours must be 0..256, got " + std::to_string(weight));
+  SEG_REQUIRE(rgb.size() % 3 == 0 && rgb.size() / 3 <= 65535,
+              "expected three levels per class, for at most 65535 classes");
+  SEG_REQUIRE(weight >= 0 && weight <= 256, "the weight of colours must be 0..256, got " + std::to_string(weight));
   for (size_t i = 0; i <= rgb.size() / 3; ++i) {
     const bool is_painted = 3 * i < rgb.size() && (rgb[3 * i] || rgb[3 * i + 1] || rgb[3 * i + 2]);
     factors.push_back(static_cast<uint16_t>(is_painted ? 256 - weight : 256));
@@ -21,8 +22,8 @@ void overlay(const ImageView& image, PlaneView<const T> mask, const Palette& pal
              Threads& threads) {
   check_size(image.size, "the image");
   const bool is_gray = image.format == PixelFormat::gray;
-  require(is_gray || image.format == PixelFormat::rgb || image.format == PixelFormat::bgr,
-          "colours go over rgb, bgr or gray images");
+  SEG_REQUIRE(is_gray || image.format == PixelFormat::rgb || image.format == PixelFormat::bgr,
+              "colours go over rgb, bgr or gray images");
   OverlayJob job{};
   job.pixels = image.data, job.row_bytes = image.row_bytes, job.channels = is_gray ? 1 : 3;
   job.mask = mask.data, job.mask_bytes = sizeof(T), job.mask_row_stride = mask.row_stride;

@@ -101,27 +101,29 @@ int64_t bytes_per_row(PixelFormat format, int64_t width) {
 }
 
 void check_image(const ImageView& image, Size size, PixelFormat format) {
-  require(image.data && image.size.height == size.height && image.size.width == size.width && image.format == format,
-          "the plan is for images of " + size_text(size.height, size.width) + " in its own format, got " +
-              size_text(image.size.height, image.size.width));
-  require(image.row_bytes >= bytes_per_row(format, size.width),
-          "the image must not have overlapping or flipped rows, got rows " + std::to_string(image.row_bytes) +
-              " bytes apart; give a contiguous array");
-  require(format != PixelFormat::nv12 || (image.chroma && image.chroma_row_bytes >= size.width),
-          "an nv12 image needs its chroma plane, with rows that do not overlap");
+  SEG_REQUIRE(
+      image.data && image.size.height == size.height && image.size.width == size.width && image.format == format,
+      "the plan is for images of " + size_text(size.height, size.width) + " in its own format, got " +
+          size_text(image.size.height, image.size.width));
+  SEG_REQUIRE(image.row_bytes >= bytes_per_row(format, size.width),
+              "the image must not have overlapping or flipped rows, got rows " + std::to_string(image.row_bytes) +
+                  " bytes apart; give a contiguous array");
+  SEG_REQUIRE(format != PixelFormat::nv12 || (image.chroma && image.chroma_row_bytes >= size.width),
+              "an nv12 image needs its chroma plane, with rows that do not overlap");
 }
 
 void check_out(const TensorView& out, Size size, int channels) {
-  require(out.data && out.size.height == size.height && out.size.width == size.width && out.channels == channels,
-          "the output must hold " + std::to_string(channels) + " channels of " + size_text(size.height, size.width) +
-              ", got " + std::to_string(out.channels) + " of " + size_text(out.size.height, out.size.width));
+  SEG_REQUIRE(out.data && out.size.height == size.height && out.size.width == size.width && out.channels == channels,
+              "the output must hold " + std::to_string(channels) + " channels of " +
+                  size_text(size.height, size.width) + ", got " + std::to_string(out.channels) + " of " +
+                  size_text(out.size.height, out.size.width));
   std::pair<int64_t, int> axes[] = {
       {out.column_stride, size.width}, {out.row_stride, size.height}, {out.channel_stride, channels}};
   std::sort(std::begin(axes), std::end(axes));
   int64_t span = 1;  // values within the axes so far
   for (const auto& [stride, extent] : axes) {
     if (extent == 1) continue;
-    require(stride >= span, "values of the output must not overlap; give an NCHW or NHWC array");
+    SEG_REQUIRE(stride >= span, "values of the output must not overlap; give an NCHW or NHWC array");
     span += stride * (extent - 1);
   }
 }
@@ -130,9 +132,10 @@ void check_out(const TensorView& out, Size size, int channels) {
 void check_raw(const PixelRule& rule, int channels) {
   const bool is_whole = rule.resampling != Resampling::torch && rule.resampling != Resampling::torch_antialias;
   for (int c = 0; c < channels; ++c) {
-    require(is_whole && rule.gain[c] == 1 && rule.bias[c] == 0 && rule.padding[c] >= 0 && rule.padding[c] <= 255,
-            "a uint8 output takes pixels as they are: gain 1, bias 0, padding of 0..255, and no resampling of torch; "
-            "give a float32 or float16 output");
+    SEG_REQUIRE(
+        is_whole && rule.gain[c] == 1 && rule.bias[c] == 0 && rule.padding[c] >= 0 && rule.padding[c] <= 255,
+        "a uint8 output takes pixels as they are: gain 1, bias 0, padding of 0..255, and no resampling of torch; "
+        "give a float32 or float16 output");
   }
 }
 
@@ -143,11 +146,11 @@ Preprocessor::Preprocessor(const Geometry& geometry, PixelFormat format, const P
   check_geometry(geometry);
   const bool is_resized =
       geometry.resized.height != geometry.image.height || geometry.resized.width != geometry.image.width;
-  require(!(rule.is_mirrored && is_resized), "mirrored images keep their size");
-  require((format != PixelFormat::nv12 && format != PixelFormat::yuyv) || geometry.image.width % 2 == 0,
-          "nv12 and yuyv images have an even width, got " + std::to_string(geometry.image.width));
-  require(format != PixelFormat::nv12 || geometry.image.height % 2 == 0,
-          "nv12 images have an even height, got " + std::to_string(geometry.image.height));
+  SEG_REQUIRE(!(rule.is_mirrored && is_resized), "mirrored images keep their size");
+  SEG_REQUIRE((format != PixelFormat::nv12 && format != PixelFormat::yuyv) || geometry.image.width % 2 == 0,
+              "nv12 and yuyv images have an even width, got " + std::to_string(geometry.image.width));
+  SEG_REQUIRE(format != PixelFormat::nv12 || geometry.image.height % 2 == 0,
+              "nv12 images have an even height, got " + std::to_string(geometry.image.height));
   content_ = rule.is_mirrored ? Rect{0, 0, geometry.input.height, geometry.input.width} : geometry.content();
   rows_ = content_taps(geometry.rows(), rule, is_resized, false);
   cols_ = content_taps(geometry.cols(), rule, is_resized, true);

@@ -201,9 +201,8 @@ void resample_row(const PreprocessJob& job, int row, float* cells) {
 
 // Combines rows of cells and normalises: one channel of one output row, padded to whole vectors.
 template <class Policy, int kTaps>
-SEG_HD void finish_row(const PreprocessJob& shared, int row, int channel, const float* const* rows, float* values) {
+SEG_HD void finish_row(const PreprocessJob& job, int row, int channel, const float* const* rows, float* values) {
   using Cell = typename Policy::Cell;
-  const PreprocessJob job = shared;  // as above
   const int taps = kTaps ? kTaps : job.row_taps;
   const float* few[kTaps ? kTaps : 1];
   for (int tap = 0; tap < kTaps; ++tap) few[tap] = rows[tap];
@@ -283,9 +282,10 @@ SEG_HD float* direct_row(const PreprocessJob& job, int row, int channel) {
 }
 
 template <class Policy, Fetch kFetch, int kTaps>
-void fill_content(const PreprocessJob& job, int begin, int end, void* scratch) {
+void fill_content(const PreprocessJob& shared, int begin, int end, void* scratch) {
+  const PreprocessJob job = shared;  // a copy that only inlined functions see, as above
   float* values;
-  Ring ring = make_ring(job, scratch, &values);
+  Ring ring = make_ring(shared, scratch, &values);
   const size_t after = reinterpret_cast<size_t>(ring.rows + ring.slots + 1) & ~size_t{7};
   const float** rows = reinterpret_cast<const float**>(after);
   for (int y = begin; y < end; ++y) {
@@ -293,7 +293,7 @@ void fill_content(const PreprocessJob& job, int begin, int end, void* scratch) {
       const int source = job.row_index[tap * job.content_height + y], slot = source % ring.slots;
       float* cells = ring.cells + slot * ring.row_floats;
       if (ring.rows[slot] != source) {
-        resample_row<Policy, kFetch, kTaps>(job, source, cells);
+        resample_row<Policy, kFetch, kTaps>(shared, source, cells);
         ring.rows[slot] = source;
       }
       rows[tap] = cells;

@@ -118,7 +118,7 @@ struct Threads::Workers {
 };
 
 Threads::Threads(int size) : size_(size) {
-  require(size >= 1 && size <= 1024, "a pool takes 1..1024 threads, got " + std::to_string(size));
+  SEG_REQUIRE(size >= 1 && size <= 1024, "a pool takes 1..1024 threads, got " + std::to_string(size));
 }
 
 Threads::~Threads() {

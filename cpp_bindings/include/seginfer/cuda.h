@@ -94,7 +94,7 @@ class DeviceBuffer {
 // How many blocks cover `count` outputs of at most `largest`.
 inline dim3 grid_of(Size largest, int count, int cols, int rows) {
   check_size(largest, "the largest output of a launch");
-  require(count >= 1 && count <= 65535, "a launch takes 1..65535 records, got " + std::to_string(count));
+  SEG_REQUIRE(count >= 1 && count <= 65535, "a launch takes 1..65535 records, got " + std::to_string(count));
   const auto blocks = [](int n, int size) { return static_cast<unsigned>((n + size - 1) / size); };
   return dim3(blocks(largest.width, cols), blocks(largest.height, rows), static_cast<unsigned>(count));
 }

@@ -18,9 +18,12 @@ class CudaError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-inline void require(bool is_met, const std::string& message) {
-  if (!is_met) throw InputError(message);
-}
+// Throws InputError unless a condition holds. A macro, since messages cost more than most checks: they are made only to
+// be thrown.
+#define SEG_REQUIRE(condition, ...)                              \
+  do {                                                           \
+    if (!(condition)) throw ::seginfer::InputError(__VA_ARGS__); \
+  } while (false)
 
 inline std::string size_text(long long height, long long width) {
   return std::to_string(height) + " x " + std::to_string(width);

@@ -29,9 +29,9 @@ struct Rect {
 };
 
 inline void check_size(Size size, const char* what) {
-  require(size.height >= 1 && size.width >= 1 && size.height <= kMaxSide && size.width <= kMaxSide,
-          std::string(what) + " must have sides of 1.." + std::to_string(kMaxSide) + ", got " +
-              size_text(size.height, size.width));
+  SEG_REQUIRE(size.height >= 1 && size.width >= 1 && size.height <= kMaxSide && size.width <= kMaxSide,
+              std::string(what) + " must have sides of 1.." + std::to_string(kMaxSide) + ", got " +
+                  size_text(size.height, size.width));
 }
 
 // One axis of a Geometry: the image's `image` pixels become `resized`, whose first stands at `offset` of `input`.
@@ -92,9 +92,9 @@ struct Geometry {
 
 inline void check_offset(Offset offset, const char* what) {
   const auto is_near = [](int value) { return value >= -kMaxSide && value <= kMaxSide; };
-  require(is_near(offset.y) && is_near(offset.x), std::string(what) + " must be within " + std::to_string(kMaxSide) +
-                                                      " of the origin, got " + std::to_string(offset.y) + ", " +
-                                                      std::to_string(offset.x));
+  SEG_REQUIRE(is_near(offset.y) && is_near(offset.x), std::string(what) + " must be within " +
+                                                          std::to_string(kMaxSide) + " of the origin, got " +
+                                                          std::to_string(offset.y) + ", " + std::to_string(offset.x));
 }
 
 inline void check_geometry(const Geometry& geometry) {
@@ -120,9 +120,9 @@ inline Geometry stretch(Size image, Size input) {
 // half up. Both stand in the middle of the padding, or at the top left.
 inline Geometry pad(Size image, Size input, bool is_centered = true) {
   check_sizes(image, input);
-  require(image.height <= input.height && image.width <= input.width,
-          "policy pad takes images up to " + size_text(input.height, input.width) + ", got " +
-              size_text(image.height, image.width) + "; use letterbox");
+  SEG_REQUIRE(image.height <= input.height && image.width <= input.width,
+              "policy pad takes images up to " + size_text(input.height, input.width) + ", got " +
+                  size_text(image.height, image.width) + "; use letterbox");
   const Offset middle{(input.height - image.height) / 2, (input.width - image.width) / 2};
   return {image, input, image, is_centered ? middle : Offset{}};
 }
@@ -147,8 +147,8 @@ inline Geometry center_crop(Size image, Size input) {
   const int64_t h = image.height, w = image.width;
   const bool is_wide = input.height * w >= input.width * h;
   const int64_t longer = is_wide ? w * input.height / h : h * input.width / w;
-  require(longer <= kMaxSide, "the image resized around the input must have sides of at most " +
-                                  std::to_string(kMaxSide) + ", got " + std::to_string(longer) + "; cut the image");
+  SEG_REQUIRE(longer <= kMaxSide, "the image resized around the input must have sides of at most " +
+                                      std::to_string(kMaxSide) + ", got " + std::to_string(longer) + "; cut the image");
   Size resized = input;
   (is_wide ? resized.width : resized.height) = static_cast<int>(longer);
   const auto half_even = [](int value) { return (value + (value >> 1 & 1)) >> 1; };

@@ -91,8 +91,8 @@ Taps triangle_taps(int n, int m) {
     count[k] = std::min(static_cast<int>(centre + support + half), n) - first[k];
     most = std::max(most, count[k]);
   }
-  require(most >= 1 && static_cast<int64_t>(most) * m <= std::numeric_limits<int>::max(),
-          "an antialiased resize of " + std::to_string(n) + " to " + std::to_string(m) + " samples is too large");
+  SEG_REQUIRE(most >= 1 && static_cast<int64_t>(most) * m <= std::numeric_limits<int>::max(),
+              "an antialiased resize of " + std::to_string(n) + " to " + std::to_string(m) + " samples is too large");
   Taps taps(most, m);
   std::vector<Real> weights(static_cast<size_t>(most));
   constexpr bool is_fixed = sizeof(Real) == sizeof(double);
