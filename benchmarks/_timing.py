@@ -18,8 +18,8 @@ METHOD = (
     "contenders take turns, in an order that rotates; a turn is uncounted calls for about "
     f"{WARM_MS:.0f} ms, one at least, as many counted calls as take about {TURN_MS:.0f} ms (1 to {TURN_CALLS}), and a "
     f"pause of {PAUSE_S * 1e3:.0f} ms, or {PEER_PAUSE_S * 1e3:.0f} ms after a peer in a process of its own; every "
-    "counted call of every turn enters the median and p95; a whole turn of each comes before as warm-up and is not counted; "
-    "seginfer and the backend of the U-Net alternate call by call"
+    "counted call of every turn enters the median and p95; a whole turn of each comes before as warm-up and is not "
+    "counted; seginfer and the backend of the U-Net alternate call by call"
 )
 
 

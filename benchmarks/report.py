@@ -148,7 +148,8 @@ def _goal_row(results: dict[str, Any], name: str, compared: tuple[str, ...] | No
         stage, case, above, below = compared
         times = _case(results, stage, case)
         ours, theirs = _ms(times["seginfer"]), _ms(times[below if above == "seginfer" else above])
-    unit = {"x": "x", "us": " µs"}.get(goal.unit, f" {goal.unit}")
+    factor = "x" if goal.sense == ">=" else "x its time"
+    unit = {"x": factor, "us": " µs"}.get(goal.unit, f" {goal.unit}")
     return (*what, theirs, ours, f"{number:.3g}{unit}", wanted if goal.is_met(number) else f"{wanted} (missed)")
 
 

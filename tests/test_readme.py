@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,4 +99,13 @@ def test_local_links_lead_somewhere(name: str) -> None:
 
 
 def test_the_readme_is_one_screen_long() -> None:
-    assert len(README.splitlines()) <= 100
+    before, _, rest = README.partition("<!-- benchmarks:begin -->")
+    table, _, after = rest.partition("<!-- benchmarks:end -->")  # written by benchmarks/report.py
+    assert len((before + after).splitlines()) <= 100
+    assert 10 <= len(table.splitlines()) <= 25
+
+
+def test_the_table_of_the_readme_is_what_the_report_makes_of_the_committed_run() -> None:
+    report = [sys.executable, ROOT / "benchmarks" / "report.py", ROOT / "benchmarks" / "results" / "cpu-2core.json"]
+    made = subprocess.run(report, check=True, capture_output=True, text=True).stdout
+    assert f"<!-- benchmarks:begin -->\n{made.strip()}\n<!-- benchmarks:end -->" in README
