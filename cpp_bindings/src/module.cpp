@@ -164,29 +164,16 @@ ImageView image_from(const InArray& array, PixelFormat format) {
 }
 
 // (height, width, channels); an NCHW batch comes as the transposed view.
-TensorView tensor_from(const OutArray& array) {
-  check_rank(array, 3, "the output");
-  check_aligned(array, "the output");
-  TensorView view;
+template <class Data, class Array>
+BatchView<Data> batch_from(const Array& array, bool may_be_bytes, const char* what) {
+  check_rank(array, 3, what);
+  check_aligned(array, what);
+  SEG_REQUIRE(
+      is_float(array, 32) || is_float(array, 16) || (may_be_bytes && is_unsigned(array, 8)),
+      std::string(what) + " must be float32" + (may_be_bytes ? ", float16 or uint8" : " or float16") + got(array));
+  BatchView<Data> view;
   view.data = array.data();
-  SEG_REQUIRE(is_float(array, 32) || is_float(array, 16) || is_unsigned(array, 8),
-              "the output must be float32, float16 or uint8" + got(array));
   view.dtype = is_float(array, 32) ? DType::float32 : is_float(array, 16) ? DType::float16 : DType::uint8;
-  view.size = {side(array, 0), side(array, 1)};
-  view.channels = side(array, 2);
-  view.column_stride = stride(array, 1, 1);
-  view.row_stride = stride(array, 0, view.size.width * view.column_stride);
-  view.channel_stride = stride(array, 2, view.size.height * view.row_stride);
-  return view;
-}
-
-LogitsView logits_from(const InArray& array) {
-  check_rank(array, 3, "the logits");
-  check_aligned(array, "the logits");
-  SEG_REQUIRE(is_float(array, 32) || is_float(array, 16), "the logits must be float32 or float16" + got(array));
-  LogitsView view;
-  view.data = array.data();
-  view.dtype = is_float(array, 32) ? DType::float32 : DType::float16;
   view.size = {side(array, 0), side(array, 1)};
   view.channels = side(array, 2);
   view.column_stride = stride(array, 1, 1);
@@ -249,7 +236,7 @@ struct BoundPreprocessor {
 
   void fill(InArray image, OutArray out, Threads& threads) const {
     const ImageView view = image_from(image, format);
-    const TensorView tensor = tensor_from(out);
+    const TensorView tensor = batch_from<void>(out, true, "the output");
     check_apart(image, out, "the image and the output");
     const nb::gil_scoped_release release;
     plan(view, tensor, threads);
@@ -278,7 +265,7 @@ struct BoundMasker {
 
   bool fill(InArray logits, OutArray mask, std::optional<OutArray> confidence, std::optional<OutArray> margin,
             Threads& threads) const {
-    const LogitsView view = logits_from(logits);
+    const LogitsView view = batch_from<const void>(logits, false, "the logits");
     SEG_REQUIRE(is_unsigned(mask, 8) || is_unsigned(mask, 16), "the mask must be uint8 or uint16" + got(mask));
     MaskViews out;
     const Plane plane = plane_from(mask, image, planes, "the mask");

@@ -40,17 +40,6 @@ class Preprocessor {
   std::vector<int> pattern_;  // see PreprocessJob::col_pattern
 };
 
-// The network's output for one image; strides count elements of float32 or float16.
-struct LogitsView {
-  const void* data = nullptr;
-  DType dtype = DType::float32;
-  int channels = 0;
-  Size size;
-  int64_t channel_stride = 0;
-  int64_t row_stride = 0;
-  int64_t column_stride = 1;
-};
-
 enum class Decision {
   argmax,     // one mask of class ids; ties take the lowest
   threshold,  // one mask of 0 and 1 from one channel

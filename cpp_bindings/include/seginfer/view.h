@@ -22,9 +22,11 @@ struct ImageView {
 
 enum class DType { float32, float16, uint8 };
 
-// One image's place in a batch; strides count elements. NCHW has a column stride of 1, NHWC one of `channels`.
-struct TensorView {
-  void* data = nullptr;
+// One image's values in a batch or in an output; strides count elements. NCHW has a column stride of 1, NHWC one of
+// `channels`.
+template <class Data>
+struct BatchView {
+  Data* data = nullptr;
   DType dtype = DType::float32;
   int channels = 0;
   Size size;
@@ -32,6 +34,9 @@ struct TensorView {
   int64_t row_stride = 0;
   int64_t column_stride = 1;
 };
+
+using TensorView = BatchView<void>;        // what a network reads, written by preprocessing
+using LogitsView = BatchView<const void>;  // what it yields, float32 or float16
 
 // A mask or a map of the whole image; T is uint8_t, uint16_t or float. The row stride counts elements.
 template <class T>
