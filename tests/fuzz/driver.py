@@ -90,7 +90,7 @@ def run(target: Callable[[Provider], None], *, most_bytes: int) -> None:
 
     if atheris:
         bounds = f"-max_len={most_bytes}", f"-max_total_time={options.seconds}"
-        # No limit of memory: libFuzzer asks for the peak of the process, and that is its parent's until it grows larger.
+        # No limit of memory: libFuzzer asks for the peak of the process, which is its parent's until it grows larger.
         flags = [f"-seed={options.seed}", "-len_control=0", "-print_pcs=0", "-rss_limit_mb=0", *bounds]
         atheris.Setup([sys.argv[0], *flags, *rest], once)
         atheris.Fuzz()
