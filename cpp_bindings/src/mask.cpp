@@ -27,11 +27,6 @@ void check_window(const Geometry& whole, const OutputWindow& window, Rect visibl
                   std::to_string(visible.left) + " on");
 }
 
-template <class Real>
-Taps placed_taps(const Axis& axis, int logits, Span visible, bool align_corners) {
-  return mask_taps<Real>(axis, logits, visible, align_corners);
-}
-
 struct Axes {
   Taps rows, cols;
 };
@@ -41,11 +36,11 @@ Axes placed_axes(const Geometry& whole, Size output, Rect visible, bool align_co
   const Span rows{visible.top, visible.height}, cols{visible.left, visible.width};
   const Axis y = whole.rows(), x = whole.cols();
   if (is_aligned(y, output.height, align_corners) && is_aligned(x, output.width, align_corners)) {
-    return {placed_taps<float>(y, output.height, rows, align_corners),
-            placed_taps<float>(x, output.width, cols, align_corners)};
+    return {mask_taps<float>(y, output.height, rows, align_corners),
+            mask_taps<float>(x, output.width, cols, align_corners)};
   }
-  return {placed_taps<double>(y, output.height, rows, align_corners),
-          placed_taps<double>(x, output.width, cols, align_corners)};
+  return {mask_taps<double>(y, output.height, rows, align_corners),
+          mask_taps<double>(x, output.width, cols, align_corners)};
 }
 
 Axes graph_axes(const Geometry& whole, Size output, Rect visible, const MaskRule& rule) {
