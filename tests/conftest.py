@@ -1,10 +1,10 @@
-"""What every test file shares: the CUDA marker, hypothesis settings, seeded numbers and tiny model files."""
+"""What every test file shares: the GPU markers, hypothesis settings, seeded numbers and tiny model files."""
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -13,31 +13,40 @@ import numpy as np
 import pytest
 from models import SPECS, save_model
 
-from seginfer import ModelSpec
+from seginfer import MissingDependencyError, ModelSpec
+from seginfer._driver import has_gpu
+from seginfer._tensorrt._library import find_library
 
 hypothesis.settings.register_profile("seginfer", deadline=None, database=None)
 hypothesis.settings.load_profile("seginfer")
 
 
 @cache
-def cuda_device_count() -> int:
-    """Number of CUDA devices, asked of the driver itself."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    is_ok = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    return count.value if is_ok else 0
+def engine_libraries() -> tuple[str, ...]:
+    """The libraries here that run engines on this machine's GPU."""
+    found = []
+    for name in ("tensorrt", "tensorrt_rtx"):
+        with suppress(MissingDependencyError):
+            found.append(find_library(name).description)
+    return tuple(found)
+
+
+def _missing(item: pytest.Item) -> str:
+    """Say what a test needs and this machine lacks."""
+    if item.get_closest_marker("needs_cuda") is not None and not has_gpu():
+        return "no CUDA device"
+    if item.get_closest_marker("needs_tensorrt") is not None and not (has_gpu() and engine_libraries()):
+        return "no CUDA device, or neither TensorRT nor TensorRT for RTX"
+    return ""
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test marked needs_cuda where there is no CUDA device; FAIL_WITHOUT_CUDA=1 makes that a failure."""
-    if item.get_closest_marker("needs_cuda") is None or cuda_device_count() > 0:
-        return
-    if os.environ.get("FAIL_WITHOUT_CUDA") == "1":
-        pytest.fail("no CUDA device, and FAIL_WITHOUT_CUDA=1 asks for one", pytrace=False)
-    pytest.skip("no CUDA device")
+    """Skip a test where what its markers name is missing; FAIL_WITHOUT_CUDA=1 makes that a failure."""
+    missing = _missing(item)
+    if missing and os.environ.get("FAIL_WITHOUT_CUDA") == "1":
+        pytest.fail(f"{missing}, and FAIL_WITHOUT_CUDA=1 asks for it", pytrace=False)
+    if missing:
+        pytest.skip(missing)
 
 
 @pytest.fixture

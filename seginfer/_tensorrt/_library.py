@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import importlib
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from .._driver import has_gpu as has_gpu  # the name that this room uses
 from .._errors import MissingDependencyError
 
 TENSORRT = "TensorRT"
@@ -69,14 +69,22 @@ class MessageLog:
             self._collections.pop(next(i for i, other in enumerate(self._collections) if other is collection))
 
 
-def find_library() -> Library:
+def find_library(wish: str = "auto") -> Library:
     """Import TensorRT where there is a GPU, which it cannot do without, and TensorRT for RTX otherwise.
 
+    Args:
+        wish: as `EngineOptions.library`: "auto", "tensorrt" or "tensorrt_rtx".
+
     Raises:
-        MissingDependencyError: if neither imports.
+        MissingDependencyError: if what is asked for does not import.
     """
+    if wish == "tensorrt" and not has_gpu():
+        raise MissingDependencyError(
+            "TensorRT builds engines on an NVIDIA GPU only, and there is none here; "
+            "build on the device, or with library 'tensorrt_rtx'"
+        )
     reasons = []
-    for name in (TENSORRT, RTX) if has_gpu() else (RTX,):
+    for name in _wished(wish):
         for module in _MODULES[name]:
             imported = _import(module)
             if isinstance(imported, ModuleType):
@@ -88,21 +96,15 @@ def find_library() -> Library:
     )
 
 
+def _wished(wish: str) -> tuple[str, ...]:
+    if wish == "auto":
+        return (TENSORRT, RTX) if has_gpu() else (RTX,)
+    return (TENSORRT,) if wish == "tensorrt" else (RTX,)
+
+
 def message_log(library: Library) -> MessageLog:
     """Return the log of a library: one per process, because TensorRT keeps the first logger it is given."""
     return _message_log(library.module)
-
-
-@functools.cache
-def has_gpu() -> bool:
-    """Tell whether NVIDIA's driver is there and sees a GPU."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return False
-    count = ctypes.c_int(0)
-    is_ok = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    return is_ok and count.value > 0
 
 
 def _import(module: str) -> ModuleType | Exception:
