@@ -7,17 +7,31 @@ from pathlib import Path
 import pytest
 
 from seginfer import MissingDependencyError
+from seginfer._tensorrt._library import find_library, has_gpu
 from seginfer.export import check_tensorrt
 
 
+def missing() -> str:
+    """Return why there is no TensorRT for RTX without a GPU, which many tests expect the words and counts of."""
+    try:
+        library = find_library()
+    except MissingDependencyError as error:
+        return str(error)
+    return f"{library.description} builds more where there is a GPU" if has_gpu() else ""
+
+
+needs_rtx = pytest.mark.skipif(bool(missing()), reason=missing() or "TensorRT for RTX is there")
+
+
 def build(path: Path) -> None:
-    """Fail with what the library said unless it builds an engine of a file; skip where there is no library.
+    """Fail with what the library said unless it builds an engine of a file, of the file's own precisions; or skip.
 
     Raises:
-        AssertionError: if parser or builder refuse.
+        AssertionError: if parser or builder refuse, or the engine is not what the file asks for.
     """
     try:
         report = check_tensorrt(path)
     except MissingDependencyError as error:
         pytest.skip(str(error))
     assert report.status == "supported", report.summary()
+    assert report.kernels is None or report.precisions

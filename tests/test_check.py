@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import nvidia_models
@@ -16,28 +17,13 @@ from hypothesis import strategies as st
 from models import SPECS, make_spec, save_model
 from nvidia_models import CRASHING, MALFORMED, NEEDS_PLUGIN, SUPPORTED, UNSUPPORTED, Problems, save
 from refusal import refuses
+from rtx import needs_rtx
 
 from seginfer import BackendError, InputError, MissingDependencyError, MissingFileError, ModelFileError, SegInferError
 from seginfer._assets import SOCCER
 from seginfer._onnx_file import read_nodes
-from seginfer._tensorrt import CheckReport, _library, check
-from seginfer._tensorrt._build import BuildError, build_engine
-from seginfer._tensorrt._kernels import kernels_of_log
-from seginfer._tensorrt._library import RTX, Message, find_library, has_gpu
-from seginfer._tensorrt._parse import parse
-from seginfer._tensorrt._shapes import with_ranges
-
-
-def _missing() -> str:
-    """Return why these tests cannot run here; what they expect is what TensorRT for RTX 1.7 does without a GPU."""
-    try:
-        library = find_library()
-    except MissingDependencyError as error:
-        return str(error)
-    return f"{library.description} builds more where there is a GPU" if has_gpu() else ""
-
-
-needs_rtx = pytest.mark.skipif(bool(_missing()), reason=_missing() or "TensorRT for RTX is there")
+from seginfer._tensorrt import BuildStep, CheckReport, _library, check
+from seginfer._tensorrt._library import RTX, find_library
 
 
 @needs_rtx
@@ -202,12 +188,12 @@ def test_a_check_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
 
 @needs_rtx
 def test_progress_is_told_and_an_exception_from_it_stops_the_check() -> None:
-    steps: list[tuple[str, int, int]] = []
-    check(SOCCER / "pitch.onnx", on_progress=lambda *step: steps.append(step))
-    assert ("Building engine", 1, 6) in steps
-    assert all(1 <= done <= total for _, done, total in steps)
+    steps: list[BuildStep] = []
+    check(SOCCER / "pitch.onnx", on_progress=steps.append)
+    assert steps[0] == BuildStep("Building engine", 0, 0, 6)
+    assert steps[-1] == BuildStep("Building engine", 0, 6, 6)
 
-    def interrupt(*_: object) -> None:
+    def interrupt(_: BuildStep) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -215,47 +201,19 @@ def test_progress_is_told_and_an_exception_from_it_stops_the_check() -> None:
 
 
 @needs_rtx
-def test_an_exception_from_progress_comes_out_of_the_builder_itself() -> None:
-    parsed = parse(find_library(), SOCCER / "pitch.onnx")
-    inputs = with_ranges(parsed.inputs, None)
-    calls = []
-
-    def interrupt(*step: object) -> None:
-        calls.append(step)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        build_engine(parsed, inputs, on_progress=interrupt)
-    assert len(calls) == 1
-    assert len(build_engine(parsed, inputs)) > 100_000
+def test_a_check_says_which_precision_the_kernels_have(tmp_path: Path) -> None:
+    precisions = {name: check(save(make, tmp_path / "m.onnx")).precisions for name, make in SUPPORTED.items()}
+    assert precisions["convolution"] == precisions["raw pixels"] == precisions["any size"] == {"float32": 1}
+    assert precisions["half precision"] == precisions["half precision throughout"] == {"float16": 1}
 
 
 @needs_rtx
-def test_a_network_that_cannot_be_built_says_why(tmp_path: Path) -> None:
-    parsed = parse(find_library(), save(NEEDS_PLUGIN["NonMaxSuppression"][0], tmp_path / "m.onnx"))
-    assert parsed.problems == ()
-    with pytest.raises(BuildError, match="no runners") as caught:
-        build_engine(parsed, parsed.inputs)
-    assert "\n" not in str(caught.value)
-
-
-@needs_rtx
-def test_kernels_are_counted_from_a_full_list_or_not_at_all() -> None:
-    library = find_library()
-    parsed = parse(library, SOCCER / "pitch.onnx")
-    inputs = with_ranges(parsed.inputs, None)
-    found = {}
-    for has_details in (True, False):
-        with _library.message_log(library).collect() as messages:
-            build_engine(parsed, inputs, has_details=has_details)
-        found[has_details] = kernels_of_log(messages)
-        if has_details:
-            listed = next(message for message in messages if message.text.startswith("Layers:\n"))
-            assert kernels_of_log([listed, listed]) is None
-            assert kernels_of_log([Message("VERBOSE", listed.text.replace("LayerType", "Kind"))]) is None
-    assert sum((found[True] or {}).values()) == 33
-    assert found[False] is None  # that log has one "Layer(Myelin)" for all of them
-    assert kernels_of_log([]) is None
+def test_an_engine_that_would_be_refused_makes_a_file_unsupported(tmp_path: Path) -> None:
+    spec = make_spec()
+    spec = replace(spec, provenance=replace(spec.provenance, precision="fp16"))
+    report = check(save_model(tmp_path / "m.onnx", spec))
+    assert report.status == "unsupported"
+    assert "all 1 layers with weights are float32" in report.summary()
 
 
 def test_without_either_library_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -418,7 +418,7 @@ def test_an_fp16_certificate_that_leaves_a_tenth_undecided_is_refused(tmp_path: 
             self._backend, self._share = backend, share
             self.description, self.batch_size = "off", None
 
-        def infer(self, batch: Any) -> Any:
+        def infer(self, batch: Any, _out: Any = None) -> Any:
             values = self._backend.infer(batch)["logits"]
             values[0, 0, 0, 0] += self._share * np.abs(values).max()
             return {"logits": values}

@@ -129,6 +129,8 @@ def measured(
     assert [tensor["dtype"] for tensor in report["inputs"] + report["outputs"]] == ["float32"] * (
         1 + len(entry.outputs)
     )
+    found = set(report["precisions"])  # read back from what was built
+    assert found == {"float32"} if precision == "fp32" else {"float16"} <= found <= {"float16", "float32"}
     shares = {"decisive": "decisive_agreement", "undecided": "undecided_share", "all": "pixel_agreement"}
     row = {key: round(certificate[name], 6) for key, name in shares.items() if key == "all" or not by_rounding}
     return {**row, "kernels": report["kernels"]}

@@ -6,10 +6,13 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._errors import SegInferError
 from .._optional import require
+
+if TYPE_CHECKING:  # not every command needs it
+    from .._tensorrt import BuildStep
 
 Advance = Callable[[], None]
 
@@ -58,18 +61,21 @@ class Output:
         if self.as_json or not sys.stderr.isatty():
             yield lambda: None
             return
-        progress = _rich("progress")
-        bar = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TimeRemainingColumn(),
-            console=_rich("console").Console(file=sys.stderr),
-            transient=True,
-        )
-        with bar:
+        with self._bars() as bar:
             task = bar.add_task(label, total=total)
             yield lambda: bar.advance(task)
+
+    @contextmanager
+    def phases(self) -> Iterator[Callable[[BuildStep], None] | None]:
+        """Show a bar for every phase of a build that is going on, those inside of others indented.
+
+        Yields what to call with every step; None where nobody looks.
+        """
+        if self.as_json or not sys.stderr.isatty():
+            yield None
+            return
+        with self._bars() as bars:
+            yield _Phases(bars).show
 
     @contextmanager
     def waiting(self, label: str) -> Iterator[None]:
@@ -80,8 +86,38 @@ class Output:
         with _rich("console").Console(file=sys.stderr).status(label):
             yield
 
+    def _bars(self) -> Any:
+        progress = _rich("progress")
+        return progress.Progress(
+            progress.TextColumn("{task.description}", markup=False),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            console=_rich("console").Console(file=sys.stderr),
+            transient=True,
+        )
+
     def _console(self) -> Any:
         return _rich("console").Console()
+
+
+class _Phases:
+    """The bars of the phases that are open."""
+
+    def __init__(self, bars: Any) -> None:
+        self._bars = bars
+        self._open: dict[str, Any] = {}
+
+    def show(self, step: BuildStep) -> None:
+        """Open, advance or close the bar of a phase."""
+        if step.done >= step.total:
+            if step.phase in self._open:
+                self._bars.remove_task(self._open.pop(step.phase))
+            return
+        if step.phase not in self._open:
+            label = f"{'  ' * step.depth}{printable(step.phase)}"
+            self._open[step.phase] = self._bars.add_task(label, total=step.total)
+        self._bars.update(self._open[step.phase], completed=step.done)
 
 
 def printable(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .._errors import MissingDependencyError, SegInferError
@@ -22,8 +22,8 @@ def check_files(args: argparse.Namespace, output: Output) -> int:
     failed: list[tuple[Path, SegInferError]] = []
     for model in args.models:
         try:
-            with output.waiting(f"{model}: parsing and building"):
-                reports.append(check(model, timeout_s=args.timeout))
+            with output.phases() as on_step:
+                reports.append(check(model, on_progress=on_step, timeout_s=args.timeout))
         except MissingDependencyError:  # the same for every file
             raise
         except SegInferError as error:
@@ -79,16 +79,28 @@ def _rows(report: CheckReport) -> list[tuple[str, object]]:
     if report.build_s is not None and report.engine_bytes is not None:
         rows += [
             ("kernels", "unknown" if report.kernels is None else f"{report.kernels} ({kinds})"),
+            ("precision", precisions_text(report.precisions) or "no kernels with weights found"),
             ("build time", f"{report.build_s:.2f} s"),
-            ("engine size", f"{report.engine_bytes / 1e6:.1f} MB"),
+            ("engine size", mb(report.engine_bytes)),
         ]
     return rows
 
 
 def _cells(tensor: EngineTensor) -> tuple[str, str, str, str]:
-    ranges = [_shape(shape) for shape in (tensor.smallest, tensor.likeliest, tensor.largest) if shape]
-    return tensor.name, _shape(tensor.shape), tensor.dtype, ", ".join(ranges)
+    ranges = [shape_text(shape) for shape in (tensor.smallest, tensor.likeliest, tensor.largest) if shape]
+    return tensor.name, shape_text(tensor.shape), tensor.dtype, ", ".join(ranges)
 
 
-def _shape(shape: tuple[int, ...]) -> str:
+def shape_text(shape: tuple[int, ...]) -> str:
+    """Return a shape as "1 x 3 x ? x ?"."""
     return " x ".join("?" if size < 0 else str(size) for size in shape)
+
+
+def precisions_text(precisions: Mapping[str, int]) -> str:
+    """Return counts of kernels by data type as "31 kernels in float16, 2 kernels in float32"."""
+    return ", ".join(f"{count} kernel{'s' * (count > 1)} in {dtype}" for dtype, count in precisions.items())
+
+
+def mb(size: int) -> str:
+    """Return a number of bytes as "3.4 MB"."""
+    return f"{size / 1e6:.1f} MB"

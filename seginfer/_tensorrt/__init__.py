@@ -1,10 +1,24 @@
 """TensorRT and TensorRT for RTX, which share one API: find it, parse an ONNX file, build an engine, report on both.
 
-`_library` → `_parse` → `_build` are what an engine builder needs; `_check` makes a report of them, and `_isolated`
-runs it in a process of its own, because NVIDIA's libraries crash on some malformed files.
+`_library` → `_parse` → `_build` → `_readback` → `_verify` are what an engine takes; `_make` joins them, `_check` makes
+a report of it, and `_isolated` runs either in a process of its own, because NVIDIA's libraries crash on some malformed
+files.
 """
 
+from ._build import BuildError, BuildStep
 from ._isolated import check
-from ._report import CheckReport, EngineTensor, NodeProblem
+from ._options import EngineOptions, EngineProfile
+from ._report import CheckReport, EngineReport, EngineTensor, NodeProblem, ShapeRange
 
-__all__ = ["CheckReport", "EngineTensor", "NodeProblem", "check"]
+__all__ = [
+    "BuildError",
+    "BuildStep",
+    "CheckReport",
+    "EngineOptions",
+    "EngineProfile",
+    "EngineReport",
+    "EngineTensor",
+    "NodeProblem",
+    "ShapeRange",
+    "check",
+]

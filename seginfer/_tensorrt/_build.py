@@ -1,100 +1,181 @@
-"""Build an engine from a parsed network: ranges of shapes, progress, and a clean end on Ctrl-C."""
+"""Build an engine from a parsed network: profiles, options, timing cache, progress, and a clean end on Ctrl-C."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from .._errors import BackendError
-from ._library import Library, message_log
+from .._errors import BackendError, InputError
+from ._islands import protect_islands
+from ._library import RTX, Library, Message, message_log
+from ._options import EngineOptions
 from ._parse import ParsedNetwork
-from ._report import EngineTensor
-from ._words import first_error
+from ._report import ShapeRange
+from ._timing import load_timing_cache, saved_timing_cache
+from ._words import first_error, is_out_of_memory
 
-Progress = Callable[[str, int, int], None]
-"""Called with the name of a phase, and how many of its steps are done and there are."""
+
+class BuildStep(NamedTuple):
+    """How far one phase of a build is; phases lie inside of phases."""
+
+    phase: str
+    depth: int
+    """0 is the whole build; 1, a part of it, and so on."""
+    done: int
+    """Steps that are done: 0 when the phase begins, `total` when it ends."""
+    total: int
+
+
+Progress = Callable[[BuildStep], None]
+"""Called at the start, after every step, and at the end of every phase."""
+
+Profile = Mapping[str, ShapeRange]
+"""Shapes of every input that varies."""
 
 
 class BuildError(BackendError):
-    """The library parsed the network and cannot build it.
+    """The library cannot build the network, or what it built is not what was asked.
 
     Attributes:
-        reason: what the library said, in one line.
+        reason: what the library said, or what is wrong, in one line.
     """
 
-    def __init__(self, message: str, reason: str) -> None:
+    def __init__(self, message: str, reason: str = "") -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason = reason or message
+
+
+class Built(NamedTuple):
+    """An engine, and what the library said while it was built."""
+
+    engine: bytes
+    messages: list[Message]
+    seconds: float
+    timing_cache: bytes
+    """What the next build on this device starts from; empty if the library has none."""
+    timing_problem: str
+    """Why the old timing cache was not used; empty if it was, or there was none."""
 
 
 def build_engine(
     parsed: ParsedNetwork,
-    inputs: Iterable[EngineTensor],
+    profiles: Sequence[Profile],
+    options: EngineOptions = EngineOptions(),  # noqa: B008  # frozen
     *,
-    has_details: bool = False,
+    timing_cache: bytes = b"",
     on_progress: Progress | None = None,
-) -> bytes:
-    """Build an engine and return it serialized.
+) -> Built:
+    """Build an engine.
 
     Args:
         parsed: a network without problems.
-        inputs: its inputs; those that vary name the range of shapes to build for.
-        has_details: keep names and kinds of all kernels in the engine, for its inspector and the log.
+        profiles: the ranges of shapes to build for; none for a network without free dimensions.
+        options: all but its profiles is used.
+        timing_cache: what an earlier build measured.
         on_progress: may raise, which stops the build and comes out of this call, as does Ctrl-C.
 
     Raises:
+        InputError: if the options ask for hardware that is not there.
         BuildError: if the library has no implementation for a part of the network, or no memory.
     """
     library = parsed.library
-    config = parsed.builder.create_builder_config()
-    _use_ranges(parsed, config, inputs)
-    if hasattr(library.module.BuilderFlag, "TF32"):
-        # TF32 would keep 10 bits of what the graph and its certificate call fp32.
-        config.clear_flag(library.module.BuilderFlag.TF32)
-    if has_details:
-        config.profiling_verbosity = library.module.ProfilingVerbosity.DETAILED
     failures: list[BaseException] = []
-    config.progress_monitor = _monitor(library, on_progress, failures)
+    has_timings = library.name != RTX  # which keeps that part of the API, and nothing behind it
+    start = time.perf_counter()
+    protect_islands(library, parsed.network)
     with message_log(library).collect() as messages:
+        config = _config(parsed, profiles, options)
+        timing_problem = load_timing_cache(library, config, timing_cache) if has_timings else ""
+        config.progress_monitor = _monitor(library, on_progress, failures)
+        del messages[:]  # an unreadable timing cache is no reason for a failed build
         engine = parsed.builder.build_serialized_network(parsed.network, config)
     if failures:
         raise failures[0]
     if engine is None:
-        reason = first_error(messages, parser=True) or "no reason given"
-        raise BuildError(f"{library.description} cannot build the network: {reason}; see `seginfer check`", reason)
-    return bytes(memoryview(engine))
+        raise _error(library, messages)
+    seconds = time.perf_counter() - start
+    timings = saved_timing_cache(config) if has_timings else b""
+    return Built(bytes(memoryview(engine)), messages, seconds, timings, timing_problem)
 
 
-def _use_ranges(parsed: ParsedNetwork, config: Any, inputs: Iterable[EngineTensor]) -> None:
-    varying = [tensor for tensor in inputs if tensor.smallest]
-    if not varying:
-        return
-    profile = parsed.builder.create_optimization_profile()
-    for tensor in varying:
-        profile.set_shape(tensor.name, tensor.smallest, tensor.likeliest, tensor.largest)
-    config.add_optimization_profile(profile)
+def _config(parsed: ParsedNetwork, profiles: Sequence[Profile], options: EngineOptions) -> Any:
+    module = parsed.library.module
+    config = parsed.builder.create_builder_config()
+    for ranges in profiles:
+        profile = parsed.builder.create_optimization_profile()
+        for name, shapes in ranges.items():
+            profile.set_shape(name, shapes.smallest, shapes.likeliest, shapes.largest)
+        config.add_optimization_profile(profile)
+    if hasattr(module.BuilderFlag, "TF32"):
+        # TF32 would keep 10 bits of what the graph and its certificate call fp32.
+        config.clear_flag(module.BuilderFlag.TF32)
+    # Without details, nobody could read back what was built.
+    config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
+    config.builder_optimization_level = options.optimization_level
+    if options.max_aux_streams is not None:
+        config.max_aux_streams = options.max_aux_streams
+    if options.workspace_mb is not None:
+        config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
+    if options.dla_core is not None:
+        _use_dla(parsed, config, options.dla_core)
+    return config
+
+
+def _use_dla(parsed: ParsedNetwork, config: Any, core: int) -> None:
+    there = getattr(parsed.builder, "num_DLA_cores", 0)
+    if core >= there:
+        raise InputError(
+            f"options.dla_core is {core}, and {parsed.library.description} sees {there} DLA cores here; "
+            "use a smaller number, or leave it out to build for the GPU"
+        )
+    config.default_device_type = parsed.library.module.DeviceType.DLA
+    config.DLA_core = core
+    config.set_flag(parsed.library.module.BuilderFlag.GPU_FALLBACK)
+
+
+def _error(library: Library, messages: Sequence[Message]) -> BuildError:
+    reason = first_error(messages, parser=True) or "no reason given"
+    if is_out_of_memory(messages):
+        return BuildError(
+            f"{library.description} ran out of the GPU's memory ({reason}); close other processes on the GPU, "
+            "build for a smaller batch or size, or set a smaller workspace_mb",
+            reason,
+        )
+    if "insufficient workspace" in reason:
+        return BuildError(f"{library.description} needs more scratch memory: {reason}; raise workspace_mb", reason)
+    return BuildError(f"{library.description} cannot build the network: {reason}; see `seginfer check`", reason)
 
 
 def _monitor(library: Library, on_progress: Progress | None, failures: list[BaseException]) -> Any:
     """Return a monitor that reports steps, and that cancels the build after the first exception."""
-    totals: dict[str, int] = {}
+    open_phases: dict[str, BuildStep] = {}
+
+    def report(step: BuildStep) -> None:
+        try:
+            if on_progress is not None and not failures:
+                on_progress(step)
+        except BaseException as failure:  # Ctrl-C too: it must not unwind through NVIDIA's C++
+            failures.append(failure)
 
     class Monitor(library.module.IProgressMonitor):  # type: ignore[misc, name-defined]  # known when the program runs
         def __init__(self) -> None:
             library.module.IProgressMonitor.__init__(self)
 
-        def phase_start(self, name: str, _parent: str | None, steps: int) -> None:
-            totals[name] = steps
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            depth = open_phases[parent].depth + 1 if parent in open_phases else 0
+            open_phases[name] = BuildStep(name, depth, 0, steps)
+            report(open_phases[name])
 
         def phase_finish(self, name: str) -> None:
-            totals.pop(name, None)
+            phase = open_phases.pop(name, None)
+            if phase is not None:
+                report(phase._replace(done=phase.total))
 
         def step_complete(self, name: str, step: int) -> bool:
-            try:
-                if on_progress is not None and not failures:
-                    on_progress(name, step + 1, totals.get(name, step + 1))
-            except BaseException as failure:  # Ctrl-C too: it must not unwind through NVIDIA's C++
-                failures.append(failure)
+            phase = open_phases.get(name)
+            if phase is not None and step + 1 < phase.total:  # the last step is told when the phase ends
+                report(phase._replace(done=step + 1))
             return not failures
 
     return Monitor()

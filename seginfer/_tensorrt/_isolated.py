@@ -1,4 +1,4 @@
-"""check(): what NVIDIA's parser and builder make of an ONNX file, found out in a process of its own.
+"""check() and build(): NVIDIA's parser and builder at work on an ONNX file, in a process of its own.
 
 The libraries crash on some malformed files (a DepthToSpace with block size 0, a function that calls itself), never end
 on others, and print to standard output; none of that may reach the caller's process.
@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event, Timer
-from typing import IO
+from typing import IO, Any
 
 from .. import _errors
+from .._atomic import atomic_path
 from .._errors import BackendError, InputError, SegInferError
-from .._schema import structure
-from ._build import Progress
-from ._report import CheckReport
+from .._schema import structure, unstructure
+from ._build import BuildError, BuildStep, Progress
+from ._options import EngineOptions
+from ._report import CheckReport, EngineReport
+from ._worker import Request
 
 TIMEOUT_S = 900.0
+BUILD_TIMEOUT_S = 4 * 3600.0
+"""A large network at the highest optimization level takes a small device hours."""
 
 _log = logging.getLogger("seginfer")
 
@@ -32,14 +39,14 @@ _START = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from seginfer._
 
 
 def check(path: str | Path, *, on_progress: Progress | None = None, timeout_s: float = TIMEOUT_S) -> CheckReport:
-    """Parse and build an ONNX file with TensorRT, where it and a GPU are there, or else with TensorRT for RTX.
+    """Parse, build and verify an ONNX file with TensorRT, where it and a GPU are there, or with TensorRT for RTX.
 
     The engine is not kept. Where the file leaves dimensions open, it is built for a range of shapes: see the report's
     inputs.
 
     Args:
         path: the .onnx file; with a ModelSpec inside, that says which sizes the network takes.
-        on_progress: called with the name of a phase, and how many of its steps are done and there are.
+        on_progress: called with every step of the build; an exception from it ends the work.
         timeout_s: seconds after which the work is given up.
 
     Returns:
@@ -51,10 +58,91 @@ def check(path: str | Path, *, on_progress: Progress | None = None, timeout_s: f
         MissingDependencyError: if neither library is installed.
         BackendError: if the library crashed or did not end in time.
     """
+    found = _run(Request(str(path), on_progress is not None), on_progress, timeout_s)
+    return structure(CheckReport, found, "report")
+
+
+def build(
+    path: str | Path,
+    options: EngineOptions,
+    target: Path,
+    *,
+    timing_cache: Path | None = None,
+    device_id: int = 0,
+    on_progress: Progress | None = None,
+    timeout_s: float = BUILD_TIMEOUT_S,
+) -> EngineReport:
+    """Build an engine of an ONNX file, verify it, and write it.
+
+    Args:
+        path: the .onnx file; with a ModelSpec inside, that says which sizes the network takes.
+        options: how to build it.
+        target: file to write; on any failure it is as it was before.
+        timing_cache: file with what earlier builds on this device measured, read and then written; one that the library
+            refuses is replaced, and the log says so.
+        device_id: the GPU to build on and for.
+        on_progress: called with every step of the build; an exception from it ends the work.
+        timeout_s: seconds after which the work is given up.
+
+    Returns:
+        What the engine is.
+
+    Raises:
+        MissingFileError: if there is no such file.
+        ModelFileError: if the file is not a complete and valid ONNX model, or contradicts its spec.
+        InputError: if the options contradict the file, or ask for what is not there.
+        MissingDependencyError: if the library is not installed, or the GPU is not there.
+        BuildError: if the network cannot be built, or the engine is not what was asked.
+        BackendError: if the library crashed or did not end in time.
+        OutputWriteError: if the engine could not be written.
+    """
+    with atomic_path(target) as part, _scratch_copy(timing_cache, part) as timing:
+        request = Request(
+            str(path),
+            on_progress is not None,
+            unstructure(options),
+            str(part),
+            "" if timing is None else str(timing),
+            device_id,
+        )
+        return structure(EngineReport, _run(request, on_progress, timeout_s), "report")
+
+
+@contextmanager
+def _scratch_copy(kept: Path | None, beside: Path) -> Iterator[Path | None]:
+    """Yield a copy of the timing cache that a worker may be killed over, and keep it if it was written.
+
+    A cache that cannot be read or kept makes the next build slower, and this one no worse.
+    """
+    if kept is None:
+        yield None
+        return
+    scratch = beside.with_name(f"{beside.name}.timing")
+    try:
+        with _tolerated(kept), suppress(FileNotFoundError):
+            shutil.copyfile(kept, scratch)
+        yield scratch
+        if scratch.exists():
+            with _tolerated(kept), atomic_path(kept) as part:
+                shutil.copyfile(scratch, part)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def _tolerated(kept: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # OutputWriteError is one
+        _log.warning("the timing cache %s cannot be used: %s", kept, error)
+
+
+def _run(request: Request, on_progress: Progress | None, timeout_s: float) -> Any:
+    """Let a worker do the work, and return its report as JSON has it."""
     if not timeout_s > 0:
         raise InputError(f"timeout_s must be positive, got {timeout_s}")
-    wishes = ["progress"] if on_progress else []
-    command = [sys.executable, "-c", _START, str(path), *wishes, "\n".join(sys.path)]
+    path = request.path
+    command = [sys.executable, "-c", _START, json.dumps(request), "\n".join(sys.path)]
     with (
         tempfile.TemporaryFile() as stderr,
         subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True) as worker,
@@ -80,32 +168,34 @@ def check(path: str | Path, *, on_progress: Progress | None = None, timeout_s: f
     return report
 
 
-def _listen(
-    lines: Iterable[str], path: str | Path, on_progress: Progress | None, stages: list[str]
-) -> CheckReport | None:
+def _listen(lines: Iterable[str], path: str, on_progress: Progress | None, stages: list[str]) -> Any:
     """Follow the worker until its report; None if it ends without one."""
     for line in lines:
         if not line.endswith("\n"):  # it was ended in the middle of a word
             return None
         for kind, value in json.loads(line).items():
             if kind == "report":
-                return structure(CheckReport, value, "report")
+                return value
             if kind == "error":
                 raise _error(*value)
-            if kind == "stage":
+            if kind == "warning":
+                _log.warning("%s: %s", path, value)
+            elif kind == "stage":
                 stages.append(value)
                 _log.info("%s: %s", path, value)
             elif on_progress is not None:
-                on_progress(*value)
+                on_progress(BuildStep(*value))
     return None
 
 
-def _error(kind: str, message: str) -> SegInferError:
+def _error(kind: str, message: str, reason: str) -> SegInferError:
+    if kind == BuildError.__name__:
+        return BuildError(message, reason)
     error: type[SegInferError] = getattr(_errors, kind, BackendError)
     return error(message)
 
 
-def _death(code: int, is_overdue: bool, stage: str, path: str | Path, timeout_s: float, stderr: IO[bytes]) -> str:
+def _death(code: int, is_overdue: bool, stage: str, path: str, timeout_s: float, stderr: IO[bytes]) -> str:
     """Say in one line why the worker ended without a report."""
     if is_overdue:
         return f"{path} was given up after {timeout_s:g} s ({stage}); give more time, or check it with onnx.checker"

@@ -49,6 +49,8 @@ class ParsedNetwork:
     nodes: tuple[NodeInfo, ...]
     problems: tuple[NodeProblem, ...]
     """Why it is not complete; empty if it is."""
+    layers: int
+    """Layers that the parser made of the nodes."""
 
     @property
     def inputs(self) -> tuple[EngineTensor, ...]:
@@ -79,7 +81,7 @@ def parse(library: Library, path: str | Path) -> ParsedNetwork:
         if errors:
             errors += _capability_errors(library, builder, path)
         problems = _problems(library, errors, nodes, messages)
-    return ParsedNetwork(library, builder, parser, network, nodes, problems)
+    return ParsedNetwork(library, builder, parser, network, nodes, problems, network.num_layers)
 
 
 def plugin_problems(nodes: tuple[NodeInfo, ...], said: dict[str, str]) -> list[NodeProblem]:
@@ -97,6 +99,12 @@ def is_plugin(node: NodeInfo) -> bool:
 def label(node: NodeInfo, index: int) -> str:
     """Return the name of a node, or its number."""
     return node.name or f"#{index}"
+
+
+def dtype_name(dtype: Any) -> str:
+    """Return the name that ONNX and NumPy have for one of the library's data types."""
+    name = str(dtype.name)
+    return _DTYPES.get(name, name.lower())
 
 
 def _network(library: Library, builder: Any) -> tuple[Any, Any]:
@@ -159,5 +167,4 @@ def _bare(error: _ParserError) -> str:
 
 
 def _tensor(tensor: Any) -> EngineTensor:
-    dtype = tensor.dtype.name
-    return EngineTensor(tensor.name, _DTYPES.get(dtype, dtype.lower()), tuple(tensor.shape))
+    return EngineTensor(tensor.name, dtype_name(tensor.dtype), tuple(tensor.shape))

@@ -1,13 +1,16 @@
-"""CheckReport: what NVIDIA's parser and builder made of an ONNX file."""
+"""CheckReport and EngineReport: what NVIDIA's parser and builder made of an ONNX file."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from .._schema import coerce_fields
 
 Status = Literal["supported", "needs_plugin", "unsupported"]
+
+Evidence = Literal["engine", "build log"]
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,59 @@ class EngineTensor:
     shape: tuple[int, ...]
     """-1 is a dimension that varies."""
     smallest: tuple[int, ...] = ()
-    """Smallest, likeliest and largest shape that the engine was built for; empty unless an input varies."""
+    """Smallest, likeliest and largest shape that a check built for; empty unless an input varies."""
     likeliest: tuple[int, ...] = ()
     largest: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ShapeRange:
+    """Shapes of one input that an engine takes: smallest, likeliest, for which it is tuned, and largest."""
+
+    smallest: tuple[int, ...]
+    likeliest: tuple[int, ...]
+    largest: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        coerce_fields(self, "profile")
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it holds one shape only."""
+        return self.smallest == self.largest
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """What an engine is, read back after it was built, and found to be what was asked."""
+
+    library: str
+    """TensorRT or TensorRT for RTX."""
+    version: str
+    inputs: tuple[EngineTensor, ...]
+    outputs: tuple[EngineTensor, ...]
+    profiles: tuple[ShapeRange, ...]
+    """Shapes of the network's one input, in the order of the options; of a network without free dimensions, its own."""
+    layers: int
+    """Layers that the parser made of the graph."""
+    kernels: int | None
+    """Kernels after fusion, those of all profiles; None if the library did not say."""
+    kernel_kinds: dict[str, int]
+    """How many kernels of which kind, in the library's own words."""
+    precisions: dict[str, int]
+    """How many of the kernels with weights or matrix products compute in which data type, such as {"float16": 31}."""
+    weights_bytes: int | None
+    """Memory on the device for weights; None if the library did not say."""
+    activation_bytes: int | None
+    """Memory on the device for what one context computes, in the profile that takes most."""
+    engine_bytes: int
+    """Size of the file."""
+    build_s: float
+    evidence: Evidence
+    """Where this was read: in the engine itself, on a GPU, or, without one, in the builder's list of its layers."""
+
+    def __post_init__(self) -> None:
+        coerce_fields(self, "report")
 
 
 @dataclass(frozen=True)
@@ -62,6 +115,8 @@ class CheckReport:
     """Kernels after fusion; None if no engine was built, or the library did not say."""
     kernel_kinds: dict[str, int] = field(default_factory=dict)
     """How many kernels of which kind, in the library's own words."""
+    precisions: dict[str, int] = field(default_factory=dict)
+    """How many kernels with weights or matrix products compute in which data type; each is the one that was asked."""
     inputs: tuple[EngineTensor, ...] = ()
     outputs: tuple[EngineTensor, ...] = ()
     build_s: float | None = None
@@ -78,17 +133,29 @@ class CheckReport:
         if self.status == "supported":
             kernels = "an unknown number of" if self.kernels is None else self.kernels
             return f"supported: {by} builds {self.nodes} nodes into {kernels} kernels"
-        names = ", ".join(_label(problem) for problem in self.problems[:3])
-        more = f" and {len(self.problems) - 3} more" if len(self.problems) > 3 else ""
-        if self.status == "needs_plugin":
-            return (
-                f"needs plugins: {by} cannot build {names}{more} here, which TensorRT is documented to build; "
-                "what lies behind was not checked"
-            )
+        return refusal(by, self.problems)
+
+
+def status_of(problems: Sequence[NodeProblem]) -> Status:
+    """Return the verdict that problems lead to."""
+    if not problems:
+        return "supported"
+    return "needs_plugin" if all(problem.needs_plugin for problem in problems) else "unsupported"
+
+
+def refusal(by: str, problems: Sequence[NodeProblem]) -> str:
+    """Say in one line what is in the way and what to do; `by` is the library."""
+    names = ", ".join(_label(problem) for problem in problems[:3])
+    more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+    if status_of(problems) == "needs_plugin":
         return (
-            f"unsupported: {by} refuses {names}{more}: {self.problems[0].reason}; "
-            "compute it from other operators in the module that the node is named after, or write a plugin"
+            f"needs plugins: {by} cannot build {names}{more} here, which TensorRT is documented to build; "
+            "what lies behind was not checked"
         )
+    return (
+        f"unsupported: {by} refuses {names}{more}: {problems[0].reason}; "
+        "compute it from other operators in the module that the node is named after, or write a plugin"
+    )
 
 
 def _label(problem: NodeProblem) -> str:

@@ -13,6 +13,7 @@ _LOCATION = re.compile(r"\s*\bIn \w+ at \S+\.?$")
 _API_ERROR = re.compile(r"Error Code \d+: ([\w ]+) \((.*)", re.DOTALL)
 _USUAL_KINDS = ("API Usage Error", "Internal Error")
 _ASSERTION = re.compile(r'^Assertion (?:failed: .*(?:: |&& "(?=\w))|\S+(?: \S+)*? failed\. )', re.DOTALL)
+_NO_MEMORY = re.compile(r"out of memory|OutOfMemory|cuda ?error:? 2\b", re.IGNORECASE)
 _QUOTED = re.compile(r'&& "([^"]+)"')
 
 
@@ -45,3 +46,8 @@ def first_error(messages: Iterable[Message], *, parser: bool) -> str:
             if reason:
                 return reason
     return ""
+
+
+def is_out_of_memory(messages: Iterable[Message]) -> bool:
+    """Tell whether errors of a log say that the GPU has no memory left."""
+    return any("ERROR" in message.severity and _NO_MEMORY.search(message.text) for message in messages)

@@ -1,0 +1,321 @@
+"""Engines built by TensorRT for RTX: shapes and options as asked, progress, and refusals that leave nothing behind."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import nvidia_models
+import pytest
+from models import SPECS, make_spec, save_model
+from refusal import refuses
+from rtx import needs_rtx
+
+from seginfer import BackendError, InputError, MissingFileError, ModelFileError, OutputWriteError
+from seginfer._assets import SOCCER
+from seginfer._errors import BackendUnavailableError, MissingDependencyError
+from seginfer._schema import structure, unstructure
+from seginfer._tensorrt import BuildError, BuildStep, EngineOptions, EngineProfile, EngineReport, ShapeRange
+from seginfer._tensorrt._build import _config, _error, build_engine
+from seginfer._tensorrt._isolated import _scratch_copy, build
+from seginfer._tensorrt._library import RTX, TENSORRT, Library, Message, find_library
+from seginfer._tensorrt._parse import ParsedNetwork, parse
+from seginfer._tensorrt._timing import load_timing_cache
+
+PITCH = SOCCER / "pitch.onnx"
+IMAGE = (3, 192, 320)
+ANY_SIZE = make_spec(size=None, multiple_of=48, resize="pad")
+
+pytestmark = needs_rtx
+
+
+def fixed(*shape: int) -> ShapeRange:
+    return ShapeRange(shape, shape, shape)
+
+
+def profiles(*batches: tuple[int, int, int]) -> EngineOptions:
+    return EngineOptions(profiles=tuple(map(EngineProfile, batches)))
+
+
+def parsed_pitch(library: Library | None = None) -> ParsedNetwork:
+    return parse(library or find_library(), PITCH)
+
+
+ONE = [{"image": fixed(1, *IMAGE)}]
+
+
+def test_an_engine_is_written_and_described(tmp_path: Path) -> None:
+    report = build(PITCH, EngineOptions(), tmp_path / "p.engine")
+    assert (report.library, report.version) == (RTX, find_library().version)
+    assert (tmp_path / "p.engine").stat().st_size == report.engine_bytes > 1_000_000
+    assert report.profiles == (fixed(1, *IMAGE),)
+    assert report.precisions == {"float32": 23}
+    assert report.kernels == sum(report.kernel_kinds.values()) == 33
+    assert report.layers == 49
+    assert report.evidence == "build log"
+    assert report.weights_bytes is not None
+    assert report.activation_bytes is not None
+    assert report.weights_bytes > 1_000_000 < report.activation_bytes
+    assert [(t.name, t.dtype, t.shape) for t in report.inputs] == [("image", "float32", (-1, *IMAGE))]
+    assert structure(EngineReport, unstructure(report), "report") == report
+    assert [path.name for path in tmp_path.iterdir()] == ["p.engine"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (profiles((4, 4, 4)), [fixed(4, *IMAGE)]),
+        (profiles((1, 8, 8)), [ShapeRange((1, *IMAGE), (8, *IMAGE), (8, *IMAGE))]),
+        (profiles((1, 1, 1), (4, 4, 4), (1, 2, 16)), None),
+        (replace(profiles((2, 2, 2)), optimization_level=0, max_aux_streams=0, workspace_mb=64), [fixed(2, *IMAGE)]),
+    ],
+)
+def test_batches_are_those_of_the_options(
+    options: EngineOptions, expected: list[ShapeRange] | None, tmp_path: Path
+) -> None:
+    found = build(PITCH, options, tmp_path / "p.engine").profiles
+    if expected is None:
+        shapes = [[(n, *IMAGE) for n in profile.batch] for profile in options.profiles]
+        expected = [ShapeRange(*three) for three in shapes]
+    assert list(found) == expected
+
+
+def test_sizes_are_those_of_the_options_or_what_the_network_takes(tmp_path: Path) -> None:
+    path = save_model(tmp_path / "m.onnx", ANY_SIZE)
+    (found,) = build(path, EngineOptions(), tmp_path / "m.engine").profiles
+    assert found == ShapeRange((1, 3, 96, 96), (1, 3, 528, 528), (1, 3, 1056, 1056))
+    options = EngineOptions(profiles=(EngineProfile.fixed(2, (48, 96)), EngineProfile((1, 1, 2), ((48, 48),) * 3)))
+    found_two = build(path, options, tmp_path / "m.engine").profiles
+    assert found_two == (fixed(2, 3, 48, 96), ShapeRange((1, 3, 48, 48), (1, 3, 48, 48), (2, 3, 48, 48)))
+    path = save_model(tmp_path / "last.onnx", make_spec(size=None, resize="pad", layout="NHWC"))
+    (found,) = build(path, EngineOptions(profiles=(EngineProfile.fixed(1, (8, 24)),)), tmp_path / "m.engine").profiles
+    assert found == fixed(1, 8, 24, 3)
+
+
+def test_a_graph_without_a_spec_is_built(tmp_path: Path) -> None:
+    path = nvidia_models.save(nvidia_models.any_size, tmp_path / "m.onnx")
+    options = EngineOptions(profiles=(EngineProfile.fixed(1, (32, 48)),))
+    assert build(path, options, tmp_path / "m.engine").profiles == (fixed(1, 3, 32, 48),)
+
+
+def test_a_graph_of_one_batch_size_takes_no_other(fixed_batch_model: Path, tmp_path: Path) -> None:
+    target = tmp_path / "m.engine"
+    for options in (EngineOptions(), profiles((2, 2, 2)), profiles((1, 1, 1), (2, 2, 2))):
+        assert build(fixed_batch_model, options, target).profiles == (fixed(2, 3, 24, 32),)
+    for batch in ((1, 1, 2), (4, 4, 4)):
+        with refuses(InputError, "profile.batch must be 2", "without a batch size"):
+            build(fixed_batch_model, profiles(batch), target)
+
+
+@pytest.mark.parametrize(
+    ("make", "size", "word"),
+    [
+        (lambda path: save_model(path, SPECS["semantic"]), (48, 48), "must be (24, 32)"),
+        (lambda path: nvidia_models.save(nvidia_models.convolution, path), (48, 48), "must be (32, 32)"),
+        (lambda path: save_model(path, ANY_SIZE), (64, 96), "multiples of 48"),
+    ],
+)
+def test_a_size_that_the_network_does_not_take_is_refused(
+    make: Callable[[Path], Path], size: tuple[int, int], word: str, tmp_path: Path
+) -> None:
+    path = make(tmp_path / "m.onnx")
+    with refuses(InputError, "profile.size", word):
+        build(path, EngineOptions(profiles=(EngineProfile.fixed(1, size),)), tmp_path / "m.engine")
+    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_a_graph_of_several_inputs_is_refused(tmp_path: Path) -> None:
+    x = nvidia_models.IMAGE
+    model = nvidia_models.model([nvidia_models.node("Add", "x z", "y")], inputs=[x, ("z", *x[1:])])
+    path = nvidia_models.save(lambda: model, tmp_path / "m.onnx")
+    with refuses(ModelFileError, "one input", "['x', 'z']"):
+        build(path, EngineOptions(), tmp_path / "m.engine")
+
+
+def test_operators_that_the_parser_lacks_are_named(tmp_path: Path) -> None:
+    for cases in (nvidia_models.UNSUPPORTED, nvidia_models.NEEDS_PLUGIN):
+        make, problems = next(iter(cases.values()))
+        path = nvidia_models.save(make, tmp_path / "m.onnx")
+        with pytest.raises(BuildError) as caught:
+            build(path, EngineOptions(), tmp_path / "m.engine")
+        assert problems[0][2] in caught.value.reason
+        with refuses(BackendError, "m.onnx", *problems[0][:2]):
+            raise caught.value
+
+
+def test_hardware_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with refuses(InputError, "options.dla_core is 0", "sees 0 DLA cores"):
+        build(PITCH, EngineOptions(dla_core=0), tmp_path / "p.engine")
+    with pytest.raises(MissingDependencyError, match=r"TensorRT builds engines on an NVIDIA GPU .* 'tensorrt_rtx'"):
+        build(PITCH, EngineOptions(library="tensorrt"), tmp_path / "p.engine")
+    with pytest.raises(BackendUnavailableError, match="cuda:3"):
+        build(PITCH, EngineOptions(), tmp_path / "p.engine", device_id=3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_files_and_folders_that_are_not_there_are_refused(tmp_path: Path) -> None:
+    with refuses(MissingFileError, "nowhere.onnx"):
+        build(tmp_path / "nowhere.onnx", EngineOptions(), tmp_path / "p.engine")
+    with pytest.raises(OutputWriteError, match="nowhere"):
+        build(PITCH, EngineOptions(), tmp_path / "nowhere" / "p.engine")
+    with refuses(BackendError, "given up after 0.05 s"):
+        build(PITCH, EngineOptions(), tmp_path / "p.engine", timeout_s=0.05)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_option_reaches_the_builder() -> None:
+    parsed = parsed_pitch()
+    pools, usual = parsed.library.module.MemoryPoolType, _config(parsed, ONE, EngineOptions())
+    config = _config(parsed, ONE * 2, EngineOptions(workspace_mb=16, optimization_level=5, max_aux_streams=0))
+    assert (usual.num_optimization_profiles, config.num_optimization_profiles) == (1, 2)
+    assert (usual.builder_optimization_level, config.builder_optimization_level) == (3, 5)
+    assert config.max_aux_streams == 0
+    assert config.get_memory_pool_limit(pools.WORKSPACE) == 16 << 20
+    assert usual.get_memory_pool_limit(pools.WORKSPACE) != 16 << 20
+    assert not usual.get_flag(parsed.library.module.BuilderFlag.TF32)
+
+
+def test_progress_is_told_phase_by_phase_inside_of_phases(tmp_path: Path) -> None:
+    steps: list[BuildStep] = []
+    build(PITCH, EngineOptions(), tmp_path / "p.engine", on_progress=steps.append)
+    assert steps[0] == BuildStep("Building engine", 0, 0, 6)
+    assert max(step.depth for step in steps) >= 2
+    open_phases: dict[str, BuildStep] = {}
+    for step in steps:
+        before = open_phases.pop(step.phase, None)
+        if before is None:
+            assert step.done == 0
+            assert step.depth == 0 or step.depth - 1 in {phase.depth for phase in open_phases.values()}
+        else:
+            assert (step.depth, step.total) == (before.depth, before.total)
+            assert before.done <= step.done <= step.total
+        if before is None or step.done < step.total:
+            open_phases[step.phase] = step
+    assert open_phases == {}
+
+
+def test_an_exception_from_progress_ends_the_build_and_leaves_the_old_engine(tmp_path: Path) -> None:
+    (tmp_path / "p.engine").write_bytes(b"old")
+
+    def interrupt(_: BuildStep) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(PITCH, EngineOptions(), tmp_path / "p.engine", on_progress=interrupt)
+    assert (tmp_path / "p.engine").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["p.engine"]
+    assert not _workers()
+
+
+def _workers() -> list[str]:
+    return Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+
+
+def test_an_exception_from_progress_comes_out_of_the_builder_itself() -> None:
+    parsed = parsed_pitch()
+    calls = []
+
+    def interrupt(step: BuildStep) -> None:
+        calls.append(step)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_engine(parsed, ONE, on_progress=interrupt)
+    assert len(calls) == 1
+    assert len(build_engine(parsed, ONE).engine) > 100_000
+
+
+def test_a_network_that_cannot_be_built_says_why(tmp_path: Path) -> None:
+    make = nvidia_models.NEEDS_PLUGIN["NonMaxSuppression"][0]
+    parsed = parse(find_library(), nvidia_models.save(make, tmp_path / "m.onnx"))
+    assert parsed.problems == ()
+    with refuses(BackendError, "no runners"):
+        build_engine(parsed, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)",
+            ("ran out of the GPU's memory", "workspace_mb", "smaller batch"),
+        ),
+        (
+            "[executionContext.cpp::initialize::560] Error Code 2: OutOfMemory (Requested size was 4 bytes.)",
+            ("ran out of the GPU's memory", "other processes"),
+        ),
+        (
+            "[optimizer.cpp::computeCosts::4048] Error Code 10: Internal Error (Could not find any implementation for "
+            "node head/Conv due to insufficient workspace. See verbose log for requested sizes.)",
+            ("head/Conv", "raise workspace_mb"),
+        ),
+        ("", ("no reason given",)),
+    ],
+)
+def test_a_lack_of_memory_is_told_apart(text: str, words: tuple[str, ...]) -> None:
+    with refuses(BackendError, *words):
+        raise _error(find_library(), [Message("ERROR", text)])
+
+
+def test_a_timing_cache_is_made_and_one_that_is_refused_is_replaced() -> None:
+    """TensorRT for RTX keeps this part of the API and refuses every cache; it is never asked to, but for this test."""
+    library = Library(TENSORRT, find_library().module)
+    built = build_engine(parsed_pitch(library), ONE)
+    assert built.timing_problem == ""
+    assert len(built.timing_cache) > 20
+    again = build_engine(parsed_pitch(library), ONE, timing_cache=b"garbage")
+    assert "timing cache" in again.timing_problem
+    assert len(again.timing_cache) > 20
+    config = _config(parsed_pitch(), ONE, EngineOptions())
+    assert load_timing_cache(library, config, b"") == ""
+
+
+def test_tensorrt_for_rtx_is_not_asked_for_a_timing_cache(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "timing").write_bytes(b"of another library")
+    with caplog.at_level(logging.WARNING, logger="seginfer"):
+        build(PITCH, EngineOptions(), tmp_path / "p.engine", timing_cache=tmp_path / "timing")
+    assert caplog.messages == []
+    assert (tmp_path / "timing").read_bytes() == b"of another library"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.engine", "timing"]
+
+
+def test_a_timing_cache_is_kept_when_the_build_succeeds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    kept, beside = tmp_path / "timing", tmp_path / "part"
+    with _scratch_copy(kept, beside) as scratch:
+        assert scratch is not None
+        assert not scratch.exists()
+        scratch.write_bytes(b"first")
+    assert kept.read_bytes() == b"first"
+    killed = _scratch_copy(kept, beside)
+    scratch = killed.__enter__()
+    assert scratch is not None
+    assert scratch.read_bytes() == b"first"
+    scratch.write_bytes(b"half writ")
+    assert killed.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None) is False
+    assert kept.read_bytes() == b"first"
+    with _scratch_copy(tmp_path / "nowhere" / "timing", beside) as scratch:
+        assert scratch is not None
+        scratch.write_bytes(b"second")
+    assert "nowhere/timing cannot be used" in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["timing"]
+
+
+def test_a_timing_cache_hides_no_error_of_the_build(tmp_path: Path) -> None:
+    timing = tmp_path / "timing"
+    with refuses(MissingFileError, "nowhere.onnx"):
+        build(tmp_path / "nowhere.onnx", EngineOptions(), tmp_path / "p.engine", timing_cache=timing)
+    with pytest.raises(OutputWriteError, match="nowhere"):
+        build(PITCH, EngineOptions(), tmp_path / "nowhere" / "p.engine", timing_cache=timing)
+    timing.mkdir()  # which no cache is
+    assert build(PITCH, EngineOptions(), tmp_path / "p.engine", timing_cache=timing).kernels == 33
+
+
+def test_builds_at_once_do_not_meet(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(lambda i: build(PITCH, EngineOptions(), tmp_path / f"{i}.engine"), range(2)))
+    assert reports[0].kernels == reports[1].kernels
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.engine", "1.engine"]
