@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ._errors import OutputWriteError, SegInferError
+
+PART_NAME = re.compile(r"\.\d+-\d+\.part(\.\w+)*")
+"""Name of a file that is being written, or that a process has left which was killed while it wrote."""
 
 _serial = itertools.count()
 

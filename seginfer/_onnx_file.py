@@ -17,14 +17,17 @@ from ._atomic import atomic_path
 from ._errors import MissingFileError, ModelFileError
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA = 7, 8, 14
+_MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA, _MODEL_FUNCTION = 7, 8, 14, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
-_NODE_NAME, _NODE_OP, _NODE_DOMAIN = 3, 4, 7
+_NODE_NAME, _NODE_OP, _NODE_ATTRIBUTE, _NODE_DOMAIN = 3, 4, 5, 7
+_FUNCTION_NODE = 7
+_ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = (5, 10), (6, 11)
 _TENSOR_NAME, _TENSOR_EXTERNAL = 8, 13
 
 _MOST_FIELDS = 10_000  # metadata entries, inputs, outputs
 _MOST_DIMENSIONS = 64
 _MOST_NODES = 1_000_000
+_MOST_GRAPHS_DEEP = 32
 
 # TensorProto.DataType
 _DTYPES = {
@@ -110,6 +113,21 @@ def read_nodes(path: str | Path) -> tuple[NodeInfo, ...]:
             return tuple(_node_info(data, node) for node in _at_most(_MOST_NODES, nodes))
         except (_MalformedError, UnicodeDecodeError) as error:
             raise ModelFileError(f"{path} is not a complete ONNX model ({error}); copy or export it again") from error
+
+
+def external_files(path: str | Path) -> tuple[Path, ...]:
+    """Return the files beside an .onnx file that hold weights of it, in the order of their names.
+
+    Raises:
+        MissingFileError: if there is no such .onnx file.
+        ModelFileError: if it is truncated or is not an ONNX model, or one of these files is missing or elsewhere.
+    """
+    with _mapped(path) as data:
+        try:
+            locations = set(_locations(data))
+        except (_MalformedError, UnicodeDecodeError) as error:
+            raise ModelFileError(f"{path} is not a complete ONNX model ({error}); copy or export it again") from error
+    return tuple(_beside(path, location) for location in sorted(locations))
 
 
 def graph_sha256(path: str | Path, *, ignore: str) -> str:
@@ -221,6 +239,55 @@ def _text(data: mmap.mmap, field: _Field, number: int) -> str:
 
 def _string_pair(data: mmap.mmap, field: _Field) -> tuple[str, str]:
     return _text(data, field, 1), _text(data, field, 2)
+
+
+def _locations(data: mmap.mmap) -> Iterator[str]:
+    """Yield the file name of every tensor that lies in another file: weights, and constants of nodes."""
+    for field in _top_level(data):
+        if field.number == _MODEL_GRAPH:
+            yield from _locations_in_graph(data, field, 0)
+        elif field.number == _MODEL_FUNCTION:
+            for node in _nested(data, field, _FUNCTION_NODE):
+                yield from _locations_in_node(data, node, 0)
+
+
+def _locations_in_graph(data: mmap.mmap, graph: _Field, depth: int) -> Iterator[str]:
+    if depth > _MOST_GRAPHS_DEEP:
+        raise _MalformedError(f"its graphs lie inside of each other more than {_MOST_GRAPHS_DEEP} deep")
+    if graph.wire != _BYTES:
+        raise _MalformedError(f"bad field at byte {graph.start}")
+    for field in _fields(data, graph.value, graph.end):
+        if field.number == _GRAPH_INITIALIZER:
+            yield from _locations_of_tensor(data, field)
+        elif field.number == _GRAPH_NODE:
+            yield from _locations_in_node(data, field, depth)
+
+
+def _locations_in_node(data: mmap.mmap, node: _Field, depth: int) -> Iterator[str]:
+    for attribute in _nested(data, node, _NODE_ATTRIBUTE):
+        if attribute.wire != _BYTES:
+            raise _MalformedError(f"bad field at byte {attribute.start}")
+        for field in _fields(data, attribute.value, attribute.end):
+            if field.number in _ATTRIBUTE_TENSORS:
+                yield from _locations_of_tensor(data, field)
+            elif field.number in _ATTRIBUTE_GRAPHS:
+                yield from _locations_in_graph(data, field, depth + 1)
+
+
+def _locations_of_tensor(data: mmap.mmap, tensor: _Field) -> Iterator[str]:
+    pairs = (_string_pair(data, field) for field in _nested(data, tensor, _TENSOR_EXTERNAL))
+    return (value for key, value in pairs if key == "location")
+
+
+def _beside(path: str | Path, location: str) -> Path:
+    """Return where weights lie: by the rules of ONNX in the model's own folder or below, never elsewhere."""
+    relative = Path(location)
+    if not location or "\0" in location or relative.is_absolute() or ".." in relative.parts:
+        raise ModelFileError(f"{path} keeps weights in {location!r}, outside of its own folder; save it as one file")
+    file = Path(path).parent / relative
+    if not file.is_file():
+        raise ModelFileError(f"{path} keeps weights in {location}, which is not there; copy that file too")
+    return file
 
 
 def _opset(data: mmap.mmap, fields: list[_Field]) -> int:

@@ -6,19 +6,22 @@ import argparse
 import importlib
 import platform
 from importlib import metadata
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from .. import _native
 from .._assets import SOCCER
+from .._driver import find_gpu
 from .._errors import SegInferError
 from .._machine import usable_cores
 from .._segmenter import Segmenter
+from .._tensorrt._cache import VARIABLE, cache_folder
+from .._tensorrt._entries import cache_size
 from .._tensorrt._library import find_library
 from .._version import __version__
 from ._output import Output
+from .cache import engines_in_words
 
 
 class Check(NamedTuple):
@@ -48,7 +51,8 @@ _PACKAGES = (
 def doctor(args: argparse.Namespace, output: Output) -> int:
     """Report on this installation; exit code 1 if models cannot run here."""
     del args
-    checks = [*_machine(), *(_package(*package) for package in _PACKAGES), _cuda(), _tensorrt(), _inference()]
+    packages = [_package(*package) for package in _PACKAGES]
+    checks = [*_machine(), *packages, _gpu(), _tensorrt(), _cache(), _inference()]
     data = {check.name: {"found": check.found, "remedy": "" if check.found else check.remedy} for check in checks}
     output.result(data, lambda: _show(output, checks))
     return 0 if checks[-1].found else 1
@@ -88,10 +92,16 @@ def _version(name: str) -> str:
         return ""
 
 
-def _cuda() -> Check:
-    driver = Path("/proc/driver/nvidia/version")
-    state = driver.read_text().splitlines()[0].strip() if driver.is_file() else ""
-    return Check("nvidia driver", state, "only for CUDA devices; models run on the CPU without it")
+def _gpu() -> Check:
+    try:
+        gpu = find_gpu()
+    except SegInferError as error:
+        return Check("gpu", "", f"{error}; only for GPUs: models run on the CPU without one")
+    major, minor = gpu.compute_capability
+    driver = f"driver {gpu.driver_release}" if gpu.driver_release else "driver"
+    return Check(
+        "gpu", f"{gpu.name} ({major}.{minor}, {gpu.memory_bytes / 1e9:.1f} GB), {driver} for CUDA {gpu.driver}", ""
+    )
 
 
 def _tensorrt() -> Check:
@@ -100,6 +110,15 @@ def _tensorrt() -> Check:
         return Check("tensorrt", find_library().description, remedy)
     except SegInferError:
         return Check("tensorrt", "", remedy)
+
+
+def _cache() -> Check:
+    try:
+        folder = cache_folder()
+        count, size = cache_size(folder)
+    except (SegInferError, OSError) as error:
+        return Check("engine cache", "", f"{error}; set {VARIABLE} to a folder that can be read and written")
+    return Check("engine cache", f"{engines_in_words(count, size)}, in {folder}", "")
 
 
 def _inference() -> Check:

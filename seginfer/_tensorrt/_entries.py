@@ -1,0 +1,180 @@
+"""What is in the engine cache: look an engine up, list all with their state, and clear."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .._errors import BackendUnavailableError, MissingFileError, ModelFileError, OutputWriteError
+from ._cache import ENGINE_NAME, TIMING_NAME, free_lock, leftovers, lock_path, timing_path
+from ._engine_file import EngineFile, read_engine, read_sidecar, sidecar_path
+from ._key import EngineKey, machine_keys, own_keys
+
+State = Literal["usable", "stale", "broken", "building"]
+
+_SUFFIXES = ("", ".json", ".lock")
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One engine in the cache."""
+
+    path: Path
+    state: State
+    """usable: a build here would take it. stale: whole, and a build here would not take it. broken: not whole.
+    building: a process is at work on it."""
+    reason: str
+    """Why it is not usable."""
+    size_bytes: int
+    """Of the engine and its sidecar."""
+    engine: EngineFile | None
+    """None if it is broken or being built."""
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """What `clear` did."""
+
+    engines: int
+    files: int
+    freed_bytes: int
+    building: tuple[Path, ...]
+    """Engines that were left alone because a process is at work on them."""
+
+
+def look_up(entry: Path, key: EngineKey) -> tuple[EngineFile | None, str]:
+    """Return the engine of a key, or why there is none: an empty reason if nothing is there."""
+    try:
+        engine = read_engine(entry)
+    except MissingFileError:
+        return None, ""
+    except ModelFileError as error:
+        return None, str(error)
+    difference = engine.key.mismatch(key)
+    return (None, f"{entry} is of another key: {difference}") if difference else (engine, "")
+
+
+def why_missing(entry: Path, key: EngineKey) -> str:
+    """Say why the cache has nothing for a key: how an engine of this model, or of one of this name, differs."""
+    others = []
+    name = entry.name.rpartition("-")[0]
+    for sidecar in sorted(entry.parent.glob(f"{name}-*.engine.json")):
+        with suppress(ModelFileError, MissingFileError):
+            others.append(read_sidecar(sidecar.with_suffix("")).key)
+    others.sort(key=lambda other: other.onnx_sha256 != key.onnx_sha256)
+    if not others:
+        return "the cache has none of this model"
+    return f"the cache has one for {others[0].mismatch(key) or 'this key, which is broken'}"
+
+
+def list_entries(folder: Path) -> list[CacheEntry]:
+    """Return the engines of a cache in the order of their names, each read in full and held against this machine."""
+    return [_entry(path) for path in _entry_paths(folder)]
+
+
+def clear(folder: Path, *, stale_only: bool = False) -> Cleared:
+    """Delete what seginfer has put into a cache; other files stay, and so does what is being built.
+
+    Args:
+        folder: the cache; it need not exist.
+        stale_only: delete engines and timings that a build here would not take, and leftovers of killed builds.
+
+    Raises:
+        OutputWriteError: if the file system refuses.
+    """
+    if not folder.is_dir():
+        return Cleared(0, 0, 0, ())
+    engines, building, sizes = 0, [], []
+    for path in _entry_paths(folder):
+        with free_lock(path) as is_free:
+            if not is_free:
+                building.append(path)
+            elif not (stale_only and _state(path)[0] == "usable"):
+                engines += 1
+                # The sidecar goes first: an engine without one is never loaded.
+                sizes += _delete([sidecar_path(path), path, lock_path(path)])
+    sizes += _delete(_idle_locks(folder, building))
+    sizes += _delete(leftovers(folder))
+    sizes += _delete(_timings(folder, stale_only))
+    if not stale_only:
+        sizes += _delete((folder / "kernels").glob("*.cubin"))
+    return Cleared(engines, len(sizes), sum(sizes), tuple(building))
+
+
+def cache_size(folder: Path) -> tuple[int, int]:
+    """Return how many engines a cache has, and how many bytes they take; nothing is read."""
+    paths = _entry_paths(folder)
+    return sum(path.is_file() for path in paths), sum(_size(path) for path in paths)
+
+
+def _entry_paths(folder: Path) -> list[Path]:
+    """Return every engine that is there, was there in part, or is being built."""
+    found = set()
+    for path in folder.iterdir() if folder.is_dir() else ():
+        entry = next((path.name.removesuffix(suffix) for suffix in _SUFFIXES[1:] if path.name.endswith(suffix)), "")
+        name = entry or path.name
+        if ENGINE_NAME.fullmatch(name) and (not path.name.endswith(".lock") or not _is_free(folder / name)):
+            found.add(folder / name)
+    return sorted(found)
+
+
+def _is_free(entry: Path) -> bool:
+    with free_lock(entry) as is_free:
+        return is_free
+
+
+def _entry(path: Path) -> CacheEntry:
+    if not _is_free(path):
+        return CacheEntry(path, "building", "a process is at work on it", _size(path), None)
+    state, reason, engine = _state(path)
+    return CacheEntry(path, state, reason, _size(path), engine)
+
+
+def _state(path: Path) -> tuple[State, str, EngineFile | None]:
+    try:
+        engine = read_engine(path)
+    except (MissingFileError, ModelFileError) as error:
+        return "broken", str(error), None
+    try:
+        differences = [engine.key.mismatch(here) for here in own_keys(engine.key)]
+    except BackendUnavailableError as error:
+        return "stale", str(error), engine
+    return ("usable", "", engine) if "" in differences else ("stale", f"built for {differences[0]}", engine)
+
+
+def _size(path: Path) -> int:
+    return sum(file.stat().st_size for file in (path, sidecar_path(path)) if file.is_file())
+
+
+def _idle_locks(folder: Path, building: Iterable[Path]) -> list[Path]:
+    held = {lock_path(path) for path in building}
+    locks = (path for path in folder.glob("*.engine.lock") if ENGINE_NAME.fullmatch(path.name.removesuffix(".lock")))
+    return [path for path in locks if path not in held and _is_free(path.with_suffix(""))]
+
+
+def _timings(folder: Path, stale_only: bool) -> list[Path]:
+    found = [path for path in folder.iterdir() if TIMING_NAME.fullmatch(path.name)]
+    if not stale_only:
+        return found
+    kept = {timing_path(folder, key) for key in machine_keys()}
+    return [path for path in found if path not in kept]
+
+
+def _delete(paths: Iterable[Path]) -> list[int]:
+    """Delete files, and return their sizes; those that are gone already do not count."""
+    sizes = []
+    for path in paths:
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise OutputWriteError(
+                f"cannot delete {path}: {error.strerror or error}; check the permissions of its folder"
+            ) from error
+        sizes.append(size)
+    return sizes

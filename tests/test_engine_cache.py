@@ -1,0 +1,406 @@
+"""The engine cache: what is in it is used, what is not whole is built again, and no number of processes breaks it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from engine_cases import edit_sidecar, flip_byte, needs_rtx
+from models import SPECS, save_model
+
+from seginfer import OutputWriteError
+from seginfer._tensorrt._cache import ENGINE_NAME, cache_folder, entry_lock, entry_path, free_lock, lock_path
+from seginfer._tensorrt._engine_file import EngineFile, read_engine, sidecar_path
+from seginfer._tensorrt._engines import build_engine
+from seginfer._tensorrt._key import engine_key
+from seginfer._tensorrt._options import EngineOptions, EngineProfile
+
+pytestmark = needs_rtx
+
+BUILDING = "building an engine"
+WAITING = "another process builds"
+
+_BUILD = """
+import logging, os, sys, time
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+from seginfer._tensorrt._engines import build_engine
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Path:
+    monkeypatch.setenv("SEGINFER_CACHE", str(tmp_path / "cache"))
+    caplog.set_level("INFO", logger="seginfer")
+    return tmp_path / "cache"
+
+
+def _said(caplog: pytest.LogCaptureFixture, word: str) -> list[str]:
+    return [record.getMessage() for record in caplog.records if word in record.getMessage()]
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def _run(code: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", _BUILD + code], stdout=subprocess.PIPE, text=True)
+
+
+def test_an_engine_is_built_once(semantic_model: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = build_engine(semantic_model)
+    steps: list[object] = []
+    second = build_engine(semantic_model, on_progress=steps.append)
+    assert second == first == read_engine(first.path)
+    assert steps == []
+    assert len(_said(caplog, BUILDING)) == 1
+    name = first.path.name
+    assert _names(cache) == {name, f"{name}.json", f"{name}.lock"}
+    assert first.path.parent == cache
+
+
+def test_whatever_changes_an_engine_makes_another_entry_and_the_log_says_what(
+    semantic_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths = {build_engine(semantic_model).path}
+    assert "the cache has none of this model" in caplog.messages[0]
+    paths.add(build_engine(semantic_model, options=EngineOptions(profiles=(EngineProfile((1, 1, 4)),))).path)
+    assert "options.profiles" in _said(caplog, BUILDING)[1]
+    save_model(semantic_model, SPECS["binary"])
+    paths.add(build_engine(semantic_model).path)
+    assert "onnx_sha256" in _said(caplog, BUILDING)[2]
+    assert len(paths) == 3
+    assert all(path.is_file() for path in paths)
+
+
+def test_a_new_build_is_made_when_asked(semantic_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = build_engine(semantic_model)
+    inode = first.path.stat().st_ino
+    second = build_engine(semantic_model, rebuild=True)
+    assert second.path == first.path
+    assert second.path.stat().st_ino != inode
+    assert len(_said(caplog, BUILDING)) == 2
+
+
+def test_progress_is_told(semantic_model: Path) -> None:
+    steps: list[object] = []
+    build_engine(semantic_model, on_progress=steps.append)
+    assert steps
+
+
+def _swap_engine(path: Path) -> None:
+    path.write_bytes(b"\x89PNG\r\n")
+
+
+def _swap_entry(path: Path) -> None:
+    """Put an engine of another key, whole and with its sidecar, under this name."""
+    other = save_model(path.parent.parent / "other.onnx", SPECS["binary"])
+    engine = build_engine(other, path.parent.parent / "other.engine")
+    shutil.copyfile(engine.path, path)
+    shutil.copyfile(sidecar_path(engine.path), sidecar_path(path))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        pytest.param(lambda path: os.truncate(path, 1000), "got 1000", id="truncated"),
+        pytest.param(lambda path: flip_byte(path, 5000), "sha256", id="flipped bit"),
+        pytest.param(_swap_engine, "got 6", id="foreign"),
+        pytest.param(_swap_entry, "another key", id="an engine of another model"),
+        pytest.param(lambda path: sidecar_path(path).unlink(), "no sidecar", id="sidecar missing"),
+        pytest.param(lambda path: os.truncate(sidecar_path(path), 50), "not valid JSON", id="sidecar truncated"),
+        pytest.param(
+            lambda path: edit_sidecar(path, lambda document: document.update(schema=99), seal=False),
+            "newer seginfer",
+            id="sidecar of a newer schema",
+        ),
+    ],
+)
+def test_an_entry_that_is_not_whole_is_built_again_and_the_log_says_why(
+    damage: Callable[[Path], object], reason: str, semantic_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = build_engine(semantic_model)
+    damage(first.path)
+    caplog.clear()
+    second = build_engine(semantic_model)
+    assert (second.path, second.key) == (first.path, first.key)
+    assert read_engine(second.path) == second
+    (said,) = _said(caplog, BUILDING)
+    assert reason in said
+
+
+def test_an_engine_that_is_missing_beside_its_sidecar_is_built(semantic_model: Path) -> None:
+    first = build_engine(semantic_model)
+    first.path.unlink()
+    assert read_engine(build_engine(semantic_model).path)
+
+
+def test_processes_that_build_at_once_build_once(semantic_model: Path, cache: Path, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    code = f"""
+print("ready", flush=True)
+while not os.path.exists({str(go)!r}):
+    time.sleep(0.002)
+print(build_engine({str(semantic_model)!r}, on_progress=lambda step: time.sleep(0.1)).engine_sha256)
+"""
+    processes = [_run(code) for _ in range(3)]
+    assert [process.stdout and process.stdout.readline() for process in processes] == ["ready\n"] * 3
+    go.touch()
+    said = [process.communicate(timeout=120)[0].splitlines() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    lines = [line for own in said for line in own]
+    assert sum(BUILDING in line for line in lines) == 1
+    assert sum(WAITING in line for line in lines) == 2
+    entry = read_engine(next(cache.glob("*.engine")))
+    assert {own[-1] for own in said} == {entry.engine_sha256}
+
+
+def test_threads_that_build_at_once_build_once(semantic_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    engines: list[EngineFile] = []
+    threads = [threading.Thread(target=lambda: engines.append(build_engine(semantic_model))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(engines) == 3
+    assert engines[0] == engines[1] == engines[2]
+    assert len(_said(caplog, BUILDING)) == 1
+
+
+def test_a_build_that_is_killed_leaves_a_cache_that_works(
+    semantic_model: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = f"""
+def stay(_):
+    print("halfway", flush=True)
+    time.sleep(600)
+build_engine({str(semantic_model)!r}, on_progress=stay)
+"""
+    process = _run(code)
+    assert process.stdout is not None
+    while process.stdout.readline() != "halfway\n":
+        assert process.poll() is None
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    entry = next(cache.glob("*.lock")).with_suffix("")
+    with free_lock(entry) as is_free:
+        assert not is_free
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=30)
+    _wait_for_end(workers)
+    left = _names(cache) - {lock_path(entry).name}
+    assert left
+    assert not entry.exists()
+    engine = build_engine(semantic_model)
+    assert read_engine(entry) == engine
+    assert _names(cache) == {entry.name, sidecar_path(entry).name, lock_path(entry).name}
+    assert len(_said(caplog, "left by a build that was killed")) == len(left)
+    assert not _said(caplog, WAITING)
+
+
+def _wait_for_end(pids: list[str]) -> None:
+    end = time.monotonic() + 60
+    while any(Path(f"/proc/{pid}/exe").exists() for pid in pids):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_files_of_a_build_that_goes_on_are_not_taken_for_leftovers(semantic_model: Path, cache: Path) -> None:
+    cache.mkdir()
+    part = cache / ".12345-0.part.engine"
+    part.touch()
+    other = entry_path(
+        cache, Path("other.onnx"), engine_key(semantic_model, EngineOptions("tensorrt_rtx", workspace_mb=1))
+    )
+    with entry_lock(other, "other"):
+        build_engine(semantic_model)
+        assert part.exists()
+    build_engine(semantic_model, rebuild=True)
+    assert not part.exists()
+
+
+def test_a_lock_that_is_deleted_while_somebody_waits_for_it_still_locks(
+    cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry = cache / "m-0123456789abcdef.engine"
+    held, done = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        with entry_lock(entry, "m"):
+            held.set()
+            done.wait(30)
+
+    waiter = threading.Thread(target=wait)
+    with entry_lock(entry, "m"):
+        waiter.start()
+        while not _said(caplog, WAITING):
+            time.sleep(0.01)
+        lock_path(entry).unlink()
+    assert held.wait(30)
+    with free_lock(entry) as is_free:
+        assert not is_free
+    done.set()
+    waiter.join()
+    with free_lock(entry) as is_free:
+        assert is_free
+
+
+def test_a_lock_ends_with_its_holder_though_a_fork_of_it_lives(cache: Path) -> None:
+    code = f"""
+from pathlib import Path
+from seginfer._tensorrt._cache import entry_lock, free_lock
+entry = Path({str(cache)!r}) / "m-0123456789abcdef.engine"
+with entry_lock(entry, "m"):
+    child = os.fork()
+    if child == 0:
+        time.sleep(600)
+with free_lock(entry) as is_free:
+    print(is_free)
+os.kill(child, 9)
+os.waitpid(child, 0)
+"""
+    assert _run(code).communicate(timeout=60)[0] == "True\n"
+
+
+@contextmanager
+def _as_nobody() -> Iterator[None]:
+    """Give up the right of a superuser to write anywhere."""
+    user = os.geteuid()
+    if user:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+@pytest.fixture
+def readable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that everybody can read, with a cache that nobody may write into once it is made read-only."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    monkeypatch.setenv("SEGINFER_CACHE", str(folder / "cache"))
+    yield folder
+    (folder / "cache").chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_a_cache_that_cannot_be_written_still_serves(readable: Path) -> None:
+    model = save_model(readable / "m.onnx", SPECS["semantic"])
+    first = build_engine(model)
+    lock_path(first.path).chmod(0o444)
+    (readable / "cache").chmod(0o555)
+    with _as_nobody():
+        assert build_engine(model) == first
+        with pytest.raises(OutputWriteError, match=r"SEGINFER_CACHE .*`seginfer build m\.onnx -o m\.engine`"):
+            build_engine(model, options=EngineOptions(workspace_mb=64))
+        with pytest.raises(OutputWriteError, match="SEGINFER_CACHE"):
+            build_engine(model, rebuild=True)
+    assert read_engine(first.path) == first
+
+
+@pytest.mark.parametrize("place", ["/proc/no", "{tmp}/file", "{tmp}/file/below"])
+def test_a_place_that_can_be_no_cache_names_the_remedies(
+    place: str, semantic_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("SEGINFER_CACHE", place.format(tmp=tmp_path))
+    steps: list[object] = []
+    with pytest.raises(OutputWriteError, match=r"SEGINFER_CACHE .*`seginfer build model\.onnx -o") as caught:
+        build_engine(semantic_model, on_progress=steps.append)
+    assert "\n" not in str(caught.value)
+    assert steps == []
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
+@pytest.mark.parametrize("limit", [0, 2000, 100_000])
+def test_a_full_disk_is_one_error_and_leaves_nothing(limit: int, semantic_model: Path, cache: Path) -> None:
+    """A limit on the size of files stops writes where a full disk does: in the engine, whose size is 266 kB."""
+    code = f"""
+import resource
+from seginfer import OutputWriteError
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+try:
+    build_engine({str(semantic_model)!r})
+except OutputWriteError as error:
+    print(error)
+"""
+    said = _run(code).communicate(timeout=120)[0].splitlines()[-1]
+    assert "cannot write" in said
+    assert "SEGINFER_CACHE" in said
+    assert {name.rpartition(".")[2] for name in _names(cache)} == {"lock"}
+    assert build_engine(semantic_model).path.is_file()
+
+
+def test_a_full_disk_leaves_the_old_engine(semantic_model: Path) -> None:
+    first = build_engine(semantic_model)
+    code = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    build_engine({str(semantic_model)!r}, rebuild=True)
+except OSError:
+    print("full")
+"""
+    assert _run(code).communicate(timeout=120)[0].splitlines()[-1] == "full"
+    assert read_engine(first.path) == first
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({"SEGINFER_CACHE": "/a/b", "XDG_CACHE_HOME": "/x"}, "/a/b"),
+        ({"SEGINFER_CACHE": "~/c"}, "/home/me/c"),
+        ({"SEGINFER_CACHE": "", "XDG_CACHE_HOME": "/x"}, "/x/seginfer"),
+        ({"XDG_CACHE_HOME": "relative"}, "/home/me/.cache/seginfer"),
+        ({}, "/home/me/.cache/seginfer"),
+    ],
+)
+def test_the_folder_is_where_the_environment_says(
+    variables: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("SEGINFER_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (variables | {"HOME": "/home/me"}).items():
+        monkeypatch.setenv(name, value)
+    assert cache_folder() == Path(folder)
+
+
+def test_a_relative_folder_is_below_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEGINFER_CACHE", "engines")
+    assert cache_folder() == tmp_path / "engines"
+
+
+@pytest.mark.parametrize(
+    "name", ["pitch.onnx", "a b/ü.onnx", "..hidden.onnx", f"{'long' * 60}.onnx", "ß.onnx", "x.y.onnx"]
+)
+def test_every_model_name_makes_a_name_that_is_safe(name: str, cache: Path, semantic_model: Path) -> None:
+    key = engine_key(semantic_model, EngineOptions())
+    path = entry_path(cache, Path(name), key)
+    assert path.parent == cache
+    assert ENGINE_NAME.fullmatch(path.name)
+    assert not path.name.startswith(".")
+    assert key.digest()[:16] in path.name
+    assert entry_path(cache, Path(name), replace(key, seginfer="9")) != path
+
+
+def test_what_the_sidecar_says_is_what_was_built(semantic_model: Path) -> None:
+    engine = build_engine(semantic_model)
+    content = json.loads(sidecar_path(engine.path).read_text())["content"]
+    assert content["key"]["onnx_sha256"] == engine.key.onnx_sha256
+    assert content["key"]["options"]["library"] == "tensorrt_rtx"
+    assert content["report"]["precisions"] == {"float32": 1}
+    assert content["spec"] == json.loads(SPECS["semantic"].to_json())
