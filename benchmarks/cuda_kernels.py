@@ -18,8 +18,9 @@ from pictures import mixed_share, picture, smooth_logits
 
 from seginfer import ClassSpec, InputSpec, ModelSpec, OutputSpec, SegInferError, postprocess, preprocess
 from seginfer._cuda import _compile, _plans, _records
-from seginfer._cuda._launch import Gpu, InputStep, MaskStep, OverlayStep
+from seginfer._cuda._launch import Gpu
 from seginfer._cuda._mask_plans import OutputAt, PlaneAt, ResultsAt
+from seginfer._cuda._steps import InputStep, MaskStep, OverlayStep
 
 IMAGE_HW, INPUT_HW, LOGITS_HW, CLASSES = (1080, 1920), (512, 1024), (128, 256), 19
 GOAL = 0.7
@@ -57,6 +58,19 @@ class Bench:
         self._start, self._end = (gpu.device.create_event(options) for _ in range(2))
         self.frames = [picture(IMAGE_HW, seed) for seed in range(count)]
         self.frame_buffers = [gpu.upload(frame) for frame in self.frames]
+        self._buffers: list[Any] = []
+        self._steps: list[Any] = []
+
+    def _allocate(self, nbytes: int) -> Any:
+        self._buffers.append(self.gpu.allocate(nbytes))
+        return self._buffers[-1]
+
+    def free(self) -> None:
+        """Free what the last measurement needed, so that the next has room on a small GPU."""
+        while self._steps:
+            self._steps.pop().close()
+        while self._buffers:
+            self.gpu.free(self._buffers.pop())
 
     def time_ms(self, call: Call) -> float:
         """Return the median over rounds of a call's time on the GPU."""
@@ -72,7 +86,7 @@ class Bench:
 
     def copy_gb_per_s(self) -> float:
         """Return what a copy inside the GPU's memory moves: as much is read as is written."""
-        source, target = (self.gpu.allocate(COPIED_BYTES) for _ in range(2))
+        source, target = (self._allocate(COPIED_BYTES) for _ in range(2))
         elapsed = self.time_ms(lambda: target.copy_from(source, stream=self.gpu.stream))
         return 2 * COPIED_BYTES / elapsed / 1e6
 
@@ -80,10 +94,11 @@ class Bench:
         """Time the input step: 1080 x 1920 to 512 x 1024, normalised."""
         spec = _spec(resampling, dtype)
         expected, geometries = preprocess(self.frames[:1], spec)
-        batch = self.gpu.allocate(expected.nbytes * self.count)
-        step = InputStep(self.gpu, geometries * self.count, spec.input, "rgb")
+        batch = self._allocate(expected.nbytes * self.count)
         images = [_plans.ImageAt(int(buffer.handle), 3 * IMAGE_HW[1]) for buffer in self.frame_buffers]
-        step(images, int(batch.handle), self.gpu.stream)
+        step = InputStep(self.gpu, geometries * self.count, spec.input, "rgb", images, int(batch.handle))
+        self._steps.append(step)
+        step.start(self.gpu.stream)
         found = np.empty((self.count, *expected.shape[1:]), expected.dtype)
         self.gpu.download(batch, found, self.gpu.stream)
         _check_same(found[:1], expected, resampling)
@@ -97,13 +112,17 @@ class Bench:
         _, geometries = preprocess(self.frames[:1], spec)
         expected = postprocess(logits[:1], geometries, spec)[0]
         output = self.gpu.upload(logits)
-        masks = [self.gpu.allocate(expected.nbytes) for _ in range(self.count)]
-        maps = [self.gpu.allocate(4 * expected.nbytes) for _ in range(self.count)]
+        self._buffers.append(output)
+        masks = [self._allocate(expected.nbytes) for _ in range(self.count)]
+        maps = [self._allocate(4 * expected.nbytes) for _ in range(self.count)]
         results = [
             ResultsAt(*(PlaneAt(int(b.handle), IMAGE_HW[1]) for b in pair)) for pair in zip(masks, maps, strict=True)
         ]
-        step = MaskStep(self.gpu, geometries * self.count, LOGITS_HW, spec)
-        step(OutputAt(int(output.handle), dtype), results, expected.dtype, self.gpu.stream)
+        at = OutputAt(int(output.handle), dtype)
+        faults = int(self._allocate(4 * self.count).handle)
+        step = MaskStep(self.gpu, geometries * self.count, LOGITS_HW, spec, at, results, faults=faults)
+        self._steps.append(step)
+        step.start(self.gpu.stream)
         step.check(self.gpu.stream)
         found = np.empty_like(expected)
         self.gpu.download(masks[0], found, self.gpu.stream)
@@ -122,7 +141,8 @@ class Bench:
         colors = np.random.default_rng(5).integers(1, 256, (CLASSES, 3), np.uint8)
         mask = np.repeat(np.arange(IMAGE_HW[0])[:, None] * CLASSES // IMAGE_HW[0], IMAGE_HW[1], 1).astype(np.uint8)
         masks = [self.gpu.upload(mask) for _ in range(self.count)]
-        outs = [self.gpu.allocate(self.frames[0].nbytes) for _ in range(self.count)]
+        self._buffers += masks
+        outs = [self._allocate(self.frames[0].nbytes) for _ in range(self.count)]
         records = np.zeros(self.count, _records.OVERLAY)
         records["height"], records["width"] = IMAGE_HW
         records["channels"], records["mask_bytes"] = 3, 1
@@ -130,8 +150,8 @@ class Bench:
         records["mask_row_stride"] = IMAGE_HW[1]
         for name, buffers in (("pixels", self.frame_buffers), ("mask", masks), ("out", outs)):
             records[name] = [int(buffer.handle) for buffer in buffers]
-        step = OverlayStep(self.gpu, colors, 128)
-        step(records, self.gpu.stream)
+        step = OverlayStep(self.gpu, colors, 128, records)
+        self._steps.append(step)
         moved = self.count * (2 * self.frames[0].nbytes + mask.nbytes)
         return Measured("overlay", moved, self.time_ms(*step.repeats(self.gpu.stream)))
 
@@ -168,8 +188,15 @@ def measure(count: int) -> dict[str, Any]:
     """
     bench = Bench(Gpu(), count)
     copied = bench.copy_gb_per_s()
-    runs = [bench.preprocess(*of) for of in (("opencv", "float32"), ("opencv", "float16"), ("torch", "float32"))]
-    runs += [bench.preprocess("pillow", "float32"), *bench.masks("float32"), *bench.masks("float16"), bench.overlay()]
+    runs: list[Measured] = []
+    for of in (("opencv", "float32"), ("opencv", "float16"), ("torch", "float32"), ("pillow", "float32")):
+        bench.free()
+        runs.append(bench.preprocess(*of))
+    for dtype in ("float32", "float16"):
+        bench.free()
+        runs += bench.masks(dtype)
+    bench.free()
+    runs.append(bench.overlay())
     return {
         "gpu": bench.gpu.device.name,
         "architecture": f"sm_{bench.gpu.device.arch}",

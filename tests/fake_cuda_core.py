@@ -1,93 +1,210 @@
-"""As much of cuda-core as seginfer uses, on the CPU: what launching code does can be seen without a GPU."""
+"""As much of cuda-core as seginfer uses, on the CPU, and as strict as that is; fake_cuda_driver.py has the driver.
+
+Streams run nothing before they are waited for. A captured stream records, and what a capture forbids breaks it. Memory
+is counted, can run out, and is garbage before it is written and after it is freed. Names that start with `fake_` are
+for tests; test_cuda_core.py holds all others to the real package.
+"""
 
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import kernels_on_cpu as on_cpu
+import pytest
+
+from seginfer._cuda import _launch
+from seginfer._driver import GpuInfo
+
+DEVICES = 2
+GARBAGE, FREED = 0xA5, 0xDD
+
+
+class CUDAError(Exception):
+    """What cuda-core raises: its text starts with the driver's name of the error."""
+
+
+class Work(NamedTuple):
+    """Something that a stream will do, and the buffers that must be there then."""
+
+    run: Callable[[], None]
+    buffers: tuple[Buffer, ...] = ()
+
+
+@dataclass
+class World:
+    """The state behind the module: one per test."""
+
+    cpu: on_cpu.Cpu
+    memory_limit: int = 1 << 40
+    allocations_left: int = 1 << 30
+    refuses_to: set[str] = field(default_factory=set)
+    """Functions of the driver that fail, and cubins that do not load."""
+    violations: list[str] = field(default_factory=list)
+    """What would be undefined behaviour on a GPU."""
+    buffers: dict[int, Buffer] = field(default_factory=dict)
+    streams: dict[int, Stream] = field(default_factory=dict)
+    graphs: dict[int, list[Work]] = field(default_factory=dict)
+    executables: dict[int, list[Work]] = field(default_factory=dict)
+    launched: list[int] = field(default_factory=list)
+    """Handles of the graphs that were started."""
+    serial: int = 0x1000
+    lock: Any = field(default_factory=threading.RLock)
+    thread: Any = field(default_factory=threading.local)
+
+    def new_handle(self) -> int:
+        with self.lock:
+            self.serial += 16
+            return self.serial
+
+    def of_device(self) -> int:
+        """Return how many bytes of the GPU are in use."""
+        return sum(buffer.size for buffer in self.buffers.values() if buffer.fake_kind == "device")
+
+    def kind_at(self, address: int) -> str:
+        """Return what memory lies at an address."""
+        for start, buffer in list(self.buffers.items()):
+            if start <= address < start + buffer.size:
+                return buffer.fake_kind
+        return "pageable"
+
+    def count_allocation(self) -> None:
+        """Let memory run out after a number of allocations."""
+        if self.allocations_left == 0:
+            raise CUDAError("CUDA_ERROR_OUT_OF_MEMORY: The API call failed because it was unable to allocate")
+        self.allocations_left -= 1
+
+    def check_current(self) -> None:
+        if getattr(self.thread, "device", None) is None:
+            raise CUDAError("CUDA_ERROR_INVALID_CONTEXT: this thread has no current device")
+
+    def refuse_in_capture(self, what: str) -> None:
+        """Break the capture that this thread is in, if any."""
+        stream: Stream | None = getattr(self.thread, "capturing", None)
+        if stream is not None:
+            stream.fake_is_broken = True
+            raise CUDAError(f"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: {what}")
+
+
+_world: World
 
 
 class Buffer:
     """Memory of the host, as if of the device."""
 
-    def __init__(self, size: int) -> None:
-        self._memory = (ctypes.c_char * size)()
-        self.size = size
+    def __init__(self, size: int, kind: str, address: int = 0) -> None:
+        self._memory = None if address else (ctypes.c_char * (size + 256))()
+        start = address or ctypes.addressof(self._memory or ctypes.c_char())
+        self._address = address or -(-start // 256) * 256  # as aligned as the driver's
+        self._size, self.fake_kind, self.fake_is_closed = size, kind, False
+        if not address:
+            ctypes.memset(self._address, GARBAGE, size)
+            _world.buffers[self._address] = self
+
+    @staticmethod
+    def from_handle(ptr: int, size: int) -> Buffer:
+        return Buffer(size, _world.kind_at(ptr), ptr)
+
+    @property
+    def size(self) -> int:
+        return self._size
 
     @property
     def handle(self) -> int:
-        return ctypes.addressof(self._memory)
+        return self._address
 
-    def copy_from(self, source: Buffer, *, stream: Stream) -> None:
-        assert isinstance(stream, Stream)
-        assert source.size == self.size
-        ctypes.memmove(self.handle, source.handle, self.size)
+    def close(self, stream: Stream) -> None:
+        _world.refuse_in_capture("free")
+        _world.check_current()
+        assert not stream.fake_is_closed
+        if self.fake_is_closed:
+            return
+        for other in list(_world.streams.values()):
+            if any(self in work.buffers for work in other.fake_queue):
+                _world.violations.append(f"{self.fake_kind} memory was freed in flight")
+        self.fake_is_closed = True
+        if self._memory is not None:
+            ctypes.memset(self._address, FREED, self._size)
+            del _world.buffers[self._address]
 
-    def copy_to(self, target: Buffer, *, stream: Stream) -> None:
-        target.copy_from(self, stream=stream)
+    def copy_from(self, src: Buffer, *, stream: Stream) -> None:
+        if src.size != self.size:
+            raise ValueError(f"buffer sizes mismatch between src and dst: {src.size}, {self.size}")
+        if "pageable" in (src.fake_kind, self.fake_kind):
+            _world.refuse_in_capture("a copy of memory that is not pinned")
+        stream.fake_start(lambda: ctypes.memmove(self.handle, src.handle, self.size), self, src)
+
+    def copy_to(self, dst: Buffer, *, stream: Stream) -> Buffer:
+        dst.copy_from(self, stream=stream)
+        return dst
 
     def fill(self, value: int, *, stream: Stream) -> None:
-        assert isinstance(stream, Stream)
-        ctypes.memset(self.handle, value, self.size)
+        assert 0 <= value < 256
+        stream.fake_start(lambda: ctypes.memset(self.handle, value, self.size), self)
 
 
 class Stream:
-    """Everything is done when it is started."""
+    """A queue that runs when it is waited for."""
+
+    def __init__(self, device_id: int) -> None:
+        self._device_id = device_id
+        self._handle = _world.new_handle()
+        self.fake_queue: list[Work] = []
+        self.fake_record: list[Work] | None = None
+        self.fake_is_broken = self.fake_is_closed = False
+        _world.streams[self._handle] = self
+
+    @property
+    def handle(self) -> int:
+        return self._handle
+
+    @property
+    def device(self) -> Device:
+        return Device(self._device_id)
+
+    def fake_start(self, run: Callable[[], Any], *buffers: Buffer) -> None:
+        """Queue or record work, as everything does that takes a stream."""
+        _world.check_current()
+        assert not self.fake_is_closed
+        if self.fake_is_broken:
+            raise CUDAError("CUDA_ERROR_STREAM_CAPTURE_INVALIDATED: the capture is broken")
+        target = self.fake_queue if self.fake_record is None else self.fake_record
+        target.append(Work(run, buffers))
 
     def sync(self) -> None:
-        """Return."""
+        _world.check_current()
+        _world.refuse_in_capture("a wait")
+        assert not self.fake_is_closed
+        with _world.lock:
+            works, self.fake_queue = self.fake_queue, []
+            for work in works:
+                if any(buffer.fake_is_closed for buffer in work.buffers):
+                    _world.violations.append("work touched memory that was freed")
+                work.run()
 
     def record(self, event: Event) -> None:
-        """Forget it."""
+        event.fake_stream = self
+
+    def close(self) -> None:
+        self.fake_is_closed = True
+        _world.streams.pop(self._handle, None)
 
 
 class Event:
-    """A point in no time."""
+    """A point in a stream, whose time is not measured."""
+
+    fake_stream: Stream
 
     def sync(self) -> None:
-        """Return."""
+        self.fake_stream.sync()
 
     def __sub__(self, other: Event) -> float:
         return 1.0
-
-
-class Device:
-    """The only one."""
-
-    arch = "90"
-    name = "A CPU"
-
-    def __init__(self, device_id: int) -> None:
-        assert device_id == 0
-
-    def set_current(self) -> None:
-        """Be it."""
-
-    def create_stream(self) -> Stream:
-        return Stream()
-
-    def create_event(self, options: EventOptions) -> Event:
-        assert isinstance(options, EventOptions)
-        return Event()
-
-    def allocate(self, size: int, *, stream: Stream) -> Buffer:
-        assert isinstance(stream, Stream)
-        return Buffer(size)
-
-
-class LegacyPinnedMemoryResource:
-    """Memory of the host."""
-
-    def allocate(self, size: int) -> Buffer:
-        return Buffer(size)
-
-
-class LaunchConfig:
-    """Grid and block."""
-
-    def __init__(self, *, grid: tuple[int, int, int], block: tuple[int, int, int]) -> None:
-        self.grid, self.block = grid, block
 
 
 class EventOptions:
@@ -97,31 +214,124 @@ class EventOptions:
         assert timing_enabled
 
 
-class FakeCore:
-    """The module."""
+class Device:
+    """One of two."""
 
-    Device = Device
-    LaunchConfig = LaunchConfig
-    EventOptions = EventOptions
-    LegacyPinnedMemoryResource = LegacyPinnedMemoryResource
+    arch = "90"
+    name = "A CPU"
 
-    def __init__(self, cpu: on_cpu.Cpu) -> None:
-        self._cpu = cpu
+    def __init__(self, device_id: int) -> None:
+        if device_id >= DEVICES:
+            raise ValueError(f"device_id must be within [0, {DEVICES}), got {device_id}")
+        self._device_id = device_id
 
     @property
-    def ObjectCode(self) -> Any:  # noqa: N802 (cuda-core's name)
-        return self
+    def device_id(self) -> int:
+        return self._device_id
 
-    def from_cubin(self, cubin: bytes) -> Any:
-        assert cubin == b"cubin of sm_90"
-        return self
+    @property
+    def memory_resource(self) -> Any:
+        return SimpleNamespace(handle="pool")
+
+    def set_current(self) -> None:
+        _world.thread.device = self._device_id
+
+    def create_stream(self) -> Stream:
+        _world.check_current()
+        if "create_stream" in _world.refuses_to:
+            raise CUDAError("CUDA_ERROR_OUT_OF_MEMORY: no more streams")
+        return Stream(self._device_id)
+
+    def create_event(self, options: EventOptions) -> Event:
+        assert isinstance(options, EventOptions)
+        return Event()
+
+    def allocate(self, size: int, *, stream: Stream) -> Buffer:
+        _world.check_current()
+        _world.refuse_in_capture("allocate")
+        assert not stream.fake_is_closed
+        with _world.lock:
+            _world.count_allocation()
+            if _world.of_device() + size > _world.memory_limit:
+                raise CUDAError("CUDA_ERROR_OUT_OF_MEMORY: The API call failed because it was unable to allocate")
+            return Buffer(size, "device")
+
+
+class LegacyPinnedMemoryResource:
+    """Memory of the host."""
+
+    def allocate(self, size: int) -> Buffer:
+        _world.check_current()
+        _world.refuse_in_capture("allocate pinned memory")
+        _world.count_allocation()
+        return Buffer(size, "pinned")
+
+
+class LaunchConfig:
+    """Grid and block."""
+
+    def __init__(self, *, grid: tuple[int, int, int], block: tuple[int, int, int]) -> None:
+        self.grid, self.block = grid, block
+
+
+class ObjectCode:
+    """Cubins, which are only names here."""
+
+    @staticmethod
+    def from_cubin(module: bytes) -> ObjectCode:
+        if module.decode() in _world.refuses_to:
+            raise CUDAError("CUDA_ERROR_INVALID_IMAGE: the device kernel image is invalid")
+        assert module == b"cubin of sm_90"
+        return ObjectCode()
 
     def get_kernel(self, name: str) -> str:
         return name
 
-    def launch(self, stream: Stream, config: LaunchConfig, kernel: str, records: Buffer) -> None:
-        assert isinstance(stream, Stream)
-        x, y, z = config.grid
-        assert (config.block, z <= 65535) == ((32, 8, 1), True)
-        arguments = ctypes.c_void_p(records.handle), *map(ctypes.c_uint, (x, y, z))
-        assert self._cpu.library.launch(kernel.encode(), *arguments)
+
+def launch(stream: Stream, config: LaunchConfig, kernel: str, *kernel_args: int) -> None:
+    x, y, z = config.grid
+    (records,) = kernel_args
+    assert (config.block, z <= 65535) == ((32, 8, 1), True)
+    assert _world.kind_at(records) == "device"
+    arguments = ctypes.c_void_p(records), *map(ctypes.c_uint, (x, y, z))
+    library = _world.cpu.library
+
+    def run() -> None:
+        assert library.launch(kernel.encode(), *arguments)
+
+    stream.fake_start(run)
+
+
+# --------------------------------------------------------------------------------------------------- for the tests
+
+CORE = SimpleNamespace(
+    Buffer=Buffer,
+    Device=Device,
+    Event=Event,
+    EventOptions=EventOptions,
+    LaunchConfig=LaunchConfig,
+    LegacyPinnedMemoryResource=LegacyPinnedMemoryResource,
+    ObjectCode=ObjectCode,
+    Stream=Stream,
+    launch=launch,
+)
+
+
+def module(name: str = "cuda.core") -> Any:
+    """Stand in for `require_cuda`."""
+    import fake_cuda_driver
+
+    return {"cuda.core": CORE, "cuda.bindings.driver": fake_cuda_driver.DRIVER}[name]
+
+
+@contextmanager
+def installed(cpu: on_cpu.Cpu) -> Iterator[World]:
+    """Put the fake in place of the real packages; afterwards, fail if anything was undefined behaviour."""
+    global _world
+    _world = World(cpu)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_launch, "require_cuda", module)
+        patch.setattr(_launch, "cubins", lambda architecture: iter([("a test", f"cubin of {architecture}".encode())]))
+        patch.setattr(_launch, "find_gpu", lambda index: GpuInfo(index, "A CPU", (9, 0), 1 << 34, "13.0", ""))
+        yield _world
+    assert not _world.violations

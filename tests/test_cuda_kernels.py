@@ -14,15 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fake_cuda_core
 import gpu_cases
 import kernels_on_cpu as on_cpu
 import numpy as np
 import pytest
-from conftest import cuda_device_count
-from fake_cuda_core import FakeCore
 
 from seginfer import BackendUnavailableError
 from seginfer._cuda import _compile, _launch, _records
+from seginfer._driver import has_gpu
 
 PARITY = {"seginfer_preprocess", "seginfer_preprocess_filtered", "seginfer_label", "seginfer_mask", "seginfer_overlay"}
 KERNELS = PARITY | {"seginfer_maps"}
@@ -240,22 +240,40 @@ def test_kernels_stay_inside_their_arrays(tmp_path: Path) -> None:
 
 
 @needs_compiler
-def test_steps_launch_what_they_must(cpu: on_cpu.Cpu, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_launch_what_they_must(cpu: on_cpu.Cpu) -> None:
     """Run the GPU's tests with the CPU behind cuda-core's interface."""
-    core = FakeCore(cpu)
-    monkeypatch.setattr(_launch, "require_cuda", lambda: core)
-    monkeypatch.setattr(_launch, "compile_cubin", lambda architecture: f"cubin of {architecture}".encode())
-    gpu_cases.check_many(60)
+    with fake_cuda_core.installed(cpu) as world:
+        gpu_cases.check_many(60)
+        assert not world.buffers
+
+
+@needs_compiler
+def test_the_benchmark_measures_every_kernel(cpu: on_cpu.Cpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(on_cpu.ROOT / "benchmarks"))
+    import cuda_kernels
+
+    sizes = {"IMAGE_HW": (54, 96), "INPUT_HW": (32, 48), "LOGITS_HW": (8, 12), "COPIED_BYTES": 1 << 16}
+    for name, value in {**sizes, "ROUNDS": 2, "WARM_UP": 1, "CALLS": 1}.items():
+        monkeypatch.setattr(cuda_kernels, name, value)
+    monkeypatch.setattr(_compile, "require_cuda", fake_cuda_core.module)
+    with fake_cuda_core.installed(cpu):
+        record = cuda_kernels.measure(2)
+    assert record["architecture"] == "sm_90"
+    assert [kernel["name"].split(",")[0] for kernel in record["kernels"]] == [
+        *["preprocess"] * 4,
+        *["label", "mask", "confidence"] * 2,
+        "overlay",
+    ]
 
 
 def test_a_missing_gpu_is_named_with_its_remedy() -> None:
     pytest.importorskip("cuda.core", reason="needs cuda-core: pip install 'seginfer[cuda]'")
-    with pytest.raises(BackendUnavailableError, match=r"CUDA device 99 cannot be used.*run on the CPU"):
+    with pytest.raises(BackendUnavailableError, match=r"driver is not here|expected GPU 99, the driver sees"):
         _launch.Gpu(99)
 
 
 def test_the_benchmark_refuses_without_a_gpu(tmp_path: Path) -> None:
-    if cuda_device_count():
+    if has_gpu():
         pytest.skip("there is a GPU")
     command = [sys.executable, str(on_cpu.ROOT / "benchmarks" / "cuda_kernels.py"), "--folder", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import gpu_cases
@@ -14,15 +15,17 @@ from kernel_cases import mask_case
 
 from seginfer import InputError
 from seginfer._cuda import _compile
-from seginfer._cuda._launch import Gpu, MaskStep
-from seginfer._cuda._mask_plans import OutputAt, ResultsAt
+from seginfer._cuda._launch import Gpu
+from seginfer._cuda._mask_plans import ResultsAt
 
 pytestmark = pytest.mark.needs_cuda
 
 
 @pytest.fixture(scope="module")
-def gpu() -> Gpu:
-    return Gpu()
+def gpu() -> Iterator[Gpu]:
+    gpu = Gpu()
+    yield gpu
+    gpu.close()
 
 
 def test_batches_equal_the_cpu_bit_for_bit(gpu: Gpu) -> None:
@@ -43,12 +46,13 @@ def test_overlays_equal_the_specification_bit_for_bit(gpu: Gpu) -> None:
 def test_values_that_are_not_finite_are_an_error_of_the_check(gpu: Gpu) -> None:
     case = mask_case(0)
     case.output.flat[-1] = np.nan
-    step = MaskStep(gpu, case.geometries, case.hw(), case.spec)
-    output, masks = gpu.upload(case.output), [gpu.upload(mask) for mask in case.masks]
-    results = [ResultsAt(gpu_cases.plane(b, mask)) for b, mask in zip(masks, case.masks, strict=True)]
-    step(OutputAt(gpu_cases.address(output), case.output.dtype.name), results, case.masks[0].dtype, gpu.stream)
-    with pytest.raises(InputError, match="NaN or infinite"):
-        step.check(gpu.stream)
+    with gpu_cases.Held(gpu) as held:
+        masks = [held.upload(mask) for mask in case.masks]
+        results = [ResultsAt(gpu_cases.plane(b, mask)) for b, mask in zip(masks, case.masks, strict=True)]
+        step = gpu_cases.mask_step(held, case, case.per_geometry(results))
+        step.start(gpu.stream)
+        with pytest.raises(InputError, match="NaN or infinite"):
+            step.check(gpu.stream)
 
 
 @pytest.mark.slow

@@ -1,5 +1,7 @@
-"""The pixel steps on an NVIDIA GPU: the functors of cpp_bindings/ through NVRTC and cuda-core.
+"""The pixel steps on an NVIDIA GPU, and the whole path from images to masks around a network that is there.
 
-`_records` and the plans say what the kernels are told, and need no GPU; `_compile` makes cubins, with none
-either; `_launch` runs them.
+Without a GPU: `_records`, `_plans`, `_mask_plans`, `_taps` and `_layout` say what kernels are told and where things
+lie, and `_compile` makes cubins. With one: `_launch` is the GPU, `_steps` are launches at fixed addresses, `_capture`
+records them, `_frame` is all of it for one kind of batch, `_slots` says whose turn it is, and `_pipeline` is what
+`Segmenter` uses.
 """

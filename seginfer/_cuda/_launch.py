@@ -1,28 +1,33 @@
-"""Runs the kernels with cuda-core: memory of one GPU, and a step each for batches, masks and overlays."""
+"""Gpu: one GPU with the kernels on it, and every buffer that was taken from it."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
-from functools import partial
+import logging
+import threading
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._driver import find_gpu
 from .._errors import BackendUnavailableError, InputError
-from .._formats import PixelFormat
-from .._geometry import Geometry, Size
-from .._outputs import NOT_FINITE
-from .._spec import InputSpec, ModelSpec
-from . import _mask_plans, _plans, _records
-from ._compile import compile_cubin, require_cuda
-from ._mask_plans import OutputAt, ResultsAt
-from ._plans import ImageAt, Launch
+from . import _records
+from ._compile import cubins, require_cuda
+from ._failures import explained, in_one_line
+
+KERNELS = tuple(
+    f"seginfer_{name}" for name in ("preprocess", "preprocess_filtered", "label", "mask", "maps", "overlay")
+)
+
+_log = logging.getLogger("seginfer")
 
 
 class Gpu:
-    """One GPU with the kernels on it. Addresses are of its memory; `stream` is of cuda-core, as every stream here.
+    """One GPU with the kernels on it. Addresses are of its memory; streams and buffers are of cuda-core.
+
+    Several threads may use one object, each after calling `use`. Memory that was not freed is freed by `close`.
 
     Args:
         device_id: which GPU.
@@ -33,31 +38,124 @@ class Gpu:
 
     def __init__(self, device_id: int = 0) -> None:
         self._core = require_cuda()
+        self.driver = require_cuda("cuda.bindings.driver")
+        self.info = find_gpu(device_id)
+        self._lock = threading.Lock()
+        self._live: dict[int, Any] = {}
+        self._is_closed = False
         try:
             self.device = self._core.Device(device_id)
             self.device.set_current()
+            self._kernels = self._load_kernels(f"sm_{self.device.arch}")
+            self.stream = self.new_stream()
+            self._pinned = self._core.LegacyPinnedMemoryResource()
+        except BackendUnavailableError:
+            raise
         except Exception as error:  # cuda-core raises types of its own, of several parents
             raise BackendUnavailableError(
-                f"CUDA device {device_id} cannot be used: {error}; check nvidia-smi, or run on the CPU"
+                f"CUDA device {device_id} cannot be used: {in_one_line(error)}; check nvidia-smi, or run on the CPU"
             ) from error
-        code = self._core.ObjectCode.from_cubin(compile_cubin(f"sm_{self.device.arch}"))
-        names = ("preprocess", "preprocess_filtered", "label", "mask", "maps", "overlay")
-        self._kernels = {f"seginfer_{name}": code.get_kernel(f"seginfer_{name}") for name in names}
-        self.stream = self.device.create_stream()
-        self._pinned = self._core.LegacyPinnedMemoryResource()
+
+    def _load_kernels(self, architecture: str) -> dict[str, Any]:
+        """Load the first cubin that the driver takes: one from a newer compiler than the driver's may be refused."""
+        refusal: Exception | None = None
+        for origin, cubin in cubins(architecture):
+            try:
+                code = self._core.ObjectCode.from_cubin(cubin)
+                return {name: code.get_kernel(name) for name in KERNELS}
+            except Exception as error:  # cuda-core raises types of its own, of several parents
+                _log.info("the driver does not load the kernels from %s: %s", origin, in_one_line(error))
+                refusal = error
+        assert refusal is not None  # compiling raises where it yields nothing
+        raise refusal
+
+    # ------------------------------------------------------------------------------------------------ streams
+
+    def use(self) -> None:
+        """Make this GPU the calling thread's, which every thread needs before anything else."""
+        with explained("taking the GPU"):
+            self._core.Device(self.info.index).set_current()
+
+    def new_stream(self) -> Any:
+        """Return a stream that waits for no other."""
+        with explained("creating a stream"):
+            return self.device.create_stream()
+
+    def check_stream(self, stream: Any) -> None:
+        """Hold a stream that someone else made to this GPU.
+
+        Raises:
+            InputError: if it belongs to another one.
+        """
+        there, here = stream.device, self.info
+        if there.device_id != here.index:
+            raise InputError(
+                f"expected a stream of CUDA device {here.index} ({here.name}), where the model is, got one of device "
+                f"{there.device_id} ({there.name}); create the stream there, or open the model on that device"
+            )
+
+    # ------------------------------------------------------------------------------------------------- memory
+
+    @property
+    def live_buffers(self) -> int:
+        """How many buffers, of the GPU or pinned, are not freed."""
+        return len(self._live)
 
     def allocate(self, nbytes: int) -> Any:
-        """Return a buffer of the GPU; its address is `int(buffer.handle)`."""
-        buffer = self.device.allocate(max(1, nbytes), stream=self.stream)
-        self.stream.sync()
+        """Return a buffer of the GPU, for any stream; its address is `int(buffer.handle)`.
+
+        Raises:
+            BackendError: if memory runs out.
+        """
+        nbytes = max(1, nbytes)
+        with explained("allocating a buffer", nbytes):
+            buffer = self._keep(self.device.allocate(nbytes, stream=self.stream))
+            self.stream.sync()
         return buffer
+
+    def pinned(self, nbytes: int) -> Any:
+        """Return a buffer of the host that copies and graphs can use; see `as_bytes`.
+
+        Raises:
+            BackendError: if memory runs out.
+        """
+        nbytes = max(1, nbytes)
+        with explained("allocating a buffer", nbytes, memory="pinned memory of the host"):
+            return self._keep(self._pinned.allocate(nbytes))
+
+    def _keep(self, buffer: Any) -> Any:
+        with self._lock:
+            self._live[id(buffer)] = buffer
+        return buffer
+
+    def free(self, buffer: Any) -> None:
+        """Free a buffer that no work in flight uses; once more does nothing."""
+        with self._lock:
+            is_live = self._live.pop(id(buffer), None) is buffer
+        if is_live:
+            with suppress(Exception):  # of a GPU that has failed; what freed it must go on
+                buffer.close(self.stream)
+
+    def view(self, address: int, nbytes: int) -> Any:
+        """Return memory that lies somewhere in another buffer as a buffer, which need not be freed."""
+        return self._core.Buffer.from_handle(address, nbytes)
+
+    def clear(self, buffer: Any) -> None:
+        """Fill a buffer with zeros, and wait for it."""
+        with explained("clearing memory"):
+            buffer.fill(0, stream=self.stream)
+            self.stream.sync()
 
     def fill(self, buffer: Any, array: NDArray[Any], stream: Any) -> None:
         """Copy a contiguous array into a buffer of its size, and wait for it."""
-        staged = self._pinned.allocate(array.nbytes)
-        ctypes.memmove(int(staged.handle), array.ctypes.data, array.nbytes)
-        buffer.copy_from(staged, stream=stream)
-        stream.sync()
+        staged = self.pinned(array.nbytes)
+        try:
+            as_bytes(staged)[: array.nbytes] = array.reshape(-1).view(np.uint8)
+            with explained("copying to the GPU"):
+                buffer.copy_from(staged, stream=stream)
+                stream.sync()
+        finally:
+            self.free(staged)
 
     def upload(self, array: NDArray[Any]) -> Any:
         """Return a buffer that holds an array."""
@@ -68,145 +166,48 @@ class Gpu:
         return buffer
 
     def download(self, buffer: Any, array: NDArray[Any], stream: Any) -> None:
-        """Copy a buffer into a contiguous array of its size, and wait for it."""
-        staged = self._pinned.allocate(array.nbytes)
-        buffer.copy_to(staged, stream=stream)
-        stream.sync()
-        ctypes.memmove(array.ctypes.data, int(staged.handle), array.nbytes)
+        """Copy a buffer into a contiguous array of its size, after the work on the stream, and wait for it."""
+        staged = self.pinned(array.nbytes)
+        try:
+            with explained("copying from the GPU"):
+                buffer.copy_to(staged, stream=stream)
+                stream.sync()
+            ctypes.memmove(array.ctypes.data, int(staged.handle), array.nbytes)
+        finally:
+            self.free(staged)
 
-    def launch(self, kernel: str, grid: tuple[int, int, int], records: Any, stream: Any) -> None:
-        """Start a kernel on records that lie in a buffer."""
+    # ---------------------------------------------------------------------------------------------------- work
+
+    def launch(self, kernel: str, grid: tuple[int, int, int], records: int, stream: Any) -> None:
+        """Start a kernel on records at an address."""
         config = self._core.LaunchConfig(grid=grid, block=_records.BLOCK)
         self._core.launch(stream, config, self._kernels[kernel], records)
 
+    def close(self) -> None:
+        """Free everything, and hand the memory back to the driver; no work may be in flight. Once more does nothing."""
+        with self._lock:
+            is_closed, self._is_closed = self._is_closed, True
+            buffers = list(self._live.values())
+        if is_closed:
+            return
+        with suppress(Exception):  # of a GPU that has failed; the rest must go on
+            self.use()
+        for buffer in buffers:
+            self.free(buffer)
+        with suppress(Exception):
+            self.stream.sync()
+            self._trim()
+        self._kernels.clear()
+        self.stream.close()
 
-class _Step:
-    """Launches whose records stay on the GPU until an address in them changes.
-
-    Arrays that records point to live as long as the step. A step is for one stream at a time.
-    """
-
-    def __init__(self, gpu: Gpu) -> None:
-        self._gpu = gpu
-        self._kept: list[Any] = []
-        self._on_gpu: dict[str, tuple[bytes, Any]] = {}
-        self._last: list[Launch] = []
-
-    def _upload(self, array: NDArray[Any]) -> int:
-        self._kept.append(self._gpu.upload(array))
-        return int(self._kept[-1].handle)
-
-    def _run_all(self, launches: list[Launch], stream: Any) -> None:
-        self._last = launches
-        for launch in launches:
-            self._run(launch, stream)
-
-    def repeats(self, stream: Any) -> list[Callable[[], None]]:
-        """Return a call for each kernel of the last call, which starts it again alone; for measuring."""
-        return [partial(self._run, launch, stream) for launch in self._last]
-
-    def _run(self, launch: Launch, stream: Any) -> None:
-        content = launch.records.tobytes()
-        known, buffer = self._on_gpu.get(launch.kernel, (b"", None))
-        if buffer is None:
-            buffer = self._gpu.allocate(len(content))
-        if known != content:
-            self._gpu.fill(buffer, np.frombuffer(content, np.uint8), stream)
-            self._on_gpu[launch.kernel] = content, buffer
-        self._gpu.launch(launch.kernel, launch.grid, buffer, stream)
+    def _trim(self) -> None:
+        """Let the driver's pool give back what is free, which it keeps otherwise: another program may need it."""
+        pool = getattr(self.device.memory_resource, "handle", None)  # none where the GPU has no pools
+        if pool is not None:
+            self.driver.cuMemPoolTrimTo(pool, 0)
 
 
-class InputStep(_Step):
-    """Images on the GPU into the network's input on the GPU.
-
-    Args:
-        gpu: where everything lies.
-        geometries: one per network input, as `preprocess` returns them.
-        spec: the model's input.
-        color: format of the images.
-    """
-
-    def __init__(self, gpu: Gpu, geometries: Sequence[Geometry], spec: InputSpec, color: PixelFormat) -> None:
-        super().__init__(gpu)
-        self._geometries, self._spec = geometries, spec
-        self._records = _plans.input_records(geometries, spec, color, self._upload)
-
-    def __call__(self, images: Sequence[ImageAt], batch: int, stream: Any) -> None:
-        """Start filling the contiguous batch at an address from one image per geometry.
-
-        Raises:
-            InputError: if an image of four channels is not aligned to its pixels.
-        """
-        _plans.set_images(self._records, images, self._geometries)
-        _plans.set_batch(self._records, batch, self._spec)
-        self._run_all([_plans.input_launch(self._records)], stream)
-
-
-class MaskStep(_Step):
-    """The network's output on the GPU into masks on the GPU.
-
-    Pixels that the network did not see are left as they are: fill masks with `spec.ignore_value` once.
-
-    Args:
-        gpu: where everything lies.
-        geometries: one per network input.
-        output_hw: (height, width) of the output.
-        spec: the model's contract.
-        remap: a mask value per label to write instead; empty for labels themselves.
-    """
-
-    def __init__(
-        self, gpu: Gpu, geometries: Sequence[Geometry], output_hw: Size, spec: ModelSpec, remap: Sequence[int] = ()
-    ) -> None:
-        super().__init__(gpu)
-        self._geometries, self._spec = geometries, spec
-        labels = gpu.allocate(2 * _mask_plans.label_count(len(geometries), output_hw, spec))
-        self._faults = gpu.upload(np.zeros(len(geometries), np.uint32))
-        self._kept.append(labels)
-        addresses = int(labels.handle), int(self._faults.handle)
-        self._records = _mask_plans.mask_records(geometries, output_hw, spec, *addresses, self._upload)
-        self._table = self._upload(np.array(remap, np.uint16)) if len(remap) else 0
-
-    def __call__(self, output: OutputAt, results: Sequence[ResultsAt], mask_dtype: np.dtype[Any], stream: Any) -> None:
-        """Start writing results, one per geometry, from the contiguous output.
-
-        Raises:
-            InputError: if the output's dtype is not one that the kernels read.
-        """
-        _mask_plans.set_output(self._records, output, self._spec)
-        _mask_plans.set_results(self._records, results, self._geometries, mask_dtype, table=self._table)
-        self._faults.fill(0, stream=stream)
-        self._run_all(_mask_plans.mask_launches(self._records), stream)
-
-    def check(self, stream: Any) -> None:
-        """Wait for the stream, and say whether the last output was what it must be.
-
-        Raises:
-            InputError: if a value was NaN or infinite, or a label was no class; results are then worth nothing.
-        """
-        faults = np.zeros(len(self._geometries), np.uint32)
-        self._gpu.download(self._faults, faults, stream)
-        if (faults == _records.NOT_FINITE).any():
-            raise InputError(NOT_FINITE)
-        if faults.any():
-            raise InputError(f"expected labels below {self._spec.num_classes}, got others; check classes.names")
-
-
-class OverlayStep(_Step):
-    """Class colours over images on the GPU.
-
-    Args:
-        gpu: where everything lies.
-        colors: (classes, 3) in the images' channel order; black leaves an image as it is.
-        weight: the colours' share in 256ths.
-    """
-
-    def __init__(self, gpu: Gpu, colors: NDArray[np.uint8], weight: int) -> None:
-        super().__init__(gpu)
-        self._classes = len(colors)
-        self._palette = self._upload(_mask_plans.palette_of(colors, weight))
-
-    def __call__(self, records: _plans.Records, stream: Any) -> None:
-        """Start painting: records with images, masks and outputs, whose palette is filled in here."""
-        records["palette"], records["classes"] = self._palette, self._classes
-        self._run_all([_mask_plans.overlay_launch(records)], stream)
+def as_bytes(buffer: Any) -> NDArray[np.uint8]:
+    """Return a pinned buffer as an array, to be dropped before the buffer is freed."""
+    memory = (ctypes.c_uint8 * buffer.size).from_address(int(buffer.handle))
+    return np.ctypeslib.as_array(memory)

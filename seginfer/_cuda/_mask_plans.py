@@ -120,7 +120,10 @@ def set_output(records: MaskRecords, output: OutputAt, spec: ModelSpec) -> None:
     """
     kinds = _IDS if spec.output.kind == "labels" else _KINDS
     if output.dtype not in kinds:
-        raise InputError(f"expected an output on the GPU of {' or '.join(kinds)}, got {output.dtype}; add a cast")
+        raise InputError(
+            f"expected an output on the GPU of {' or '.join(kinds)}, got {output.dtype}; cast it in the graph, or open "
+            "the model with pixels='cpu'"
+        )
     labels, masks = records
     height, width = int(labels["height"][0]), int(labels["width"][0])
     channels = 1 if spec.output.kind == "labels" else spec.num_channels

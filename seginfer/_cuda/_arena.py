@@ -1,0 +1,73 @@
+"""Arena: the small arrays that kernels read, copied to the GPU together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._launch import Gpu, as_bytes
+
+ALIGNMENT = 256
+"""Of addresses that are handed out; what cuMemAlloc promises too."""
+
+_CHUNK_BYTES = 1 << 17
+
+
+def aligned(nbytes: int) -> int:
+    """Return a size rounded up, so that what follows is aligned."""
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+class Arena:
+    """Arrays on the GPU that live and die together, in as few buffers as possible. For one thread at a time."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self._buffers: list[Any] = []
+        self._staged: list[tuple[Any, Any]] = []
+        self._free = 0
+        self.nbytes = 0
+
+    def put(self, array: NDArray[Any]) -> int:
+        """Return the address where a copy of an array will lie after `upload`."""
+        size = aligned(max(1, array.nbytes))
+        if size > self._free:
+            self._grow(max(size, _CHUNK_BYTES))
+        target, staged = self._staged[-1]
+        offset: int = target.size - self._free
+        self._free -= size
+        as_bytes(staged)[offset : offset + array.nbytes] = np.frombuffer(array.tobytes(), np.uint8)
+        return int(target.handle) + offset
+
+    def _grow(self, nbytes: int) -> None:
+        target = self.reserve(nbytes)
+        staged = self._gpu.pinned(nbytes)
+        self._staged.append((target, staged))
+        self._free = nbytes
+
+    def reserve(self, nbytes: int) -> Any:
+        """Return a buffer of its own that is freed with the arena; what it holds is not said."""
+        buffer = self._gpu.allocate(nbytes)
+        self._buffers.append(buffer)
+        self.nbytes += nbytes
+        return buffer
+
+    def upload(self, stream: Any) -> None:
+        """Copy what was put, and wait for it."""
+        for target, staged in self._staged:
+            target.copy_from(staged, stream=stream)
+        stream.sync()
+        self._drop_staged()
+
+    def _drop_staged(self) -> None:
+        while self._staged:
+            self._gpu.free(self._staged.pop()[1])
+        self._free = 0
+
+    def close(self) -> None:
+        """Free everything; no work may be in flight."""
+        self._drop_staged()
+        while self._buffers:
+            self._gpu.free(self._buffers.pop())

@@ -1,0 +1,61 @@
+"""Segmenters on the fake GPU, beside those of the host, and pictures for both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fake_network import FakeDeviceBackend
+from models import SPECS, save_model
+from numpy.typing import NDArray
+
+from seginfer import ModelSpec, Segmentation, Segmenter
+from seginfer._cuda._pipeline import GpuPipeline
+
+Image = NDArray[np.uint8]
+SIZES = [(24, 32), (61, 50), (9, 100), (1, 1), (48, 20)]
+SHAPES: dict[str, tuple[int, ...]] = {"gray": (), "nv12": (), "yuyv": (2,), "rgba": (4,), "bgra": (4,)}
+
+
+def on_gpu(backend: FakeDeviceBackend, spec: ModelSpec = SPECS["semantic"], **options: Any) -> Segmenter:
+    return Segmenter(spec, backend, pixels="cuda", threads=1, **options)
+
+
+def pipeline_of(segmenter: Segmenter) -> GpuPipeline:
+    assert isinstance(segmenter.pipeline, GpuPipeline)
+    return segmenter.pipeline
+
+
+def picture(size: tuple[int, int], color: str = "rgb", seed: int = 0) -> Image:
+    """Return noise, with a pitch for every other seed."""
+    height, width = (n + n % 2 if color in ("nv12", "yuyv") else n for n in size)
+    rows = height * 3 // 2 if color == "nv12" else height
+    shape = SHAPES.get(color, (3,))
+    pixels = np.random.default_rng(seed).integers(0, 256, (rows, width + seed % 2 * 6, *shape), np.uint8)
+    return pixels[:, :width]
+
+
+def assert_same(found: Segmentation, expected: Segmentation) -> None:
+    np.testing.assert_array_equal(found.mask, expected.mask)
+    assert found.mask.dtype == expected.mask.dtype
+    assert (found.margin is None, found.confidence is None) == (expected.margin is None, expected.confidence is None)
+    if expected.margin is not None and expected.confidence is not None:
+        np.testing.assert_array_equal(found.margin, expected.margin)
+        np.testing.assert_allclose(found.confidence, expected.confidence, rtol=0, atol=1e-6)
+
+
+@contextmanager
+def both(tmp_path: Path, spec: ModelSpec, color: Any = None, **options: Any) -> Iterator[tuple[Segmenter, Segmenter]]:
+    """Open one network on the fake GPU and on the host."""
+    path = save_model(tmp_path / "m.onnx", spec)
+    backend = FakeDeviceBackend(path, (spec.output.name,), **options)
+    with (
+        on_gpu(backend, spec, color=color) as fake,
+        Segmenter.open(path, device="cpu", color=color, threads=1) as host,
+    ):
+        yield fake, host
+    assert not backend.opened
+    assert pipeline_of(fake).gpu.live_buffers == 0
