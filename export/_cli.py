@@ -15,14 +15,17 @@ from numpy.typing import NDArray
 from seginfer._certificate import Certificate
 from seginfer._cli import _certificate
 from seginfer._cli._inputs import sample
+from seginfer._cli._opening import open_segmenter
 from seginfer._cli._output import Output
 from seginfer._errors import InputError
-from seginfer._model_file import pipeline_sha256, read_model
+from seginfer._model_file import ModelFile, pipeline_sha256
 from seginfer._schema import unstructure
-from seginfer._segmenter import Segmenter
 from seginfer._spec import InputSpec, ModelSpec
+from seginfer._tensorrt._options import EngineOptions
+from seginfer.backends import read_any_model
 
 from . import Source, certify, export_onnx, load_source, load_weights
+from ._builds import RepeatedBuilds, certify_builds
 from ._samples import sample_images
 
 
@@ -54,7 +57,9 @@ def _exported(args: argparse.Namespace, output: Output) -> Certificate:
 
 
 def parity(args: argparse.Namespace, output: Output) -> int:
-    """Compare a model file with PyTorch; exit code 1 if a limit is not met."""
+    """Compare a model file or an engine with PyTorch; exit code 1 if a limit is not met."""
+    if args.builds is not None:
+        return _parity_of_builds(args, output)
     with redirect_stdout(sys.stderr):
         certificate = _compared(args, output)
     _report(output, certificate, {"path": args.model}, certificate.summary())
@@ -62,16 +67,44 @@ def parity(args: argparse.Namespace, output: Output) -> int:
 
 
 def _compared(args: argparse.Namespace, output: Output) -> Certificate:
-    spec = read_model(args.model).spec
+    model = read_any_model(args.model)
+    spec = model.spec
     source = _source(args, output)
     images = _images(args, spec.input)
-    with (
-        Segmenter.open(args.model, backend=args.backend, device=args.device, threads=args.threads) as segmenter,
-        _comparing(output, len(images)) as on_progress,
-    ):
+    with open_segmenter(args, output, args.model) as segmenter, _comparing(output, len(images)) as on_progress:
         precision = spec.provenance.precision or "fp32"
         certificate = certify(source.module, segmenter, images, precision=precision, on_progress=on_progress)
-    return replace(certificate, pipeline_sha256=pipeline_sha256(args.model, spec))
+    sha256 = pipeline_sha256(args.model, spec) if isinstance(model, ModelFile) else model.key.digest()
+    return replace(certificate, pipeline_sha256=sha256)
+
+
+def _parity_of_builds(args: argparse.Namespace, output: Output) -> int:
+    """Build several engines of an .onnx file, and compare each; exit code 1 if one does not meet a limit."""
+    with redirect_stdout(sys.stderr):
+        found = _compared_builds(args, output)
+    _report_builds(output, args.model, found)
+    return 0 if all(certificate.passed for certificate in found.certificates) else 1
+
+
+def _compared_builds(args: argparse.Namespace, output: Output) -> RepeatedBuilds:
+    model = read_any_model(args.model)
+    if not isinstance(model, ModelFile):
+        raise InputError(f"--builds builds from an .onnx file, got the engine {args.model}; leave --builds out")
+    if args.backend not in ("tensorrt", "tensorrt_rtx"):
+        raise InputError(f"--builds needs --backend tensorrt or tensorrt_rtx, got {args.backend}")
+    source = _source(args, output)
+    images = _images(args, model.spec.input)
+    with _comparing(output, len(images) * args.builds) as on_progress:
+        options = EngineOptions(library=args.backend)
+        return certify_builds(
+            source.module,
+            args.model,
+            images,
+            builds=args.builds,
+            options=options,
+            device=args.device,
+            on_progress=on_progress,
+        )
 
 
 def _source(args: argparse.Namespace, output: Output) -> Source:
@@ -114,3 +147,15 @@ def _report(output: Output, certificate: Certificate, data: dict[str, Any], line
         output.say(line)
 
     output.result({**data, "certificate": unstructure(certificate)}, show)
+
+
+def _report_builds(output: Output, model: object, found: RepeatedBuilds) -> None:
+    def show() -> None:
+        for i, (certificate, agreement) in enumerate(zip(*found, strict=True)):
+            rows = [("agrees with the first build", f"{agreement:.6%}"), *_certificate.rows(certificate)]
+            output.table(f"build {i + 1}: parity with PyTorch", ("", "value"), rows)
+            output.say(certificate.summary())
+
+    certificates = [unstructure(certificate) for certificate in found.certificates]
+    data = {"path": model, "certificates": certificates, "agreement_with_first": list(found.agreement)}
+    output.result(data, show)

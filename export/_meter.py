@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seginfer._certificate import Certificate, Stage
+from seginfer._certificate import Certificate, FlipCount, Stage
 from seginfer._errors import ExportError, InputError
 from seginfer._segmenter import Trace
 from seginfer._spec import ModelSpec
@@ -20,6 +21,7 @@ from ._oracle import Opinion
 # down alike; a wrong mean, pad value or channel order moves all of them one way.
 _WORST_LEVELS = {"opencv": 1.0, "pillow": 1.0, "nearest": 0.0, "torch": 0.05, "torch-antialias": 0.05}
 _MEAN_LEVELS = 0.02
+_FLIP_EDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the network's largest value
 ROUNDINGS = 4  # the normalisation itself, computed in another order, in units in the last place
 
 
@@ -140,6 +142,7 @@ class ParityMeter:
             decisive_agreement=decisive_same / decisive if decisive else 0.0,
             undecided_share=1 - decisive / pixels,
             mean_iou=self._mean_iou(),
+            flips=self._flips(),
         )
         if rounding is not None:
             result = replace(result, rounding_agreement=rounding.certificate().pixel_agreement)
@@ -160,6 +163,22 @@ class ParityMeter:
             counts += [decisive.sum(), (decisive & same).sum(), same.sum(), same.size]
         a, b, c, d = (int(count) for count in counts)
         return a, b, c, d
+
+    def _flips(self) -> tuple[FlipCount, ...]:
+        """Count pixels and flips by PyTorch's margin, in decades of the largest value."""
+        if self._spec.output.kind == "labels":
+            return ()
+        largest = float(self._largest_value.max())
+        edges = [*(share * largest for share in _FLIP_EDGES), math.inf]
+        counts = np.zeros((2, len(edges)), np.int64)
+        for same, margin in self._seen:
+            ranges = np.searchsorted(edges[:-1], margin.ravel(), side="right")
+            counts[0] += np.bincount(ranges, minlength=len(edges))
+            counts[1] += np.bincount(ranges[~same.ravel()], minlength=len(edges))
+        return tuple(
+            FlipCount(None if edge == math.inf else edge, int(pixels), int(flipped))
+            for edge, pixels, flipped in zip(edges, *counts, strict=True)
+        )
 
     def _diverged(self, result: Certificate, rounding: ParityMeter | None) -> Stage | None:
         """Return the first stage that broke a limit."""

@@ -57,7 +57,8 @@ class Oracle:
     def __init__(self, module: nn.Module, spec: ModelSpec, *, batch_size: int = 1) -> None:
         self.spec = spec
         self.batch_size = batch_size
-        self.backend = TorchBackend(Network(module, spec), [output.name for output in spec.outputs])
+        outputs = [output.name for output in spec.outputs]
+        self.backend = TorchBackend(Network(module, spec), outputs, input_dtype=spec.input.dtype)
 
     def __call__(self, image: Image) -> Opinion:
         """Run the whole pipeline on one RGB (or gray) image."""

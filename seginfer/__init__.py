@@ -30,6 +30,9 @@ from ._preprocess import preprocess
 from ._segmentation import Segmentation, Timings
 from ._segmenter import Segmenter
 from ._spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, UpsampleSpec
+from ._tensorrt._engine_file import EngineFile, read_engine
+from ._tensorrt._engines import build_engine
+from ._tensorrt._options import EngineOptions, EngineProfile
 from ._version import __version__
 from .backends import Backend, open_backend
 
@@ -39,6 +42,9 @@ __all__ = [
     "BackendUnavailableError",
     "Certificate",
     "ClassSpec",
+    "EngineFile",
+    "EngineOptions",
+    "EngineProfile",
     "ExportError",
     "Geometry",
     "InputError",
@@ -59,10 +65,12 @@ __all__ = [
     "WeightsError",
     "__version__",
     "attach_spec",
+    "build_engine",
     "confidence",
     "margin",
     "open_backend",
     "postprocess",
     "preprocess",
+    "read_engine",
     "read_model",
 ]

@@ -12,6 +12,16 @@ Stage = Literal["preprocess", "network", "postprocess"]
 
 
 @dataclass(frozen=True)
+class FlipCount:
+    """How often labels differ from PyTorch's among pixels whose margin lies in one range."""
+
+    margin_below: float | None
+    """End of the range, in the output's unit; it begins where the one before ends. None: it has no end."""
+    pixels: int
+    flipped: int
+
+
+@dataclass(frozen=True)
 class Certificate:
     """What was compared with PyTorch's own pipeline, and how far the two are apart.
 
@@ -51,6 +61,9 @@ class Certificate:
     rounding_agreement: float | None = None
     """Share of pixels on which PyTorch agrees with itself in float64, 0..1; measured, and allowed for, only where a
     network's own rounding exceeds the limits, as unpooling by the places of maxima does. None elsewhere."""
+    flips: tuple[FlipCount, ...] = ()
+    """Pixels by PyTorch's margin, narrowest first: rounding flips some of the narrowest, and a wrong pipeline others
+    too. Empty for an output of labels, which have no margins."""
     pipeline_sha256: str = ""
     """Hash of the graph and of how the spec feeds and reads it: the pipeline that the numbers belong to."""
     runtime: str = ""

@@ -79,6 +79,18 @@ def image_size(image: NDArray[np.uint8], color: PixelFormat) -> Size:
     return (height // 3 * 2 if color == "nv12" else height), width
 
 
+def even(size: Size) -> Size:
+    """Return the size, rounded up to what every format can have."""
+    return size[0] + size[0] % 2, size[1] + size[1] % 2
+
+
+def blank_image(size: Size, color: PixelFormat) -> NDArray[np.uint8]:
+    """Return an image of zeros, (height, width) in pixels."""
+    height, width = size
+    shape = {"nv12": (height * 3 // 2, width), "gray": (height, width)}.get(color)
+    return np.zeros(shape or (height, width, _CHANNELS[color]), np.uint8)
+
+
 def pixels_of(image: NDArray[np.uint8], color: PixelFormat) -> tuple[NDArray[np.uint8], PixelFormat]:
     """Return a checked image as (H, W, 3) in "rgb" or "bgr", or (H, W, 1) "gray", and which of them."""
     if color == "nv12":

@@ -23,3 +23,15 @@ def checked_threads(threads: int | None) -> int:
     if not isinstance(threads, int) or isinstance(threads, bool) or not 1 <= threads <= 1024:
         raise InputError(f"threads must be an integer from 1 to 1024, got {threads!r}; use None for every core")
     return threads
+
+
+def parse_device(device: str) -> tuple[str, int]:
+    """Return (kind, index) of "auto", "cpu", "cuda" or "cuda:<index>".
+
+    Raises:
+        InputError: if it is none of them.
+    """
+    kind, _, index = device.partition(":") if isinstance(device, str) else ("", "", "")
+    if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdecimal())):
+        raise InputError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:<index>', got {device!r}")
+    return kind, int(index or 0)

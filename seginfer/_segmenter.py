@@ -1,32 +1,32 @@
-"""Segmenter: image in, mask out; preprocess, backend and postprocess in a row, and no arithmetic of its own."""
+"""Segmenter: image in, mask out; places images, groups them into batches, and hands those to a pipeline."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
 from ._errors import InputError
-from ._formats import PixelFormat, check_image, checked_color, image_size
-from ._geometry import Geometry
+from ._formats import PixelFormat, blank_image, check_image, checked_color, even, image_size
+from ._geometry import Geometry, Size
 from ._machine import checked_threads
-from ._mask_fill import FillResults, Results, filler_of
-from ._model_file import read_model
-from ._outputs import check_apart, checked_maps, checked_masks, checked_output
-from ._postprocess import postprocess
-from ._preprocess import FillInput, batch_shape, channels_last, input_filler, place, preprocess
+from ._mask_fill import Results
+from ._outputs import check_apart, checked_maps, checked_masks
+from ._pipeline import Evidence, Part, Pixels, open_pipeline
 from ._reference import Mask
 from ._segmentation import Segmentation, Timings
 from ._spec import ModelSpec
-from ._workspaces import Workspaces
-from .backends import Backend, Tensor, open_backend
+from .backends import Backend, Tensor, open_backend, read_any_model
+
+if TYPE_CHECKING:
+    from ._tensorrt._build import Progress
+    from ._tensorrt._options import EngineOptions
 
 Image = NDArray[np.uint8]
 
@@ -47,22 +47,12 @@ class Trace:
     mask: Mask
 
 
-class _Input(NamedTuple):
-    """One network input of images of one size: the whole image or a tile, and what reads and answers for it."""
+class _Plan(NamedTuple):
+    """Where images of one shape go."""
 
     geometry: Geometry
-    fill: FillInput
-    fillers: dict[tuple[int, int], FillResults]
-    """By the output's (height, width), which the first run tells."""
-
-
-class _Part(NamedTuple):
-    """One network input, and the arrays of the whole image that it fills in part."""
-
-    number: int
-    image: Image
-    input: _Input
-    results: Results
+    inputs: list[tuple[Geometry, Any]]
+    """The whole image, or its tiles, each with what the pipeline keeps for it."""
 
 
 class Segmenter:
@@ -74,24 +64,32 @@ class Segmenter:
         color: format of the images that will be given, see `preprocess`; None is "rgb", or "gray" for a gray model.
         threads: how many threads may prepare images and make masks; None is every core that the process may use, and 1
             never starts a thread.
+        pixels: where images are prepared and masks are made: "cpu", "cuda", or "auto": beside the network.
 
     Attributes:
         spec: the model's contract.
         backend: what runs, where, and why (`repr(segmenter.backend)`).
+        pipeline: what computes pixels, where, and why (`segmenter.pipeline.description`).
         color: format of the images.
         threads: how many threads may prepare images and make masks.
     """
 
     def __init__(
-        self, spec: ModelSpec, backend: Backend, *, color: PixelFormat | None = None, threads: int | None = None
+        self,
+        spec: ModelSpec,
+        backend: Backend,
+        *,
+        color: PixelFormat | None = None,
+        threads: int | None = None,
+        pixels: Pixels = "auto",
     ) -> None:
         self.spec = spec
         self.backend = backend
         self.color = checked_color(color, spec.input)
         self.threads = checked_threads(threads)
         self._pool = _native.new_threads(self.threads)
-        self._workspaces = Workspaces()
-        self._plans: dict[tuple[tuple[int, ...], ...], tuple[Geometry, list[_Input]]] = {}
+        self.pipeline = open_pipeline(backend, spec, self.color, self._pool, pixels)
+        self._plans: dict[tuple[tuple[int, ...], ...], _Plan] = {}
         _native.log_once()
 
     @classmethod
@@ -103,28 +101,63 @@ class Segmenter:
         device: str = "auto",
         threads: int | None = None,
         color: PixelFormat | None = None,
+        pixels: Pixels = "auto",
+        engine: EngineOptions | None = None,
+        image_hw: Size | None = None,
+        on_progress: Progress | None = None,
     ) -> Segmenter:
-        """Open an .onnx file that carries its ModelSpec.
+        """Open a model file that carries its ModelSpec, and make it warm: no call afterwards waits for a first use.
 
         Args:
-            path: the model file; see `seginfer export` and `seginfer attach`.
-            backend: "onnxruntime", or "auto" for the first that is installed.
+            path: the .onnx file, see `seginfer export` and `seginfer attach`; or an engine of `seginfer build`.
+            backend: "onnxruntime", "tensorrt", "tensorrt_rtx", or "auto": TensorRT for an engine, ONNX Runtime for the
+                rest, since nobody waits minutes for an engine without having asked.
             device: "cpu", "cuda", "cuda:<index>", or "auto" for the best that is there.
             threads: CPU threads for one call, the network's and those around it; None takes every core that the process
                 may use.
             color: format of your images: "rgb", "bgr" (OpenCV), "rgba", "bgra", "gray", "nv12" or "yuyv", see
                 `preprocess`; None is "rgb", or "gray" for a gray model.
+            pixels: where images are prepared and masks are made: "cpu", "cuda", or "auto": beside the network.
+            engine: for TensorRT, how to build the engine where the cache has none; None is `EngineOptions()`.
+            image_hw: (height, width) of your images; on a GPU, the work for this size is recorded now and not with the
+                first image. None is the network's own size.
+            on_progress: for TensorRT, called with every step of a build.
 
         Raises:
             MissingFileError: if there is no such file.
             ModelFileError: if it is truncated, foreign, without a spec, or contradicts its spec.
             BackendUnavailableError: if the backend or device is not there.
-            BackendError: if the backend cannot load the model.
+            BackendError: if the backend cannot load the model, or an engine was built for another device or version.
         """
-        model = read_model(path)
-        color = checked_color(color, model.spec.input)
-        opened = open_backend(model, backend, device=device, threads=threads)
-        return cls(model.spec, opened, color=color, threads=threads)
+        model = read_any_model(path)
+        checked_color(color, model.spec.input)  # before an engine is built
+        opened = open_backend(model, backend, device=device, threads=threads, engine=engine, on_progress=on_progress)
+        try:
+            segmenter = cls(model.spec, opened, color=color, threads=threads, pixels=pixels)
+        except BaseException:
+            opened.close()
+            raise
+        try:
+            segmenter.warm_up(image_hw)
+        except BaseException:
+            segmenter.close()
+            raise
+        return segmenter
+
+    def warm_up(self, image_hw: Size | None = None) -> None:
+        """Do now what a first image of this size would wait for: on a GPU, load kernels and record the frame's graph.
+
+        Args:
+            image_hw: (height, width) of the images to come; None is the network's own size, or that which its engine
+                was tuned for.
+
+        Raises:
+            InputError: if the model does not take such images.
+        """
+        usual = self.spec.input.size or getattr(self.backend, "usual_hw", None)
+        size = image_hw or (usual and even(usual))
+        if self.pipeline.is_slow_at_first and size:
+            self(blank_image(size, self.color))
 
     @overload
     def __call__(
@@ -167,11 +200,10 @@ class Segmenter:
 
     def trace(self, image: Image) -> Trace:
         """Run one image and return what every stage made of it; the arrays belong to the caller."""
-        batch, geometries = preprocess([image], self.spec, color=self.color, threads=self.threads)
-        output = np.concatenate([self.infer_one(batch[i : i + 1]) for i in range(len(batch))])
-        (mask,) = postprocess(output, geometries, self.spec, threads=self.threads)
-        (geometry,) = place([image], self.spec.input, self.color)
-        return Trace(batch, geometry, output, mask)
+        evidence: list[Evidence] = []
+        (result,) = self._segment([image], None, False, False, evidence)
+        batch, output = (np.concatenate(arrays) for arrays in zip(*evidence, strict=True))
+        return Trace(batch, result.geometry, output, result.mask)
 
     def infer_one(self, batch: Tensor) -> Tensor:
         """Return the network's mask output for a batch of one; it is repeated for a graph bound to more images."""
@@ -180,7 +212,8 @@ class Segmenter:
 
     def close(self) -> None:
         """Free the backend; calls afterwards raise BackendError."""
-        self._workspaces.clear()
+        self.pipeline.close()
+        self._plans.clear()
         self.backend.close()
 
     def __enter__(self) -> Segmenter:
@@ -195,7 +228,12 @@ class Segmenter:
         return f"Segmenter({self.spec.task}, {self.spec.num_classes} classes, {self.backend!r})"
 
     def _segment(
-        self, images: Sequence[Image], out: Sequence[Mask] | None, confidence: bool, margin: bool
+        self,
+        images: Sequence[Image],
+        out: Sequence[Mask] | None,
+        confidence: bool,
+        margin: bool,
+        evidence: list[Evidence] | None = None,
     ) -> list[Segmentation]:
         if not images:
             raise InputError("expected at least one image, got an empty list; skip the call when there is no image")
@@ -207,70 +245,48 @@ class Segmenter:
         masks = checked_masks(out, placed, self.spec)
         check_apart(out, images, "an image")
         results = list(map(Results, masks, confidences, margins))
-        parts = [_Part(i, images[i], one, results[i]) for i, (_, inputs) in enumerate(plans) for one in inputs]
-        timings = self._run_all(parts)
+        parts = [
+            Part(i, images[i], tile, kept, results[i]) for i, (_, tiles) in enumerate(plans) for tile, kept in tiles
+        ]
+        timings = self._run_all(parts, evidence)
         spec = self.spec
         return [
             Segmentation(mask, spec.classes, spec.task, placed[i], timings[i], self.color, sure, won, self._pool)
             for i, (mask, sure, won) in enumerate(results)
         ]
 
-    def _run_all(self, parts: Sequence[_Part]) -> dict[int, Timings]:
+    def _run_all(self, parts: Sequence[Part], evidence: list[Evidence] | None) -> dict[int, Timings]:
         """Run every part, in as many batches as it takes; return the time that each image took."""
-        limit = self.backend.batch_size or (_TILES_PER_CALL if self.spec.input.resize == "tile" else None)
+        limit = self.pipeline.batch_limit or (_TILES_PER_CALL if self.spec.input.resize == "tile" else None)
         timings: dict[int, Timings] = {}
         for batch in _batches(parts, limit):
-            taken = self._run(batch)
+            taken = self.pipeline.run(batch, evidence)
             for i in {part.number for part in batch}:
                 timings[i] = timings[i] + taken if i in timings else taken
         return timings
 
-    def _plan(self, image: Image) -> tuple[Geometry, list[_Input]]:
-        """Return where images of this shape go, and what fills their inputs; each shape is planned once."""
+    def _plan(self, image: Image) -> _Plan:
+        """Return where images of this shape go; each shape is planned once."""
         key = (image.shape, image.strides) if isinstance(image, np.ndarray) and image.dtype == np.uint8 else ()
         plan = self._plans.get(key)
         if plan is None:
             check_image(image, self.color)
             geometry = Geometry.place(image_size(image, self.color), self.spec.input)
             tiles = geometry.tiles(self.spec.input)
-            plan = geometry, [_Input(tile, input_filler(tile, self.spec.input, self.color), {}) for tile in tiles]
+            plan = _Plan(geometry, [(tile, self.pipeline.plan(tile)) for tile in tiles])
             if len(self._plans) >= _PLANS_KEPT:
                 self._plans.clear()
             self._plans[key] = plan
         return plan
 
-    def _run(self, batch: Sequence[_Part]) -> Timings:
-        """Run one batch and fill the results."""
-        spec, count = self.spec, len(batch)
-        shape = batch_shape(self.backend.batch_size or count, batch[0].input.geometry.input_hw, spec.input)
-        with self._workspaces.borrow(shape, spec.input.dtype) as space:
-            start = time.perf_counter()
-            for target, part in zip(channels_last(space.batch, spec.input), batch, strict=False):
-                part.input.fill(part.image, target, self._pool)
-            prepared = time.perf_counter()
-            space.outputs = self.backend.infer(space.batch, space.outputs)
-            inferred = time.perf_counter()
-            output = checked_output(space.outputs[spec.output.name][:count], count, spec)
-            for one, part in zip(output, batch, strict=True):
-                self._filler(part.input, one)(one, part.results, self._pool)
-            done = time.perf_counter()
-        return Timings((prepared - start) * 1e3, (inferred - prepared) * 1e3, (done - inferred) * 1e3, count)
 
-    def _filler(self, part: _Input, output: Tensor) -> FillResults:
-        output_hw = output.shape[:2]
-        filler = part.fillers.get(output_hw)
-        if filler is None:
-            filler = part.fillers[output_hw] = filler_of(part.geometry, output_hw, self.spec)
-        return filler
-
-
-def _batches(parts: Sequence[_Part], batch_size: int | None) -> list[list[_Part]]:
+def _batches(parts: Sequence[Part], batch_size: int | None) -> list[list[Part]]:
     """Group network inputs into batches of one size, of at most `batch_size`."""
     if len(parts) == 1:
         return [list(parts)]
-    groups: dict[tuple[int, int], list[_Part]] = {}
+    groups: dict[tuple[int, int], list[Part]] = {}
     for part in parts:
-        groups.setdefault(part.input.geometry.input_hw, []).append(part)
+        groups.setdefault(part.geometry.input_hw, []).append(part)
     return [
         group[k : k + (batch_size or len(group))]
         for group in groups.values()

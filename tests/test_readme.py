@@ -16,6 +16,7 @@ from networks import Tiny, pictures
 from seginfer import Certificate, ClassSpec, InputSpec, ModelSpec, read_model
 from seginfer._assets import SOCCER
 from seginfer._cli import main
+from seginfer._driver import has_gpu
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -58,12 +59,25 @@ def test_the_shell_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert (tmp_path / "ours.onnx").is_file()
 
 
+def test_the_engine_lines_run_as_far_as_the_machine_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copyfile(SOCCER / "pitch.onnx", tmp_path / "pitch.onnx")
+    shutil.copytree(SOCCER / "samples", tmp_path / "frames")
+    build, run = (shlex.split(line, comments=True)[1:] for line in blocks("sh")[3].splitlines())
+    assert main(build) == 0
+    assert (tmp_path / "pitch.engine.json").is_file()
+    assert main(run) == (0 if has_gpu() else 2)
+    assert has_gpu() or "NVIDIA's driver is not here" in capsys.readouterr().err
+
+
 def test_the_export_and_check_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = tuple(f"class {i}" for i in range(11))
     spec = ModelSpec("semantic", InputSpec(size=(64, 96), mean=(0.45,), std=(0.22,)), ClassSpec(names))
     (tmp_path / "spec.json").write_text(spec.to_json())
-    export, check = (shlex.split(line, comments=True)[1:] for line in blocks("sh")[3].splitlines())
+    export, check = (shlex.split(line, comments=True)[1:] for line in blocks("sh")[4].splitlines())
     torch.manual_seed(0)
     assert main([*export, "--kwargs", '{"divisor": 16}']) == 0
     assert main(check) == 0

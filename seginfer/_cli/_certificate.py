@@ -20,7 +20,20 @@ def rows(certificate: Certificate) -> list[tuple[str, str]]:
         ("logit error, 99.9th percentile", f"{c.logit_p999_error:.3e}"),
         ("network error on one input, max", f"{c.network_max_error:.3e}"),
         ("preprocessing error, max", f"{c.batch_max_error:.3e}"),
+        *_flip_rows(c),
         ("images", str(c.images)),
         ("precision", c.precision),
         ("run by", c.runtime),
     ]
+
+
+def _flip_rows(certificate: Certificate) -> list[tuple[str, str]]:
+    """Return one row per range of margins that holds a pixel with another label than PyTorch's."""
+    rows, start = [], 0.0
+    for count in certificate.flips:
+        end = count.margin_below
+        if count.flipped:
+            where = f"{start:.1e} and more" if end is None else f"{start:.1e} to {end:.1e}"
+            rows.append((f"flipped at a margin of {where}", f"{count.flipped:,} of {count.pixels:,}"))
+        start = end or start
+    return rows

@@ -30,6 +30,20 @@ exit codes:
      is documented to build by plugins or kernels that are missing here
 """
 
+_BUILD_HELP = """\
+Precision lies in the .onnx file (`seginfer export --precision fp16`), and the engine must keep it: what was built is
+read back, and an engine that computes in another type is refused. Without -o, the engine goes into the cache, where
+`seginfer run` and Segmenter.open look for it; one that is there already is not built again.
+
+One fixed shape is the fastest. Several batches or sizes become one profile each, and a range becomes one profile that
+takes all between.
+"""
+
+_CACHE_HELP = """\
+The cache is the folder $SEGINFER_CACHE, else $XDG_CACHE_HOME/seginfer, else ~/.cache/seginfer. Engines stay there until
+they are cleared; files that seginfer did not put there are never touched.
+"""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `seginfer`."""
@@ -47,6 +61,8 @@ def build_parser() -> argparse.ArgumentParser:
     _attach(commands)
     _info(commands)
     _check(commands)
+    _cache(commands)
+    _build(commands)
     _doctor(commands)
     return parser
 
@@ -71,7 +87,7 @@ def _run(commands: Any) -> None:
         "segment pictures, folders of pictures and videos",
         "seginfer run pitch.onnx frame.jpg\n  seginfer run pitch.onnx frames/ clip.mp4 -o masks --no-overlay",
     )
-    command.add_argument("model", type=Path, help=".onnx file with a ModelSpec inside")
+    _add_model(command)
     command.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="picture, video, or folder of them")
     _add_folder(command, "seginfer-masks")
     command.add_argument("--no-overlay", action="store_true", help="write the masks only")
@@ -113,12 +129,19 @@ def _parity(commands: Any) -> None:
         commands,
         "parity",
         "seginfer.export._cli:parity",
-        "compare a model file with PyTorch on your pictures; exit code 1 if it fails",
-        "seginfer parity m.onnx package.module:factory --weights w.safetensors --images photos/",
+        "compare a model file or an engine with PyTorch on your pictures; exit code 1 if it fails",
+        "seginfer parity m.onnx package.module:factory --weights w.safetensors --images photos/\n"
+        "  seginfer parity m.engine package.module:factory --weights w.safetensors --images photos/\n"
+        "  seginfer parity m.onnx package.module:factory --backend tensorrt --builds 5",
     )
-    command.add_argument("model", type=Path, help=".onnx file with a ModelSpec inside")
+    _add_model(command)
     _add_source(command)
     _add_device(command)
+    command.add_argument(
+        "--builds",
+        type=_positive,
+        help="with --backend tensorrt: build the engine this often and compare each, since every build chooses anew",
+    )
 
 
 def _attach(commands: Any) -> None:
@@ -140,10 +163,11 @@ def _info(commands: Any) -> None:
         commands,
         "info",
         "seginfer._cli.info:info",
-        "show what a model file says: tensors, spec, certificate",
-        "seginfer info pitch.onnx\n  seginfer info pitch.onnx --json | jq .spec > spec.json",
+        "show what a model file says: tensors, spec, certificate; of an engine, what was built",
+        "seginfer info pitch.onnx\n  seginfer info pitch.engine\n"
+        "  seginfer info pitch.onnx --json | jq .spec > spec.json",
     )
-    command.add_argument("model", type=Path, help=".onnx file")
+    command.add_argument("model", type=Path, help=".onnx file, or an engine of `seginfer build`")
 
 
 def _check(commands: Any) -> None:
@@ -160,6 +184,82 @@ def _check(commands: Any) -> None:
     )
     command.add_argument(
         "--timeout", type=_positive, default=900, help="seconds after which a file is given up (default: %(default)s)"
+    )
+
+
+def _build(commands: Any) -> None:
+    command = _command(
+        commands,
+        "build",
+        "seginfer._cli.build:build",
+        "build a verified TensorRT engine of a model file, for the GPU of this machine",
+        "seginfer build pitch.onnx\n"
+        "  seginfer build pitch.onnx -o pitch.engine --batch 1,4\n"
+        "  seginfer build road.onnx --batch 1-8 --workspace-mb 1024\n"
+        "  seginfer build any_size.onnx --size 512x1024,1024x2048",
+        _BUILD_HELP,
+    )
+    command.add_argument("model", type=Path, help=".onnx file with a ModelSpec inside")
+    command.add_argument("-o", "--output", type=Path, help="the engine to write (default: into the cache)")
+    command.add_argument(
+        "--batch",
+        type=_batches,
+        default=[(1, 1, 1)],
+        metavar="N[,N...]",
+        help="images per call: 1 | 1,4,16, several fixed numbers | 1-8, any from 1 to 8 (default: 1)",
+    )
+    command.add_argument(
+        "--size", type=_sizes, default=[], metavar="HxW[,HxW...]", help="height x width, for networks of any size"
+    )
+    command.add_argument(
+        "--workspace-mb", type=_positive, help="most scratch memory of one layer, MiB (default: the whole GPU)"
+    )
+    command.add_argument(
+        "--optimization-level", type=_number, default=3, help="0 builds fast, 5 searches longest (default: %(default)s)"
+    )
+    command.add_argument(
+        "--max-aux-streams", type=_number, help="streams beside the main one; 0 for steady latency (default: up to it)"
+    )
+    command.add_argument("--dla-core", type=_number, help="run on this DLA core of a Jetson (default: the GPU)")
+    command.add_argument("--device", default="cuda", help="cuda or cuda:<index> (default: %(default)s)")
+    command.add_argument(
+        "--library",
+        choices=("auto", "tensorrt", "tensorrt_rtx"),
+        default="auto",
+        help="auto is TensorRT where it and a GPU are there, else TensorRT for RTX (default: %(default)s)",
+    )
+    command.add_argument("--rebuild", action="store_true", help="build even if the cache has the engine")
+
+
+def _cache(commands: Any) -> None:
+    command = commands.add_parser(
+        "cache",
+        help="list or clear the TensorRT engines that were built here",
+        description="List or clear the TensorRT engines that were built here.",
+        epilog=f"examples:\n  seginfer cache list --json\n  seginfer cache clear --stale\n\n{_CACHE_HELP}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = command.add_subparsers(title="actions", metavar="ACTION", required=True)
+    _command(
+        actions,
+        "list",
+        "seginfer._cli.cache:list_cache",
+        "show every engine: of which model, for what, and whether it can be used here",
+        "seginfer cache list\n  seginfer cache list --json | jq '.entries[] | [.model, .state, .reason]'",
+        _CACHE_HELP,
+    )
+    clearing = _command(
+        actions,
+        "clear",
+        "seginfer._cli.cache:clear_cache",
+        "delete what seginfer has put into the cache; exit code 1 if an engine is left because it is being built",
+        "seginfer cache clear\n  seginfer cache clear --stale",
+        _CACHE_HELP,
+    )
+    clearing.add_argument(
+        "--stale",
+        action="store_true",
+        help="delete only what cannot be used here: broken, or of another version, GPU or driver",
     )
 
 
@@ -187,6 +287,12 @@ def _command(commands: Any, name: str, handler: str, summary: str, examples: str
     return command
 
 
+def _add_model(command: Any) -> None:
+    command.add_argument(
+        "model", type=Path, help=".onnx file with a ModelSpec inside, or an engine of `seginfer build`"
+    )
+
+
 def _add_folder(command: Any, default: str) -> None:
     command.add_argument("-o", "--output", type=Path, default=Path(default), help="folder (default: %(default)s)")
 
@@ -206,7 +312,11 @@ def _add_source(command: Any) -> None:
 
 
 def _add_device(command: Any) -> None:
-    command.add_argument("--backend", default="auto", help="auto or onnxruntime (default: %(default)s)")
+    command.add_argument(
+        "--backend",
+        default="auto",
+        help="onnxruntime, tensorrt, tensorrt_rtx, or auto: ONNX Runtime for an .onnx file (default: %(default)s)",
+    )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<index> (default: %(default)s)")
     command.add_argument("--threads", type=_positive, help="CPU threads of the network (default: every core)")
 
@@ -215,6 +325,33 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a number of at least 1, got {text!r}")
     return int(text)
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0, got {text!r}")
+    return int(text)
+
+
+def _batches(text: str) -> list[tuple[int, int, int]]:
+    """Read "1,4" as two fixed batches, and "1-8" as a range, of which the largest is the likeliest."""
+    batches = []
+    for part in text.split(","):
+        least, _, most = part.partition("-")
+        if not least.isdecimal() or not (most or least).isdecimal() or part.endswith("-"):
+            raise argparse.ArgumentTypeError(f"must be a number, numbers as 1,4, or a range as 1-8, got {text!r}")
+        batches.append((int(least), int(most or least), int(most or least)))
+    return batches
+
+
+def _sizes(text: str) -> list[tuple[int, int]]:
+    sizes = []
+    for part in text.split(","):
+        height, _, width = part.partition("x")
+        if not (height.isdecimal() and width.isdecimal()):
+            raise argparse.ArgumentTypeError(f"must be height x width as 512x1024, got {text!r}")
+        sizes.append((int(height), int(width)))
+    return sizes
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from .._spec import ModelSpec
 from .._video import VideoReader, video_writer
 from . import _certificate, _latency
 from ._inputs import spread
+from ._opening import open_segmenter
 from ._output import Output
 from ._report import write_report
 
@@ -56,7 +57,7 @@ def demo(args: argparse.Namespace, output: Output) -> int:
     model = args.output / "pitch.onnx"
     skipped = _export(model, frames, output)
     certificate = _required_certificate(model)
-    with Segmenter.open(model, backend=args.backend, device=args.device, threads=args.threads) as segmenter:
+    with open_segmenter(args, output, model) as segmenter:
         run = _run(segmenter, frames, args.output, clip.frame_rate, output)
     latency = _latency.summarize(run.timings)
     report = args.output / "report.html"

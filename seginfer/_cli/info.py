@@ -9,12 +9,19 @@ from typing import Any
 from .._model_file import METADATA_KEY, attach_spec, certificate_matches, read_model
 from .._onnx_file import OnnxFile, TensorInfo, read_onnx
 from .._spec import InputSpec, ModelSpec, Provenance
+from .._tensorrt._engine_file import EngineFile, read_engine
+from ..backends import ENGINE_SUFFIX
 from . import _certificate
 from ._output import Output
+from .build import engine_data, show_engine
 
 
 def info(args: argparse.Namespace, output: Output) -> int:
-    """Show the tensors of a model file and, if it carries them, its spec and certificate."""
+    """Show the tensors of a model file and, if it carries them, its spec and certificate; or what an engine is."""
+    if args.model.suffix == ENGINE_SUFFIX:
+        engine = read_engine(args.model)
+        output.result(engine_data(engine), lambda: _show_engine(output, engine))
+        return 0
     graph = read_onnx(args.model)
     if METADATA_KEY not in graph.metadata:
         output.result(
@@ -34,6 +41,11 @@ def attach(args: argparse.Namespace, output: Output) -> int:
     attach_spec(args.model, ModelSpec.load(args.spec), args.output)
     output.result({"path": args.output}, lambda: output.say(f"wrote {args.output}"))
     return 0
+
+
+def _show_engine(output: Output, engine: EngineFile) -> None:
+    show_engine(output, engine)
+    output.table("spec", ("", "value"), _spec_rows(engine.spec))
 
 
 def _graph_data(graph: OnnxFile) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from .._segmenter import Segmenter
 from .._video import VideoReader, VideoSink, video_writer
 from . import _latency
 from ._inputs import expand, is_video
+from ._opening import open_segmenter
 from ._output import Output
 
 Image = NDArray[np.uint8]
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     done: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     timings: list[Timings] = []
-    with Segmenter.open(args.model, backend=args.backend, device=args.device, threads=args.threads) as segmenter:
+    with open_segmenter(args, output, args.model) as segmenter:
         make_folder(args.output)
         job = _Job(segmenter, args.output, args.alpha, not args.no_overlay, timings)
         with output.progress("segmenting", _frame_count(files)) as advance:
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
                     done.append(job.video(file, advance) if is_video(file) else job.picture(file, advance))
                 except (InputError, MissingFileError) as error:
                     failed.append({"input": str(file), "error": str(error)})
-        backend = f"{segmenter.backend.description}; {segmenter.backend.reason}"
+        backend = f"{segmenter.backend.description}; {segmenter.backend.reason}; {segmenter.pipeline.description}"
     latency = _latency.summarize(timings)
     data = {"outputs": done, "failed": failed, "latency_ms": latency, "backend": backend, "frames": len(timings)}
     output.result(data, lambda: _show(output, done, failed, latency, backend))

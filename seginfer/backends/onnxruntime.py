@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._errors import BackendError, BackendUnavailableError, InputError
-from .._machine import checked_threads
-from . import Tensor
+from .._machine import checked_threads, parse_device
+from . import DeviceTensor, Tensor
+from ._on_device import TensorMemory
 
 try:
     import onnxruntime as ort
@@ -23,8 +24,11 @@ except ImportError as error:
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from .._cuda._launch import Gpu
+
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
+_MEMORY = "cuda"  # where executions have their tensors, in ONNX Runtime's words
 
 _log = logging.getLogger("seginfer")
 
@@ -49,16 +53,16 @@ class OnnxRuntimeBackend:
         self, path: str | Path, outputs: Sequence[str], *, device: str = "auto", threads: int | None = None
     ) -> None:
         self.threads = checked_threads(threads)
-        wants_cuda, index = _parse_device(device)
+        kind, index = parse_device(device)
+        wants_cuda = kind == "cuda"
         has_cuda = _CUDA in ort.get_available_providers()
         if wants_cuda and not has_cuda:
             raise BackendUnavailableError(
                 f"device {device!r} needs ONNX Runtime's CUDA provider, got {ort.get_available_providers()}; "
                 "pip install 'seginfer[gpu]', or use device='cpu'"
             )
-        # TF32 would keep 10 bits of what the graph and its certificate call fp32.
-        cuda = [(_CUDA, {"device_id": index, "use_tf32": 0})] if has_cuda and device != "cpu" else []
-        self._session = _session(path, [*cuda, _CPU], self.threads)
+        self._path = path
+        self._session = _session(path, _cuda_first(index) if has_cuda and device != "cpu" else [_CPU], self.threads)
         on_cuda = self._session.get_providers()[0] == _CUDA
         if wants_cuda and not on_cuda:
             raise BackendUnavailableError(
@@ -66,12 +70,28 @@ class OnnxRuntimeBackend:
                 "check the driver with nvidia-smi, or use device='cpu'"
             )
         self.device = f"cuda:{index}" if on_cuda else "cpu"
+        self.device_index: int | None = index if on_cuda else None
         self.reason = _reason(device, has_cuda, on_cuda)
         self._outputs = tuple(outputs)
         network_input = self._session.get_inputs()[0]
         self._input = network_input.name
         self.batch_size: int | None = network_input.shape[0] if isinstance(network_input.shape[0], int) else None
         _log.info("%r", self)
+
+    @property
+    def most_images(self) -> int | None:
+        """The graph's batch size, if it has only one."""
+        return self.batch_size
+
+    def places(self, count: int) -> int:
+        """Return how many places the batch for `count` images has."""
+        return self.batch_size or count
+
+    def execution(self, shape: tuple[int, ...], gpu: Gpu) -> OnnxRuntimeExecution:
+        """Return the network in the memory of a GPU; see `DeviceBackend.execution`."""
+        if self._open_session() is None or self.device_index is None:
+            raise BackendUnavailableError(f"{self.description} has no memory of a GPU; open it with device='cuda'")
+        return OnnxRuntimeExecution(self._session, self._path, self._outputs, shape, gpu, self.device_index)
 
     @property
     def description(self) -> str:
@@ -110,6 +130,93 @@ class OnnxRuntimeBackend:
         return self._session
 
 
+class OnnxRuntimeExecution:
+    """See `Execution`. ONNX Runtime keeps to one stream per session, so that every execution has a session."""
+
+    obstacle = ""
+
+    def __init__(
+        self,
+        session: Any,
+        path: str | Path,
+        outputs: Sequence[str],
+        shape: tuple[int, ...],
+        gpu: Gpu,
+        device_index: int,
+    ) -> None:
+        self._path, self._index = path, device_index
+        self._node = session.get_inputs()[0]
+        self._bound: tuple[int, Any, Any, Any] | None = None  # stream, session, binding, options
+        self.memory = TensorMemory(gpu)
+        try:
+            self.input = self.memory.tensor(shape, _numpy_type(self._node.type))
+            self.outputs: dict[str, DeviceTensor] = {
+                name: self.memory.tensor(value.shape(), _numpy_type(value.data_type()))
+                for name, value in self._first_run(session, outputs).items()
+            }
+        except BaseException:
+            self.memory.close()
+            raise
+
+    def _first_run(self, session: Any, outputs: Sequence[str]) -> dict[str, Any]:
+        """Run once to learn the shapes of the outputs, which a graph need not state."""
+        binding = session.io_binding()
+        self._bind(binding.bind_input, self._node.name, self.input)
+        for name in outputs:
+            binding.bind_output(name, _MEMORY, self._index)
+        _run_bound(session, binding, None, self.input)
+        return dict(zip(outputs, binding.get_outputs(), strict=True))
+
+    def enqueue(self, stream: Any) -> None:
+        """Start the network; see `Execution.enqueue`."""
+        handle = int(stream.handle)
+        if self._bound is None or self._bound[0] != handle:
+            self._bound = handle, *self._on_stream(handle)
+        _, session, binding, options = self._bound
+        _run_bound(session, binding, options, self.input)
+
+    def _on_stream(self, handle: int) -> tuple[Any, Any, Any]:
+        session = _session(self._path, _cuda_first(self._index, handle), 1)
+        binding = session.io_binding()
+        self._bind(binding.bind_input, self._node.name, self.input)
+        for name, tensor in self.outputs.items():
+            self._bind(binding.bind_output, name, tensor)
+        options = ort.RunOptions()
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        return session, binding, options
+
+    def _bind(self, bind: Any, name: str, tensor: DeviceTensor) -> None:
+        bind(name, _MEMORY, self._index, np.dtype(tensor.dtype), tensor.shape, tensor.address)
+
+    def close(self) -> None:
+        """Free session and memory."""
+        self._bound = None
+        self.memory.close()
+
+
+def _cuda_first(index: int, stream: int | None = None) -> list[Any]:
+    """Return the providers of a session on a GPU; with `stream`, one that starts its work on that stream of CUDA."""
+    # TF32 would keep 10 bits of what the graph and its certificate call fp32.
+    options: dict[str, Any] = {"device_id": index, "use_tf32": 0}
+    if stream is not None:
+        options["user_compute_stream"] = str(stream)
+    return [(_CUDA, options), _CPU]
+
+
+def _numpy_type(name: str) -> str:
+    """Return the NumPy name of "tensor(float)"."""
+    name = name.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def _run_bound(session: Any, binding: Any, options: Any, given: DeviceTensor) -> None:
+    try:
+        session.run_with_iobinding(binding, options)
+    except Exception as error:  # ONNX Runtime's exceptions share no public base class
+        got = f"{given.dtype} {given.shape}"
+        raise BackendError(f"onnxruntime {ort.__version__} failed on a batch {got}: {_one_line(error)}") from error
+
+
 def _bind_output(binding: Any, name: str, array: Tensor | None) -> None:
     """Let the runtime write into an array of an earlier run, whose shape it checks, or into memory of its own."""
     if array is None:
@@ -132,14 +239,6 @@ def _session(path: str | Path, providers: Sequence[Any], threads: int) -> Any:
         return ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise BackendError(f"onnxruntime {ort.__version__} cannot load {path}: {_one_line(error)}") from error
-
-
-def _parse_device(device: str) -> tuple[bool, int]:
-    """Return (CUDA was asked for by name, device index)."""
-    kind, _, index = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdecimal())):
-        raise InputError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:<index>', got {device!r}")
-    return kind == "cuda", int(index or 0)
 
 
 def _reason(device: str, has_cuda: bool, on_cuda: bool) -> str:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .._errors import BackendError
-from . import Tensor
+from . import DeviceTensor, Tensor
+from ._on_device import CLOSED
+
+if TYPE_CHECKING:
+    from .._cuda._launch import Gpu
 
 
 class TorchBackend:
@@ -17,14 +22,17 @@ class TorchBackend:
     Args:
         module: called under inference mode; put it into eval mode first.
         outputs: one name per tensor of the tuple.
+        input_dtype: of the batches.
     """
 
     name = "torch"
     reason = "asked for by name"
     batch_size = None
+    most_images = None
 
-    def __init__(self, module: torch.nn.Module, outputs: Sequence[str]) -> None:
+    def __init__(self, module: torch.nn.Module, outputs: Sequence[str], *, input_dtype: str = "float32") -> None:
         self._module: torch.nn.Module | None = module
+        self._input_dtype: torch.dtype = getattr(torch, input_dtype)
         self._outputs = tuple(outputs)
         self._device = device_of(module)
 
@@ -32,6 +40,23 @@ class TorchBackend:
     def device(self) -> str:
         """Where the module's weights are."""
         return str(self._device)
+
+    @property
+    def device_index(self) -> int | None:
+        """Which GPU the weights are on; None if on none."""
+        return (self._device.index or 0) if self._device.type == "cuda" else None
+
+    def places(self, count: int) -> int:
+        """Return how many places the batch for `count` images has."""
+        return count
+
+    def execution(self, shape: tuple[int, ...], gpu: Gpu) -> TorchExecution:
+        """Return the module with memory of its own GPU; see `DeviceBackend.execution`."""
+        del gpu  # PyTorch's allocator has the memory, because the module's own tensors need it anyway
+        if self._module is None:
+            raise BackendError(CLOSED)
+        batch = torch.zeros(shape, dtype=self._input_dtype, device=self._device)
+        return TorchExecution(self._module, self._outputs, batch)
 
     @property
     def description(self) -> str:
@@ -44,7 +69,7 @@ class TorchBackend:
     def infer(self, batch: Tensor, out: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Run the module on a batch; see `Backend.infer`. `out` is filled by a copy."""
         if self._module is None:
-            raise BackendError("the model is closed; open it again")
+            raise BackendError(CLOSED)
         with torch.inference_mode():
             tensors = self._module(torch.from_numpy(batch).to(self._device))
         arrays = {name: tensor.cpu().numpy() for name, tensor in zip(self._outputs, tensors, strict=True)}
@@ -57,6 +82,48 @@ class TorchBackend:
     def close(self) -> None:
         """Let go of the module; it cannot run afterwards."""
         self._module = None
+
+
+class TorchExecution:
+    """See `Execution`. A pool of its own keeps the memory that a CUDA graph has recorded from being given away."""
+
+    obstacle = ""
+
+    def __init__(self, module: torch.nn.Module, outputs: Sequence[str], batch: torch.Tensor) -> None:
+        self._module: torch.nn.Module | None = module
+        self._input = batch
+        self._pool: Any = torch.cuda.MemPool()
+        self._results = [tensor.contiguous().clone() for tensor in self._run()]
+        torch.cuda.synchronize(batch.device)
+        self.input = _placed(batch)
+        self.outputs = {name: _placed(tensor) for name, tensor in zip(outputs, self._results, strict=True)}
+
+    def enqueue(self, stream: Any) -> None:
+        """Start the module; see `Execution.enqueue`."""
+        external = torch.cuda.ExternalStream(int(stream.handle), self._input.device)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(external):
+            for result, tensor in zip(self._results, self._run(), strict=True):
+                result.copy_(tensor)
+
+    def _run(self) -> tuple[torch.Tensor, ...]:
+        if self._module is None:
+            raise BackendError(CLOSED)
+        try:
+            with torch.inference_mode(), torch.cuda.use_mem_pool(self._pool, self._input.device):
+                return tuple(self._module(self._input))
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise BackendError(f"torch failed on a batch {tuple(self._input.shape)}: {reason}") from error
+
+    def close(self) -> None:
+        """Free the memory."""
+        if self._module is not None:
+            self._module = None
+            del self._input, self._results, self._pool
+
+
+def _placed(tensor: torch.Tensor) -> DeviceTensor:
+    return DeviceTensor(tensor.data_ptr(), tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
 
 
 def device_of(module: torch.nn.Module) -> torch.device:

@@ -1,0 +1,101 @@
+"""certify_builds(): certificates of engines that were built afresh, because every build measures and chooses anew."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from seginfer._certificate import Certificate
+from seginfer._errors import InputError
+from seginfer._machine import parse_device
+from seginfer._segmenter import Segmenter
+from seginfer._tensorrt._engines import build_engine
+from seginfer._tensorrt._options import EngineOptions
+
+from ._certify import certify
+
+Image = NDArray[np.uint8]
+
+
+class RepeatedBuilds(NamedTuple):
+    """What several builds of one file say."""
+
+    certificates: tuple[Certificate, ...]
+    """Of each engine, compared with PyTorch."""
+    agreement: tuple[float, ...]
+    """Of each engine: share of all mask pixels with the label that the first engine gives, 0..1."""
+
+
+def certify_builds(
+    module: nn.Module,
+    path: str | Path,
+    images: Sequence[Image],
+    *,
+    builds: int,
+    options: EngineOptions | None = None,
+    device: str = "auto",
+    on_progress: Callable[[int, int], None] | None = None,
+) -> RepeatedBuilds:
+    """Build an .onnx file several times, and compare every engine with PyTorch on the device itself.
+
+    Engines are built without what earlier builds have measured, and are not kept.
+
+    Args:
+        module: the module that was exported.
+        path: the .onnx file, with its ModelSpec.
+        images: as `certify` takes them.
+        builds: how many.
+        options: of every build.
+        device: "auto", "cuda" or "cuda:<index>".
+        on_progress: called with (images compared, images to compare).
+
+    Raises:
+        InputError: if `builds` is not positive.
+        BackendUnavailableError: if there is no GPU, or no TensorRT.
+        BackendError: if a build fails.
+    """
+    if builds < 1:
+        raise InputError(f"builds must be at least 1, got {builds}")
+    certificates: list[Certificate] = []
+    masks: list[list[NDArray[Any]]] = []
+    total = builds * len(images)
+    for done in range(builds):
+
+        def advance(n: int, _: int, start: int = done * len(images)) -> None:
+            if on_progress:
+                on_progress(start + n, total)
+
+        certificate, found = _certified(module, path, images, options or EngineOptions(), device, advance)
+        certificates.append(certificate)
+        masks.append(found)
+    return RepeatedBuilds(tuple(certificates), tuple(_agreement(masks[0], other) for other in masks))
+
+
+def _certified(
+    module: nn.Module,
+    path: str | Path,
+    images: Sequence[Image],
+    options: EngineOptions,
+    device: str,
+    on_progress: Callable[[int, int], None],
+) -> tuple[Certificate, list[NDArray[Any]]]:
+    with tempfile.TemporaryDirectory(prefix="seginfer-builds-") as folder:
+        target = Path(folder) / "repeated.engine"
+        engine = build_engine(path, target, options=options, device_id=parse_device(device)[1], timings=False)
+        with Segmenter.open(engine.path, device=device) as segmenter:
+            precision = engine.spec.provenance.precision or "fp32"
+            certificate = certify(module, segmenter, images, precision=precision, on_progress=on_progress)
+            masks = [segmenter(image).mask for image in images]
+    return replace(certificate, pipeline_sha256=engine.key.digest()), masks
+
+
+def _agreement(first: Sequence[NDArray[Any]], other: Sequence[NDArray[Any]]) -> float:
+    same = sum(int((a == b).sum()) for a, b in zip(first, other, strict=True))
+    return same / sum(mask.size for mask in first)

@@ -1,0 +1,159 @@
+"""Load an engine onto a GPU, and run it there: one context per execution, all addresses set once."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .._errors import BackendError, InputError
+from ..backends import DeviceTensor
+from ..backends._on_device import TensorMemory
+from ._library import Library, message_log
+from ._parse import dtype_name
+from ._report import EngineReport
+from ._words import first_error
+
+if TYPE_CHECKING:
+    from .._cuda._launch import Gpu
+
+
+class LoadedEngine:
+    """An engine on the GPU that is current; contexts share its weights.
+
+    Args:
+        library: the one that built it.
+        path: the engine, which was found whole: the library itself crashes on some that are not.
+
+    Raises:
+        BackendError: if the library refuses it, or GPU memory runs out.
+    """
+
+    def __init__(self, library: Library, path: Path) -> None:
+        self._library = library
+        self._path = path
+        log = message_log(library)
+        with log.collect() as messages, open(path, "rb") as file:
+            self._runtime = library.module.Runtime(log.logger)
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                self._engine = self._runtime.deserialize_cuda_engine(data)
+        if self._engine is None:
+            reason = first_error(messages, parser=True) or "no reason given"
+            raise BackendError(
+                f"{library.description} does not load {path}: {reason}; free GPU memory, or build it again with "
+                "`seginfer build --rebuild`"
+            )
+
+    def check(self, report: EngineReport) -> None:
+        """Hold the engine's tensors against those that its report promises.
+
+        Raises:
+            BackendError: if one is missing, additional or of another type.
+        """
+        expected = {(t.name, "INPUT", t.dtype) for t in report.inputs}
+        expected |= {(t.name, "OUTPUT", t.dtype) for t in report.outputs}
+        found = {(name, self._mode(name), self._dtype(name)) for name in self._names()}
+        if expected != found:
+            raise BackendError(
+                f"{self._path} is not the engine that its sidecar describes: expected tensors {sorted(expected)}, "
+                f"got {sorted(found)}; build it again with `seginfer build --rebuild`"
+            )
+
+    def execution(
+        self, profile: int, input_name: str, shape: tuple[int, ...], outputs: tuple[str, ...], gpu: Gpu
+    ) -> EngineExecution:
+        """Return a context with its memory, for inputs of one shape within a profile."""
+        log = message_log(self._library)
+        with log.collect() as messages:
+            context = self._engine.create_execution_context()
+        if context is None:
+            reason = first_error(messages, parser=True) or "no reason given"
+            raise BackendError(
+                f"{self._library.description} has no memory to run {self._path}: {reason}; free GPU memory, build it "
+                "with a smaller batch or workspace, or open fewer models"
+            )
+        kinds = {name: (self._mode(name), self._dtype(name)) for name in self._names()}
+        return EngineExecution(self._library, context, kinds, profile, input_name, shape, outputs, gpu)
+
+    def close(self) -> None:
+        """Free the engine; contexts must be gone."""
+        self._engine = self._runtime = None
+
+    def _names(self) -> list[str]:
+        return [self._engine.get_tensor_name(i) for i in range(self._engine.num_io_tensors)]
+
+    def _mode(self, name: str) -> str:
+        return str(self._engine.get_tensor_mode(name).name)
+
+    def _dtype(self, name: str) -> str:
+        return dtype_name(self._engine.get_tensor_dtype(name))
+
+
+class EngineExecution:
+    """See `Execution`.
+
+    Raises:
+        InputError: if the engine does not take this shape.
+        BackendError: if memory runs out.
+    """
+
+    obstacle = ""
+
+    def __init__(
+        self,
+        library: Library,
+        context: Any,
+        kinds: dict[str, tuple[str, str]],
+        profile: int,
+        input_name: str,
+        shape: tuple[int, ...],
+        outputs: tuple[str, ...],
+        gpu: Gpu,
+    ) -> None:
+        self._library = library
+        self._context = context
+        self._log = message_log(library)
+        self.memory = TensorMemory(gpu)
+        try:
+            self._choose(profile, input_name, shape, gpu)
+            tensors = {name: self._place(name, dtype) for name, (_, dtype) in kinds.items()}
+            gpu.stream.sync()
+        except BaseException:
+            self.close()
+            raise
+        self.input: DeviceTensor = tensors[input_name]
+        self.outputs: dict[str, DeviceTensor] = {name: tensors[name] for name in outputs}
+
+    def _choose(self, profile: int, name: str, shape: tuple[int, ...], gpu: Gpu) -> None:
+        with self._log.collect() as messages:
+            is_ok = self._context.set_optimization_profile_async(profile, int(gpu.stream.handle))
+            gpu.stream.sync()
+            is_ok = is_ok and self._context.set_input_shape(name, shape)
+        if not is_ok:
+            reason = first_error(messages, parser=True) or "no reason given"
+            raise InputError(f"the engine does not take {name} of shape {shape}: {reason}; build it for this shape")
+
+    def _place(self, name: str, dtype: str) -> DeviceTensor:
+        shape = tuple(self._context.get_tensor_shape(name))
+        if min(shape, default=0) < 0:
+            raise BackendError(
+                f"output {name!r} has a shape {shape} that depends on the data, which is not supported; "
+                "let the model pad it to a fixed number of rows"
+            )
+        tensor = self.memory.tensor(shape, dtype)
+        if not self._context.set_tensor_address(name, tensor.address):
+            raise BackendError(f"{self._library.description} refuses an address for {name!r}; report this as a bug")
+        return tensor
+
+    def enqueue(self, stream: Any) -> None:
+        """Start the network; see `Execution.enqueue`."""
+        with self._log.collect() as messages:
+            is_started = self._context.execute_async_v3(int(stream.handle))
+        if not is_started:
+            reason = first_error(messages, parser=True) or "no reason given"
+            raise BackendError(f"{self._library.description} could not start the network: {reason}")
+
+    def close(self) -> None:
+        """Free context and memory."""
+        self._context = None
+        self.memory.close()

@@ -1,0 +1,129 @@
+"""Tensors on a GPU: what executions allocate, and how arrays of the host go through one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from .._errors import BackendError
+from . import DeviceTensor, Tensor
+
+if TYPE_CHECKING:
+    from .._cuda._launch import Gpu
+    from . import DeviceBackend, Execution
+
+CLOSED = "the model is closed; open it again"
+
+
+class TensorMemory:
+    """Memory of a GPU for tensors of an execution; all zeros at first."""
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self._buffers: list[Any] = []
+
+    def tensor(self, shape: Sequence[int], dtype: str) -> DeviceTensor:
+        """Return a new tensor.
+
+        Raises:
+            BackendError: if memory runs out.
+        """
+        nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        buffer = self._gpu.allocate(nbytes)
+        self._buffers.append(buffer)
+        self._gpu.clear(buffer)
+        return DeviceTensor(int(buffer.handle), tuple(shape), dtype)
+
+    def buffer(self, tensor: DeviceTensor) -> Any:
+        """Return the buffer of a tensor."""
+        return next(buffer for buffer in self._buffers if int(buffer.handle) == tensor.address)
+
+    def close(self) -> None:
+        """Free everything."""
+        while self._buffers:
+            self._gpu.free(self._buffers.pop())
+
+
+class _Ready(NamedTuple):
+    execution: Execution
+    input: Any
+    outputs: Mapping[str, Any]
+
+
+class HostCalls:
+    """Runs arrays of the host through a backend's executions, one call at a time; a whole frame never comes this way.
+
+    Args:
+        backend: makes executions whose tensors lie in `TensorMemory`, as their attribute `memory`.
+        gpu: where they lie.
+    """
+
+    _KEPT = 2  # batch shapes: a certificate asks for one image and for a pair
+
+    def __init__(self, backend: DeviceBackend, gpu: Gpu) -> None:
+        self._backend, self._gpu = backend, gpu
+        self._lock = threading.Lock()
+        self._stream: Any = None
+        self._ready: dict[tuple[int, ...], _Ready] = {}
+
+    def __call__(self, batch: Tensor, out: dict[str, Tensor] | None) -> dict[str, Tensor]:
+        """Run any number of images, in as many batches as it takes; see `Backend.infer`."""
+        most = self._backend.most_images or len(batch)
+        pieces = [self._run(batch[i : i + most]) for i in range(0, len(batch), most)]
+        names = pieces[0].keys()
+        arrays = {name: np.concatenate([piece[name] for piece in pieces]) for name in names}
+        if out is None:
+            return arrays
+        for name, array in arrays.items():
+            out[name][...] = array
+        return out
+
+    def _run(self, batch: Tensor) -> dict[str, Tensor]:
+        count = len(batch)
+        padded = np.zeros((self._backend.places(count), *batch.shape[1:]), batch.dtype)
+        padded[:count] = batch
+        with self._lock:
+            self._gpu.use()
+            if self._stream is None:
+                self._stream = self._gpu.new_stream()
+            execution, target, sources = self._prepared(padded.shape)
+            self._gpu.fill(target, padded, self._stream)
+            execution.enqueue(self._stream)
+            arrays = {}
+            for name, tensor in execution.outputs.items():
+                array = np.empty(tensor.shape, tensor.dtype)
+                self._gpu.download(sources[name], array, self._stream)
+                arrays[name] = array[:count]
+        return arrays
+
+    def _prepared(self, shape: tuple[int, ...]) -> _Ready:
+        ready = self._ready.get(shape)
+        if ready is None:
+            if len(self._ready) >= self._KEPT:
+                self._ready.pop(next(iter(self._ready))).execution.close()
+            execution: Any = self._backend.execution(shape, self._gpu)
+            memory: TensorMemory = execution.memory
+            outputs = {name: memory.buffer(tensor) for name, tensor in execution.outputs.items()}
+            ready = self._ready[shape] = _Ready(execution, memory.buffer(execution.input), outputs)
+        return ready
+
+    def close(self) -> None:
+        """Free everything, after the call in flight."""
+        with self._lock:
+            self._gpu.use()
+            for ready in self._ready.values():
+                ready.execution.close()
+            self._ready.clear()
+            if self._stream is not None:
+                self._stream.close()
+                self._stream = None
+
+
+def started(is_started: bool, what: str, messages: Sequence[str] = ()) -> None:
+    """Raise a BackendError unless the network was started."""
+    if not is_started:
+        reason = "; ".join(messages) or "no reason given"
+        raise BackendError(f"{what} could not be started: {reason}; free GPU memory, or open the model again")

@@ -1,0 +1,139 @@
+"""TensorRtBackend: an engine of TensorRT, or of TensorRT for RTX, in the memory of the GPU that it was built for."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from .._cuda._compile import require_cuda
+from .._cuda._launch import Gpu
+from .._driver import find_gpu
+from .._errors import BackendError, BackendUnavailableError, InputError
+from .._geometry import Size
+from .._machine import parse_device
+from .._model_file import ModelFile
+from .._tensorrt._engine_file import EngineFile, check_fits
+from .._tensorrt._engines import build_engine
+from .._tensorrt._key import LibraryName, key_here
+from .._tensorrt._library import find_library
+from .._tensorrt._load import EngineExecution, LoadedEngine
+from .._tensorrt._options import EngineOptions
+from . import Tensor
+from ._on_device import CLOSED, HostCalls
+
+if TYPE_CHECKING:
+    from .._tensorrt._build import Progress
+
+_log = logging.getLogger("seginfer")
+
+
+def build_and_open(
+    model: ModelFile,
+    library: LibraryName,
+    options: EngineOptions | None,
+    *,
+    device: str,
+    on_progress: Progress | None,
+) -> TensorRtBackend:
+    """Take the engine of an .onnx file from the cache, or build it, and load it."""
+    index = _index(device, model.path)
+    find_gpu(index)  # first, as the next line: a build may take minutes, and would be for nothing
+    require_cuda()
+    options = replace(options or EngineOptions(), library=library)
+    engine = build_engine(model.path, options=options, device_id=index, on_progress=on_progress)
+    return TensorRtBackend(engine, device=device)
+
+
+class TensorRtBackend:
+    """Runs an engine; see `Backend` and `DeviceBackend`.
+
+    Args:
+        engine: what `seginfer build` made, read and found whole.
+        device: "auto", "cuda" or "cuda:<index>".
+
+    Raises:
+        BackendUnavailableError: if there is no GPU, or the library that built the engine is not installed.
+        BackendError: if the engine was built for another GPU or version, or GPU memory runs out.
+    """
+
+    batch_size = None  # `infer` cuts and pads
+
+    def __init__(self, engine: EngineFile, *, device: str = "auto") -> None:
+        self.device_index = _index(device, engine.path)
+        self.device = f"cuda:{self.device_index}"
+        self.name = engine.key.backend
+        self.reason = f"engine {engine.path}"
+        gpu = find_gpu(self.device_index)
+        self._library = find_library(self.name)
+        check_fits(engine, key_here(engine.key, self._library, gpu))
+        self._spec, self._report = engine.spec, engine.report
+        self._gpu = Gpu(self.device_index)
+        self._engine: LoadedEngine | None = LoadedEngine(self._library, engine.path)
+        self._engine.check(engine.report)
+        self._calls = HostCalls(self, self._gpu)
+        self.most_images = max(shapes.largest[0] for shapes in self._report.profiles)
+        _log.info("%r", self)
+
+    @property
+    def description(self) -> str:
+        """Name, version, device and precision in one line."""
+        precisions = " and ".join(self._report.precisions) or "unknown precision"
+        return f"{self._library.description} on {self.device}, {precisions}"
+
+    def __repr__(self) -> str:
+        return f"<{self.description}; {self.reason}>"
+
+    @property
+    def usual_hw(self) -> Size:
+        """(height, width) of the input that the engine was tuned for."""
+        shape = self._report.profiles[0].likeliest
+        return shape[2:] if self._spec.input.layout == "NCHW" else shape[1:3]  # type: ignore[return-value]
+
+    def places(self, count: int) -> int:
+        """Return the least number of images, `count` or more, that a profile takes."""
+        fitting = [shapes for shapes in self._report.profiles if count <= shapes.largest[0]]
+        return min(max(count, shapes.smallest[0]) for shapes in fitting)
+
+    def execution(self, shape: tuple[int, ...], gpu: Gpu) -> EngineExecution:
+        """Return the network with memory of its own; see `DeviceBackend.execution`."""
+        if self._engine is None:
+            raise BackendError(CLOSED)
+        outputs = tuple(output.name for output in self._spec.outputs)
+        return self._engine.execution(self._profile(shape), self._spec.input.name, shape, outputs, gpu)
+
+    def _profile(self, shape: tuple[int, ...]) -> int:
+        """Return the profile that takes a shape; the narrowest if there are several, since it is tuned best."""
+        fitting = [
+            (sum(shapes.largest) - sum(shapes.smallest), i)
+            for i, shapes in enumerate(self._report.profiles)
+            if all(a <= n <= b for a, n, b in zip(shapes.smallest, shape, shapes.largest, strict=True))
+        ]
+        if not fitting:
+            ranges = ", ".join(f"{shapes.smallest} to {shapes.largest}" for shapes in self._report.profiles)
+            raise InputError(
+                f"the engine takes inputs of {ranges}, got {shape}; build one with a profile for this shape, see "
+                "`seginfer build --help`"
+            )
+        return min(fitting)[1]
+
+    def infer(self, batch: Tensor, out: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Run the network on a batch of the host's memory, in pieces that a profile takes; see `Backend.infer`."""
+        if self._engine is None:
+            raise BackendError(CLOSED)
+        return self._calls(batch, out)
+
+    def close(self) -> None:
+        """Free engine and memory, after the call in flight; executions must be closed."""
+        if self._engine is not None:
+            self._calls.close()
+            self._engine.close()
+            self._engine = None
+            self._gpu.close()
+
+
+def _index(device: str, path: object) -> int:
+    kind, index = parse_device(device)
+    if kind == "cpu":
+        raise BackendUnavailableError(f"TensorRT runs on an NVIDIA GPU, got device='cpu' for {path}; use onnxruntime")
+    return index

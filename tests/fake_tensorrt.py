@@ -1,0 +1,206 @@
+"""TensorRT's run-time on the fake GPU: engines that were really built are run by ONNX Runtime from their ONNX files.
+
+What builds and parses is the real TensorRT for RTX, whose module this stands in front of; only loading and running an
+engine, which take a GPU, are imitated. `test_tensorrt_backend.py` holds every imitated name against the real classes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fake_cuda_core
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from seginfer._driver import GpuInfo
+from seginfer._tensorrt import _library, _load
+from seginfer._tensorrt._engine_file import EngineFile
+from seginfer._tensorrt._library import RTX, Library, find_library
+from seginfer.backends import tensorrt as backend_module
+
+REAL: Any = find_library("tensorrt_rtx").module
+
+
+class Fakes:
+    """What the fake library knows, and how it is made to fail.
+
+    Attributes:
+        models: the .onnx file of every engine, and what is known of it, by the engine's bytes.
+        spoils: what is added to the first value of every output.
+        refuses_to: names of methods that fail, as a library does without memory.
+        live: engines and contexts that were made and not dropped.
+    """
+
+    def __init__(self) -> None:
+        self.models: dict[bytes, tuple[Path, EngineFile]] = {}
+        self.spoils = 0.0
+        self.refuses_to: set[str] = set()
+        self.live = 0
+
+    def knows(self, engine: EngineFile, model: Path) -> None:
+        """Let an engine run as the model that it was built from."""
+        self.models[engine.path.read_bytes()] = model, engine
+
+
+_fakes = Fakes()
+
+
+class Counted:
+    """An object of the library, which lives until it is dropped."""
+
+    def __init__(self) -> None:
+        _fakes.live += 1
+
+    def __del__(self) -> None:
+        _fakes.live -= 1
+
+
+class Runtime(Counted):
+    """Loads engines."""
+
+    def __init__(self, logger: Any) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def deserialize_cuda_engine(self, serialized_engine: Any) -> ICudaEngine | None:
+        if "deserialize_cuda_engine" in _fakes.refuses_to:
+            self._logger.log(REAL.ILogger.Severity.ERROR, "Error Code 2: OutOfMemory (no more memory)")
+            return None
+        model, engine = _fakes.models[bytes(memoryview(serialized_engine))]
+        return ICudaEngine(model, engine)
+
+
+class ICudaEngine(Counted):
+    """An engine; its session stands for its weights."""
+
+    def __init__(self, model: Path, engine: EngineFile) -> None:
+        super().__init__()
+        self._report = engine.report
+        self.fake_session = ort.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+        self._tensors = [*self._report.inputs, *self._report.outputs]
+
+    @property
+    def num_io_tensors(self) -> int:
+        return len(self._tensors)
+
+    @property
+    def num_optimization_profiles(self) -> int:
+        return len(self._report.profiles)
+
+    def get_tensor_name(self, index: int) -> str:
+        return self._tensors[index].name
+
+    def _tensor(self, name: str) -> Any:
+        return next(tensor for tensor in self._tensors if tensor.name == name)
+
+    def get_tensor_mode(self, name: str) -> Any:
+        is_input = name in {tensor.name for tensor in self._report.inputs}
+        return REAL.TensorIOMode.INPUT if is_input else REAL.TensorIOMode.OUTPUT
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        names = {"float32": "FLOAT", "float16": "HALF"}
+        dtype = self._tensor(name).dtype
+        return getattr(REAL.DataType, names.get(dtype, dtype.upper()))
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self._tensor(name).shape
+
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
+        assert name == self._report.inputs[0].name
+        shapes = self._report.profiles[profile_index]
+        return [shapes.smallest, shapes.likeliest, shapes.largest]
+
+    def create_execution_context(self) -> IExecutionContext | None:
+        return None if "create_execution_context" in _fakes.refuses_to else IExecutionContext(self)
+
+
+class IExecutionContext(Counted):
+    """One run of an engine at a time; addresses stay until they are changed."""
+
+    def __init__(self, engine: ICudaEngine) -> None:
+        super().__init__()
+        self._engine = engine
+        self._profile: int | None = None
+        self._shape: tuple[int, ...] = ()
+        self._addresses: dict[str, int] = {}
+
+    def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
+        assert stream_handle in fake_cuda_core._world.streams
+        self._profile = profile_index
+        return True
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        assert self._profile is not None
+        smallest, _, largest = self._engine.get_tensor_profile_shape(name, self._profile)
+        self._shape = tuple(shape)
+        return all(a <= n <= b for a, n, b in zip(smallest, shape, largest, strict=True))
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        if name == self._engine.get_tensor_name(0):
+            return self._shape
+        (found,) = self._engine.fake_session.run([name], {self._engine.get_tensor_name(0): self._zeros()})
+        return tuple(found.shape)
+
+    def _zeros(self) -> Any:
+        return np.zeros(self._shape, self._engine._tensor(self._engine.get_tensor_name(0)).dtype)
+
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        assert fake_cuda_core._world.kind_at(memory) == "device"
+        self._addresses[name] = memory
+        return "set_tensor_address" not in _fakes.refuses_to
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        if "execute_async_v3" in _fakes.refuses_to:
+            return False
+        assert set(self._addresses) == {tensor.name for tensor in self._engine._tensors}
+        fake_cuda_core._world.streams[stream_handle].fake_start(self._run)
+        return True
+
+    def _run(self) -> None:
+        engine = self._engine
+        given = _array(self._addresses[engine.get_tensor_name(0)], self._zeros())
+        names = [tensor.name for tensor in engine._report.outputs]
+        for name, found in zip(names, engine.fake_session.run(names, {engine.get_tensor_name(0): given}), strict=True):
+            found.flat[0] += _fakes.spoils
+            _array(self._addresses[name], found)[...] = found
+
+
+def _array(address: int, like: Any) -> Any:
+    memory = (ctypes.c_uint8 * like.nbytes).from_address(address)
+    return np.ctypeslib.as_array(memory).view(like.dtype).reshape(like.shape)
+
+
+class Module:
+    """The real module, but for its run-time."""
+
+    Runtime = Runtime
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(REAL, name)
+
+
+@contextmanager
+def installed(gpu: GpuInfo | None = None) -> Iterator[Fakes]:
+    """Let `TensorRtBackend` find a GPU and the fake library; inside of `fake_cuda_core.installed`."""
+    global _fakes
+    _fakes = Fakes()
+    here = gpu or GpuInfo(0, "A CPU", (9, 0), 1 << 34, "13.0", "")
+    library = Library(RTX, Module())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend_module, "find_gpu", lambda index: here if index == 0 else _no_gpu(index))
+        patch.setattr(backend_module, "find_library", lambda _: library)
+        patch.setattr(_load, "message_log", lambda _: _library.message_log(Library(RTX, REAL)))
+        yield _fakes
+
+
+def _no_gpu(index: int) -> GpuInfo:
+    raise AssertionError(f"only GPU 0 is here, got {index}")
+
+
+IMITATED = SimpleNamespace(Runtime=Runtime, ICudaEngine=ICudaEngine, IExecutionContext=IExecutionContext)
