@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ._errors import OutputWriteError, SegInferError
 
-PART_NAME = re.compile(r"\.\d+-\d+\.part(\.\w+)*")
+PART_NAME = re.compile(r"\.\d+-[0-9a-f]+\.part(\.\w+)*")
 """Name of a file that is being written, or that a process has left which was killed while it wrote."""
-
-_serial = itertools.count()
 
 
 @contextmanager
@@ -27,7 +25,8 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     target = Path(target).resolve()  # a link stays a link
     if target.exists() and not target.is_file():
         raise OutputWriteError(f"cannot write {target}: it is not a regular file; choose another name")
-    part = target.with_name(f".{os.getpid()}-{next(_serial)}.part{target.suffix}")  # short: names have a limit
+    # Chance, because processes of two containers may share a folder and have one number. Short: names have a limit.
+    part = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part{target.suffix}")
     try:
         yield part
         os.replace(part, target)

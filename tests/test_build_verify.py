@@ -331,6 +331,33 @@ def test_a_layer_that_hides_its_kernels_proves_and_disproves_nothing() -> None:
         check_precisions(ASKED[:1], [opaque, helper])
 
 
+@pytest.mark.parametrize(
+    "built",
+    [
+        [("{ForeignNode[c...s]}", "Myelin", ["Half"], "c"), ("s", "Softmax", ["Float"], "s")],
+        [("{ForeignNode[c]}", "DLA", ["FP16"], ""), ("r", "Resize", ["Float"], "")],
+        [("c", "gemm", ["N/A due to dynamic shapes"], "c"), ("r", "Reformat", ["Row major linear FP32"], "c")],
+        [("g", "gemm", ["Half"], ""), ("k", "kgen", ["Float"], "c")],
+    ],
+    ids=["behind a foreign node", "on a DLA", "of shapes that vary", "beside a kernel with casts"],
+)
+def test_what_cannot_be_told_is_not_refused(built: list[tuple[str, str, list[str], str]]) -> None:
+    """A false alarm would keep a good engine from its user; a strongly typed network is asked for in any case."""
+    listed = [
+        {
+            "Name": name,
+            "LayerType": kind,
+            "Inputs": [{"Dimensions": [1, 3, 8, 8], "Format/Datatype": dtype} for dtype in dtypes],
+            "Outputs": [],
+            "Metadata": f"[ONNX Layer: {node}]" if node else "",
+        }
+        for name, kind, dtypes, node in built
+    ]
+    found = layers_of_json(json.dumps({"Layers": listed}))
+    assert len(found) == len(built)
+    assert check_precisions([Asked("c", frozenset({"c"}), "float16")], found) == {}
+
+
 def test_tensors_of_another_engine_are_found() -> None:
     with refuses(BackendError, "inputs should be []", "image"):
         found = readback_of_log([Message("VERBOSE", LOGGED)])

@@ -67,6 +67,8 @@ def build_engine(
     if output is not None and Path(output).suffix != ENGINE_SUFFIX:
         raise InputError(f"output must end in {ENGINE_SUFFIX}, got {output}; rename it")
     model = read_model(path)
+    if output is not None and Path(output).resolve() == model.path.resolve():  # through a link
+        raise InputError(f"output {output} is the model file itself; choose another name")
     stamps = file_stamps(path)
     key = engine_key(path, options, device_id)
 

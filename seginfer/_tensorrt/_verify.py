@@ -89,10 +89,12 @@ def check_precisions(
         for kernel in _kernels_of(layer, readable):
             types = _types(kernel)
             smaller = [dtype for dtype in types if dtype in accepted]
-            if not smaller and layer.dtype not in types:
+            if smaller or layer.dtype in types:
+                counted.setdefault(kernel, smaller[0] if smaller else layer.dtype)
+            elif kernel.weights or kernel.kind not in _HELPERS:
                 raise _wrong_precision(layer, types)
-            counted.setdefault(kernel, smaller[0] if smaller else layer.dtype)
-    if not counted and readable:
+            # A generated kernel may hold casts around what it multiplies, of which its tensors say nothing.
+    if not counted and not any(map(_is_opaque, built)):
         _check_any(asked, readable)
     return dict(sorted(Counter(counted.values()).items()))
 
@@ -157,6 +159,13 @@ def _types(kernel: EngineLayer) -> tuple[str, ...]:
     if kernel.kind in _HELPERS or not kernel.weights:  # it may begin with a cast
         return _known(kernel.weights + kernel.inputs + kernel.outputs)
     return _known(kernel.weights[:1] + kernel.inputs)
+
+
+def _is_opaque(kernel: EngineLayer) -> bool:
+    """Tell whether nothing is known of what a layer computes in, so that it may be anything."""
+    if kernel.kind in HOST_KINDS:
+        return False
+    return kernel.kind in _OPAQUE or not any((*kernel.weights, *kernel.inputs, *kernel.outputs))
 
 
 def _known(dtypes: Sequence[str]) -> tuple[str, ...]:
