@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -84,11 +85,18 @@ def even(size: Size) -> Size:
     return size[0] + size[0] % 2, size[1] + size[1] % 2
 
 
-def blank_image(size: Size, color: PixelFormat) -> NDArray[np.uint8]:
-    """Return an image of zeros, (height, width) in pixels."""
+def image_shape(size: Size, color: PixelFormat) -> tuple[int, ...]:
+    """Return the shape of an array that holds an image, (height, width) in pixels."""
     height, width = size
-    shape = {"nv12": (height * 3 // 2, width), "gray": (height, width)}.get(color)
-    return np.zeros(shape or (height, width, _CHANNELS[color]), np.uint8)
+    if color == "nv12":
+        return height * 3 // 2, width
+    return (height, width) if color == "gray" else (height, width, _CHANNELS[color])
+
+
+def pattern_image(size: Size, color: PixelFormat) -> NDArray[np.uint8]:
+    """Return an image of some pattern, (height, width) in pixels: networks that divide by its spread need one."""
+    shape = image_shape(size, color)
+    return (np.arange(math.prod(shape)) % 251).astype(np.uint8).reshape(shape)
 
 
 def pixels_of(image: NDArray[np.uint8], color: PixelFormat) -> tuple[NDArray[np.uint8], PixelFormat]:

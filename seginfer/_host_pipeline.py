@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from . import _native
 from ._formats import PixelFormat
-from ._geometry import Geometry
+from ._geometry import Geometry, Size
 from ._mask_fill import FillResults, filler_of
 from ._outputs import checked_output
 from ._pipeline import Evidence, Part
@@ -56,9 +56,9 @@ class HostPipeline:
         """What computes pixels."""
         return f"pixels on the CPU: {_native.describe()}" + (f"; {self._reason}" if self._reason else "")
 
-    @property
-    def batch_limit(self) -> int | None:
-        """The backend's batch size, if it has only one."""
+    def batch_limit(self, input_hw: Size) -> int | None:
+        """Return the backend's batch size, if it has only one."""
+        del input_hw
         return self._backend.batch_size
 
     def plan(self, geometry: Geometry) -> _Plan:

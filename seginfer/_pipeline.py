@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ._errors import BackendUnavailableError, InputError
 from ._formats import PixelFormat
-from ._geometry import Geometry
+from ._geometry import Geometry, Size
 from ._mask_fill import Results
 from ._segmentation import Timings
 from ._spec import ModelSpec
@@ -54,9 +54,8 @@ class Pipeline(Protocol):
     def description(self) -> str:
         """What computes pixels, in one line, for people and records."""
 
-    @property
-    def batch_limit(self) -> int | None:
-        """The most network inputs that `run` takes; None if any number."""
+    def batch_limit(self, input_hw: Size) -> int | None:
+        """Return the most network inputs of this (height, width) that `run` takes; None if any number."""
 
     @property
     def is_slow_at_first(self) -> bool:

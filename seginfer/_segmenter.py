@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from . import _native
 from ._errors import InputError
-from ._formats import PixelFormat, blank_image, check_image, checked_color, even, image_size
+from ._formats import PixelFormat, check_image, checked_color, even, image_size, pattern_image
 from ._geometry import Geometry, Size
 from ._machine import checked_threads
 from ._mask_fill import Results
@@ -89,6 +89,7 @@ class Segmenter:
         self.threads = checked_threads(threads)
         self._pool = _native.new_threads(self.threads)
         self.pipeline = open_pipeline(backend, spec, self.color, self._pool, pixels)
+        self._free_limit = _TILES_PER_CALL if spec.input.resize == "tile" else None
         self._plans: dict[tuple[tuple[int, ...], ...], _Plan] = {}
         _native.log_once()
 
@@ -157,7 +158,7 @@ class Segmenter:
         usual = self.spec.input.size or getattr(self.backend, "usual_hw", None)
         size = image_hw or (usual and even(usual))
         if self.pipeline.is_slow_at_first and size:
-            self(blank_image(size, self.color))
+            self(pattern_image(size, self.color))
 
     @overload
     def __call__(
@@ -257,13 +258,25 @@ class Segmenter:
 
     def _run_all(self, parts: Sequence[Part], evidence: list[Evidence] | None) -> dict[int, Timings]:
         """Run every part, in as many batches as it takes; return the time that each image took."""
-        limit = self.pipeline.batch_limit or (_TILES_PER_CALL if self.spec.input.resize == "tile" else None)
         timings: dict[int, Timings] = {}
-        for batch in _batches(parts, limit):
+        for batch in self._batches(parts):
             taken = self.pipeline.run(batch, evidence)
             for i in {part.number for part in batch}:
                 timings[i] = timings[i] + taken if i in timings else taken
         return timings
+
+    def _batches(self, parts: Sequence[Part]) -> list[list[Part]]:
+        """Group network inputs into batches of one size, as large as the pipeline takes them."""
+        if len(parts) == 1:
+            return [list(parts)]
+        groups: dict[Size, list[Part]] = {}
+        for part in parts:
+            groups.setdefault(part.geometry.input_hw, []).append(part)
+        batches = []
+        for input_hw, group in groups.items():
+            step = self.pipeline.batch_limit(input_hw) or self._free_limit or len(group)
+            batches += [group[k : k + step] for k in range(0, len(group), step)]
+        return batches
 
     def _plan(self, image: Image) -> _Plan:
         """Return where images of this shape go; each shape is planned once."""
@@ -278,20 +291,6 @@ class Segmenter:
                 self._plans.clear()
             self._plans[key] = plan
         return plan
-
-
-def _batches(parts: Sequence[Part], batch_size: int | None) -> list[list[Part]]:
-    """Group network inputs into batches of one size, of at most `batch_size`."""
-    if len(parts) == 1:
-        return [list(parts)]
-    groups: dict[tuple[int, int], list[Part]] = {}
-    for part in parts:
-        groups.setdefault(part.geometry.input_hw, []).append(part)
-    return [
-        group[k : k + (batch_size or len(group))]
-        for group in groups.values()
-        for k in range(0, len(group), batch_size or len(group))
-    ]
 
 
 def _what(value: object) -> str:

@@ -45,12 +45,11 @@ class FakeDeviceBackend(OnnxRuntimeBackend):
         self.spoils: float | None = None
         self.opened: list[FakeExecution] = []
 
-    @property
-    def most_images(self) -> int | None:
-        return self._most or super().most_images
+    def most_images(self, input_hw: tuple[int, int]) -> int | None:
+        return self._most or super().most_images(input_hw)
 
-    def places(self, count: int) -> int:
-        return self._places or super().places(count)
+    def places(self, count: int, input_hw: tuple[int, int]) -> int:
+        return self._places or super().places(count, input_hw)
 
     def execution(self, shape: tuple[int, ...], gpu: Gpu) -> Any:
         return FakeExecution(self, shape, gpu)

@@ -116,7 +116,8 @@ class ICudaEngine(Counted):
         shapes = self._report.profiles[profile_index]
         return [shapes.smallest, shapes.likeliest, shapes.largest]
 
-    def create_execution_context(self) -> IExecutionContext | None:
+    def create_execution_context(self, strategy: Any) -> IExecutionContext | None:
+        assert strategy is REAL.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
         return None if "create_execution_context" in _fakes.refuses_to else IExecutionContext(self)
 
 

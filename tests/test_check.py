@@ -12,7 +12,7 @@ from pathlib import Path
 import nvidia_models
 import onnx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from models import SPECS, make_spec, save_model
 from nvidia_models import CRASHING, MALFORMED, NEEDS_PLUGIN, SUPPORTED, UNSUPPORTED, Problems, save
@@ -159,6 +159,7 @@ def test_weights_in_another_file_are_found_and_missed(tmp_path: Path) -> None:
 @needs_rtx
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4))
+@example([(96, 12)])  # a line break in a name
 def test_a_damaged_file_ends_in_a_report_or_an_error(tmp_path: Path, damage: list[tuple[int, int]]) -> None:
     content = bytearray(SUPPORTED["raw pixels"]().SerializeToString())
     for place, byte in damage:

@@ -91,8 +91,10 @@ def test_pixels_on_a_gpu_need_a_network_there(semantic_model: Path) -> None:
 
 
 def test_every_name_of_torch_that_executions_use_is_there() -> None:
-    for name in ("MemPool", "use_mem_pool", "ExternalStream", "stream", "synchronize"):
+    for name in ("MemPool", "ExternalStream", "stream", "current_stream"):
         assert hasattr(torch.cuda, name)
+    for name in ("beginAllocateCurrentThreadToPool", "endAllocateToPool", "releasePool"):
+        assert hasattr(torch._C, f"_cuda_{name}")
 
 
 def test_without_the_packages_for_it_pixels_stay_on_the_cpu_and_the_log_says_so(

@@ -7,6 +7,7 @@ import gc
 import inspect
 import re
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -33,6 +34,7 @@ from seginfer._driver import has_gpu
 from seginfer._tensorrt._engine_file import EngineFile, write_engine
 from seginfer._tensorrt._engines import build_engine
 from seginfer._tensorrt._key import EngineGpu
+from seginfer._tensorrt._library import MessageLog
 from seginfer._tensorrt._options import EngineOptions, EngineProfile
 from seginfer.backends.tensorrt import TensorRtBackend
 
@@ -167,7 +169,7 @@ def test_batches_take_the_narrowest_profile_and_fill_it_up(built: Built, fakes: 
     with Segmenter.open(engine.path) as segmenter:
         backend = segmenter.backend
         assert isinstance(backend, TensorRtBackend)
-        assert [backend.places(count) for count in (1, 2, 3, 4)] == [1, 2, 3, 4]
+        assert [backend.places(count, (24, 32)) for count in (1, 2, 3, 4)] == [1, 2, 3, 4]
         assert [backend._profile((count, 3, 24, 32)) for count in (1, 2, 4)] == [1, 0, 2]
         images = [picture((24, 32), seed) for seed in range(9)]
         results = segmenter(images)
@@ -182,7 +184,9 @@ def test_fixed_batches_are_filled_up(built: Built, fakes: fake_tensorrt.Fakes) -
     model, engine = built("semantic", SPECS["semantic"], EngineProfile.fixed(2), EngineProfile.fixed(4))
     fakes.knows(engine, model)
     with Segmenter.open(engine.path) as segmenter, Segmenter.open(model, device="cpu") as host:
-        assert [segmenter.backend.places(count) for count in (1, 2, 3, 4)] == [2, 2, 4, 4]  # type: ignore[attr-defined]
+        backend = segmenter.backend
+        assert isinstance(backend, TensorRtBackend)
+        assert [backend.places(count, (24, 32)) for count in (1, 2, 3, 4)] == [2, 2, 4, 4]
         images = [picture((24, 32), seed) for seed in range(3)]
         for result, image in zip(segmenter(images), images, strict=True):
             np.testing.assert_array_equal(result.mask, host(image).mask)
@@ -200,6 +204,19 @@ def test_networks_of_any_size_take_what_their_profile_takes(built: Built, fakes:
         with pytest.raises(InputError, match="build one with a profile for this shape"):
             segmenter(picture((129, 64)))
         np.testing.assert_array_equal(segmenter(picture((64, 64))).mask, host(picture((64, 64))).mask)
+
+
+@needs_kernels
+def test_every_size_has_the_batches_of_its_own_profiles(built: Built, fakes: fake_tensorrt.Fakes) -> None:
+    small, large = (64, 64), (128, 128)
+    profiles = EngineProfile((1, 1, 4), (small,) * 3), EngineProfile.fixed(8, large)
+    model, engine = built("dynamic size", SPECS["dynamic size"], *profiles)
+    fakes.knows(engine, model)
+    images = [picture(size, seed) for seed, size in enumerate([small] * 6 + [large])]
+    with Segmenter.open(engine.path) as segmenter, Segmenter.open(model, device="cpu") as host:
+        for result, image in zip(segmenter(images), images, strict=True):
+            np.testing.assert_array_equal(result.mask, host(image).mask)
+            assert result.timings.batch_size in ((4, 2) if image.shape[0] == 64 else (1,))
 
 
 @needs_kernels
@@ -347,6 +364,33 @@ def test_engines_of_others_are_refused_with_what_differs(
         Segmenter.open(other)
     assert "seginfer build" in str(caught.value)
     assert fakes.live == 0
+
+
+def test_messages_of_a_library_are_collected_by_threads_at_once() -> None:
+    log = MessageLog()
+    failures: list[BaseException] = []
+
+    def work(name: str) -> None:
+        try:
+            for _ in range(20_000):
+                with log.collect() as messages:
+                    log.add("ERROR", name)
+                assert name in {message.text for message in messages}
+        except BaseException as failure:
+            failures.append(failure)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not failures
+    assert not log._collections
 
 
 def test_every_name_of_the_stand_in_is_real() -> None:

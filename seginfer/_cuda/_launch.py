@@ -72,7 +72,7 @@ class Gpu:
     # ------------------------------------------------------------------------------------------------ streams
 
     def use(self) -> None:
-        """Make this GPU the calling thread's, which every thread needs before anything else."""
+        """Make this GPU the calling thread's, which every thread needs before anything else; it stays so afterwards."""
         with explained("taking the GPU"):
             self._core.Device(self.info.index).set_current()
 
@@ -194,17 +194,17 @@ class Gpu:
             self.use()
         for buffer in buffers:
             self.free(buffer)
-        with suppress(Exception):
-            self.stream.sync()
-            self._trim()
+        self.trim()
         self._kernels.clear()
         self.stream.close()
 
-    def _trim(self) -> None:
-        """Let the driver's pool give back what is free, which it keeps otherwise: another program may need it."""
-        pool = getattr(self.device.memory_resource, "handle", None)  # none where the GPU has no pools
-        if pool is not None:
-            self.driver.cuMemPoolTrimTo(pool, 0)
+    def trim(self) -> None:
+        """Let the driver's pool give back what is free, which it keeps otherwise: others may need it."""
+        with suppress(Exception):  # of a GPU that has failed; what freed the memory must go on
+            self.stream.sync()
+            pool = getattr(self.device.memory_resource, "handle", None)  # none where the GPU has no pools
+            if pool is not None:
+                self.driver.cuMemPoolTrimTo(pool, 0)
 
 
 def as_bytes(buffer: Any) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .._formats import PixelFormat, blank_image
+from .._formats import PixelFormat, image_shape
 from .._geometry import Geometry, Size
 from .._spec import ModelSpec
 from ._arena import aligned
@@ -72,7 +72,7 @@ class ImageLayout:
 
     def __init__(self, sizes: Sequence[Size], color: PixelFormat) -> None:
         packer = _Packer()
-        self._blocks = [packer.add(blank_image(size, color).shape, np.dtype(np.uint8)) for size in sizes]
+        self._blocks = [packer.add(image_shape(size, color), np.dtype(np.uint8)) for size in sizes]
         self.nbytes = packer.nbytes
 
     def arrays(self, memory: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from .._errors import BackendError, InputError
 from .._formats import PixelFormat
-from .._geometry import Geometry
+from .._geometry import Geometry, Size
 from .._preprocess import batch_shape
 from .._segmentation import Timings
 from .._spec import ModelSpec
@@ -68,10 +68,9 @@ class GpuPipeline:
         how = f"plain launches: {'; '.join(self._plain)}" if self._plain else "CUDA graphs"
         return f"pixels on the GPU: cuda:{self._gpu.info.index} {self._gpu.info.name}, {how}"
 
-    @property
-    def batch_limit(self) -> int | None:
-        """The most images that the backend takes."""
-        return self._backend.most_images
+    def batch_limit(self, input_hw: Size) -> int | None:
+        """Return the most images that the backend takes."""
+        return self._backend.most_images(input_hw)
 
     def plan(self, geometry: Geometry) -> None:
         """Keep nothing: a geometry is part of a frame's key."""
@@ -80,7 +79,8 @@ class GpuPipeline:
     def run(self, parts: Sequence[Part], evidence: list[Evidence] | None = None) -> Timings:
         """Run one batch; see `Pipeline.run`."""
         key = _key(parts)
-        shape = batch_shape(self._backend.places(len(parts)), parts[0].geometry.input_hw, self._spec.input)
+        input_hw = parts[0].geometry.input_hw
+        shape = batch_shape(self._backend.places(len(parts), input_hw), input_hw, self._spec.input)
         self._gpu.use()
         with self._slots.borrow(key, passes=InputError) as slot:
             frame = self._frame(slot, key, shape)
@@ -97,6 +97,7 @@ class GpuPipeline:
             has_freed = [slot.clear(), self._slots.clear_idle()]
             if not any(has_freed):
                 raise
+            self._gpu.trim()  # what is freed goes into a pool, which the network's library does not take from
             _log.info("freed what was kept of other images, to try again after: %s", error)
         return slot.frame(key, shape)
 

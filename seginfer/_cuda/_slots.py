@@ -11,6 +11,7 @@ from .._errors import BackendError
 from .._formats import PixelFormat
 from .._spec import ModelSpec
 from ..backends import DeviceBackend, Execution
+from ..backends._on_device import CLOSED
 from ._capture import CaptureError
 from ._frame import Frame
 from ._launch import Gpu
@@ -28,7 +29,8 @@ EXECUTIONS_KEPT = 4
 CAPTURES_TRIED = 2
 """Of a network, that may break before all its frames are started call by call: each costs the other frames' graphs."""
 
-CLOSED = "the model is closed; open it again"
+_MAKING = threading.Lock()
+"""One frame is made at a time: libraries may wait for the whole device then, which breaks what others are recording."""
 
 Shape = tuple[int, ...]
 
@@ -75,7 +77,8 @@ class Slot:
         if frame is None:
             is_new = shape not in self._executions
             try:
-                frame = self._frames[key] = self._new_frame(key, shape)
+                with _MAKING:
+                    frame = self._frames[key] = self._new_frame(key, shape)
             except BaseException:
                 if is_new:
                     self._drop_execution(shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -51,22 +52,23 @@ class MessageLog:
     """What a library logs goes here while somebody collects it, and nowhere otherwise."""
 
     logger: Any = None
-    _collections: list[list[Message]] = field(default_factory=list)
+    _collections: dict[int, list[Message]] = field(default_factory=dict)
+    _serial: Iterator[int] = field(default_factory=itertools.count)
 
     def add(self, severity: str, text: str) -> None:
         """Append a message to every collection that is open."""
-        for collection in self._collections:
+        for collection in list(self._collections.values()):  # other threads open and close theirs
             collection.append(Message(severity, text))
 
     @contextmanager
     def collect(self) -> Iterator[list[Message]]:
-        """Yield a list that grows with every message until the block ends."""
-        collection: list[Message] = []
-        self._collections.append(collection)
+        """Yield a list that grows with every message, of whichever thread, until the block ends."""
+        number = next(self._serial)
+        collection = self._collections[number] = []
         try:
             yield collection
         finally:
-            self._collections.pop(next(i for i, other in enumerate(self._collections) if other is collection))
+            del self._collections[number]
 
 
 def find_library(wish: str = "auto") -> Library:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,13 @@ class LoadedEngine:
     def __init__(self, library: Library, path: Path) -> None:
         self._library = library
         self._path = path
+        # Memory for the profile that a context uses, and not for the largest of all.
+        self._strategy = library.module.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
         log = message_log(library)
-        with log.collect() as messages, open(path, "rb") as file:
+        self._engine: Any = None
+        self._runtime: Any = None
+        # TypeError is what the bindings raise where the library makes no object.
+        with log.collect() as messages, suppress(TypeError), open(path, "rb") as file:
             self._runtime = library.module.Runtime(log.logger)
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 self._engine = self._runtime.deserialize_cuda_engine(data)
@@ -65,7 +71,7 @@ class LoadedEngine:
         """Return a context with its memory, for inputs of one shape within a profile."""
         log = message_log(self._library)
         with log.collect() as messages:
-            context = self._engine.create_execution_context()
+            context = self._engine.create_execution_context(self._strategy)
         if context is None:
             reason = first_error(messages, parser=True) or "no reason given"
             raise BackendError(

@@ -45,7 +45,7 @@ class EngineOptions:
     library: Literal["auto", "tensorrt", "tensorrt_rtx"] = "auto"
     """Who builds it; "auto" is TensorRT where it and a GPU are there, and TensorRT for RTX otherwise."""
     profiles: tuple[EngineProfile, ...] = (EngineProfile(),)
-    """Ranges of shapes; a call uses the first that takes its batch."""
+    """Ranges of shapes; a call uses the narrowest that takes its batch."""
     workspace_mb: int | None = None
     """Most scratch memory of one layer in MiB; None is the library's own limit, all of the GPU's memory."""
     optimization_level: int = 3

@@ -159,4 +159,4 @@ def refusal(by: str, problems: Sequence[NodeProblem]) -> str:
 
 
 def _label(problem: NodeProblem) -> str:
-    return f"{problem.op} {problem.name}".strip() or "the graph"
+    return " ".join(f"{problem.op} {problem.name}".split()) or "the graph"  # a file may have line breaks in names

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 from numpy.typing import NDArray
 
 from .._errors import BackendUnavailableError, InputError
+from .._geometry import Size
 from .._model_file import ModelFile, read_model
 
 if TYPE_CHECKING:
@@ -107,11 +108,10 @@ class DeviceBackend(Backend, Protocol):
     def device_index(self) -> int | None:
         """Which GPU; None if the network runs on the CPU."""
 
-    @property
-    def most_images(self) -> int | None:
-        """The most images of a batch; None if any number."""
+    def most_images(self, input_hw: Size) -> int | None:
+        """Return the most images of a batch of this (height, width); None if any number."""
 
-    def places(self, count: int) -> int:
+    def places(self, count: int, input_hw: Size) -> int:
         """Return how many places the batch for `count` images has, of which there are at most `most_images`."""
 
     def execution(self, shape: tuple[int, ...], gpu: Gpu) -> Execution:

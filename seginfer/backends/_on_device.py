@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .._errors import BackendError
+from .._errors import BackendError, InputError
+from .._geometry import Size
+from .._spec import Layout
 from . import DeviceTensor, Tensor
 
 if TYPE_CHECKING:
     from .._cuda._launch import Gpu
     from . import DeviceBackend, Execution
+
+_DTYPES = ("float32", "float16", "int8", "uint8", "int32", "int64", "bool")
 
 CLOSED = "the model is closed; open it again"
 
@@ -29,8 +34,11 @@ class TensorMemory:
         """Return a new tensor.
 
         Raises:
+            InputError: if NumPy has no such dtype, as bfloat16.
             BackendError: if memory runs out.
         """
+        if dtype not in _DTYPES:
+            raise InputError(f"tensors on a GPU must be {', '.join(_DTYPES)}, got {dtype}; add a cast to the graph")
         nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
         buffer = self._gpu.allocate(nbytes)
         self._buffers.append(buffer)
@@ -59,19 +67,21 @@ class HostCalls:
     Args:
         backend: makes executions whose tensors lie in `TensorMemory`, as their attribute `memory`.
         gpu: where they lie.
+        layout: of the batches.
     """
 
     _KEPT = 2  # batch shapes: a certificate asks for one image and for a pair
 
-    def __init__(self, backend: DeviceBackend, gpu: Gpu) -> None:
-        self._backend, self._gpu = backend, gpu
+    def __init__(self, backend: DeviceBackend, gpu: Gpu, layout: Layout) -> None:
+        self._backend, self._gpu, self._layout = backend, gpu, layout
         self._lock = threading.Lock()
         self._stream: Any = None
         self._ready: dict[tuple[int, ...], _Ready] = {}
+        self._is_closed = False
 
     def __call__(self, batch: Tensor, out: dict[str, Tensor] | None) -> dict[str, Tensor]:
         """Run any number of images, in as many batches as it takes; see `Backend.infer`."""
-        most = self._backend.most_images or len(batch)
+        most = self._backend.most_images(self._input_hw(batch)) or len(batch)
         pieces = [self._run(batch[i : i + most]) for i in range(0, len(batch), most)]
         names = pieces[0].keys()
         arrays = {name: np.concatenate([piece[name] for piece in pieces]) for name in names}
@@ -83,21 +93,35 @@ class HostCalls:
 
     def _run(self, batch: Tensor) -> dict[str, Tensor]:
         count = len(batch)
-        padded = np.zeros((self._backend.places(count), *batch.shape[1:]), batch.dtype)
+        places = self._backend.places(count, self._input_hw(batch))
+        padded = np.zeros((places, *batch.shape[1:]), batch.dtype)
         padded[:count] = batch
         with self._lock:
+            if self._is_closed:
+                raise BackendError(CLOSED)
             self._gpu.use()
-            if self._stream is None:
-                self._stream = self._gpu.new_stream()
-            execution, target, sources = self._prepared(padded.shape)
-            self._gpu.fill(target, padded, self._stream)
-            execution.enqueue(self._stream)
-            arrays = {}
-            for name, tensor in execution.outputs.items():
-                array = np.empty(tensor.shape, tensor.dtype)
-                self._gpu.download(sources[name], array, self._stream)
-                arrays[name] = array[:count]
+            try:
+                arrays = self._through(padded)
+            except BaseException:
+                self._drop()  # what is in flight, and what it uses
+                raise
+        return {name: array[:count] for name, array in arrays.items()}
+
+    def _through(self, batch: Tensor) -> dict[str, Tensor]:
+        if self._stream is None:
+            self._stream = self._gpu.new_stream()
+        execution, target, sources = self._prepared(batch.shape)
+        self._gpu.fill(target, batch, self._stream)
+        execution.enqueue(self._stream)
+        arrays = {}
+        for name, tensor in execution.outputs.items():
+            arrays[name] = np.empty(tensor.shape, tensor.dtype)
+            self._gpu.download(sources[name], arrays[name], self._stream)
         return arrays
+
+    def _input_hw(self, batch: Tensor) -> Size:
+        height, width = batch.shape[2:] if self._layout == "NCHW" else batch.shape[1:3]
+        return height, width
 
     def _prepared(self, shape: tuple[int, ...]) -> _Ready:
         ready = self._ready.get(shape)
@@ -111,19 +135,19 @@ class HostCalls:
         return ready
 
     def close(self) -> None:
-        """Free everything, after the call in flight."""
+        """Free everything, after the call in flight; calls afterwards are refused."""
         with self._lock:
-            self._gpu.use()
-            for ready in self._ready.values():
-                ready.execution.close()
-            self._ready.clear()
-            if self._stream is not None:
-                self._stream.close()
-                self._stream = None
+            self._is_closed = True
+            with suppress(BackendError):  # of a GPU that has failed
+                self._gpu.use()
+            self._drop()
 
-
-def started(is_started: bool, what: str, messages: Sequence[str] = ()) -> None:
-    """Raise a BackendError unless the network was started."""
-    if not is_started:
-        reason = "; ".join(messages) or "no reason given"
-        raise BackendError(f"{what} could not be started: {reason}; free GPU memory, or open the model again")
+    def _drop(self) -> None:
+        if self._stream is not None:
+            with suppress(Exception):  # what went wrong is on its way already
+                self._stream.sync()
+        while self._ready:
+            self._ready.popitem()[1].execution.close()
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None

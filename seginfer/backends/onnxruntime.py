@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import logging
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._errors import BackendError, BackendUnavailableError, InputError
+from .._geometry import Size
 from .._machine import checked_threads, parse_device
 from . import DeviceTensor, Tensor
-from ._on_device import TensorMemory
+from ._on_device import CLOSED, TensorMemory
 
 try:
     import onnxruntime as ort
@@ -56,6 +59,8 @@ class OnnxRuntimeBackend:
         kind, index = parse_device(device)
         wants_cuda = kind == "cuda"
         has_cuda = _CUDA in ort.get_available_providers()
+        if has_cuda and device != "cpu":
+            _load_cuda()
         if wants_cuda and not has_cuda:
             raise BackendUnavailableError(
                 f"device {device!r} needs ONNX Runtime's CUDA provider, got {ort.get_available_providers()}; "
@@ -67,7 +72,7 @@ class OnnxRuntimeBackend:
         if wants_cuda and not on_cuda:
             raise BackendUnavailableError(
                 f"device {device!r} was asked for, but the CUDA provider did not load; "
-                "check the driver with nvidia-smi, or use device='cpu'"
+                "check the driver with nvidia-smi, pip install 'onnxruntime-gpu[cuda,cudnn]', or use device='cpu'"
             )
         self.device = f"cuda:{index}" if on_cuda else "cpu"
         self.device_index: int | None = index if on_cuda else None
@@ -78,13 +83,14 @@ class OnnxRuntimeBackend:
         self.batch_size: int | None = network_input.shape[0] if isinstance(network_input.shape[0], int) else None
         _log.info("%r", self)
 
-    @property
-    def most_images(self) -> int | None:
-        """The graph's batch size, if it has only one."""
+    def most_images(self, input_hw: Size) -> int | None:
+        """Return the graph's batch size, if it has only one."""
+        del input_hw
         return self.batch_size
 
-    def places(self, count: int) -> int:
+    def places(self, count: int, input_hw: Size) -> int:
         """Return how many places the batch for `count` images has."""
+        del input_hw
         return self.batch_size or count
 
     def execution(self, shape: tuple[int, ...], gpu: Gpu) -> OnnxRuntimeExecution:
@@ -126,14 +132,14 @@ class OnnxRuntimeBackend:
 
     def _open_session(self) -> Any:
         if self._session is None:
-            raise BackendError("the model is closed; open it again")
+            raise BackendError(CLOSED)
         return self._session
 
 
 class OnnxRuntimeExecution:
     """See `Execution`. ONNX Runtime keeps to one stream per session, so that every execution has a session."""
 
-    obstacle = ""
+    obstacle = "ONNX Runtime frees and reuses memory of the host within a run, which a replay would do again"
 
     def __init__(
         self,
@@ -145,6 +151,7 @@ class OnnxRuntimeExecution:
         device_index: int,
     ) -> None:
         self._path, self._index = path, device_index
+        self._providers = session.get_providers()
         self._node = session.get_inputs()[0]
         self._bound: tuple[int, Any, Any, Any] | None = None  # stream, session, binding, options
         self.memory = TensorMemory(gpu)
@@ -177,6 +184,10 @@ class OnnxRuntimeExecution:
 
     def _on_stream(self, handle: int) -> tuple[Any, Any, Any]:
         session = _session(self._path, _cuda_first(self._index, handle), 1)
+        if session.get_providers() != self._providers:  # it falls back to others by itself
+            raise BackendError(
+                f"ONNX Runtime could not open {self._path} on the GPU once more; free GPU memory, or use pixels='cpu'"
+            )
         binding = session.io_binding()
         self._bind(binding.bind_input, self._node.name, self.input)
         for name, tensor in self.outputs.items():
@@ -192,6 +203,13 @@ class OnnxRuntimeExecution:
         """Free session and memory."""
         self._bound = None
         self.memory.close()
+
+
+def _load_cuda() -> None:
+    """Load CUDA's libraries from Python's packages, where they are; the provider finds them then, and not by itself."""
+    if hasattr(ort, "preload_dlls"):
+        with redirect_stdout(io.StringIO()):  # it prints what is missing; whether the provider loads is what counts
+            ort.preload_dlls()
 
 
 def _cuda_first(index: int, stream: int | None = None) -> list[Any]:

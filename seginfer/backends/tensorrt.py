@@ -19,6 +19,7 @@ from .._tensorrt._key import LibraryName, key_here
 from .._tensorrt._library import find_library
 from .._tensorrt._load import EngineExecution, LoadedEngine
 from .._tensorrt._options import EngineOptions
+from .._tensorrt._report import ShapeRange
 from . import Tensor
 from ._on_device import CLOSED, HostCalls
 
@@ -69,10 +70,13 @@ class TensorRtBackend:
         check_fits(engine, key_here(engine.key, self._library, gpu))
         self._spec, self._report = engine.spec, engine.report
         self._gpu = Gpu(self.device_index)
-        self._engine: LoadedEngine | None = LoadedEngine(self._library, engine.path)
-        self._engine.check(engine.report)
-        self._calls = HostCalls(self, self._gpu)
-        self.most_images = max(shapes.largest[0] for shapes in self._report.profiles)
+        try:
+            self._engine: LoadedEngine | None = LoadedEngine(self._library, engine.path)
+            self._engine.check(engine.report)
+        except BaseException:
+            self._gpu.close()
+            raise
+        self._calls = HostCalls(self, self._gpu, self._spec.input.layout)
         _log.info("%r", self)
 
     @property
@@ -90,10 +94,23 @@ class TensorRtBackend:
         shape = self._report.profiles[0].likeliest
         return shape[2:] if self._spec.input.layout == "NCHW" else shape[1:3]  # type: ignore[return-value]
 
-    def places(self, count: int) -> int:
-        """Return the least number of images, `count` or more, that a profile takes."""
-        fitting = [shapes for shapes in self._report.profiles if count <= shapes.largest[0]]
-        return min(max(count, shapes.smallest[0]) for shapes in fitting)
+    def most_images(self, input_hw: Size) -> int:
+        """Return the most images of this size that a profile takes; 1 if none takes this size."""
+        return max((shapes.largest[0] for shapes in self._profiles_for(input_hw)), default=1)
+
+    def places(self, count: int, input_hw: Size) -> int:
+        """Return the least number of images of this size, `count` or more, that a profile takes."""
+        fitting = [shapes for shapes in self._profiles_for(input_hw) if count <= shapes.largest[0]]
+        return min((max(count, shapes.smallest[0]) for shapes in fitting), default=count)
+
+    def _profiles_for(self, input_hw: Size) -> list[ShapeRange]:
+        first = 2 if self._spec.input.layout == "NCHW" else 1
+        sizes = slice(first, first + 2)
+        return [
+            shapes
+            for shapes in self._report.profiles
+            if all(a <= n <= b for a, n, b in zip(shapes.smallest[sizes], input_hw, shapes.largest[sizes], strict=True))
+        ]
 
     def execution(self, shape: tuple[int, ...], gpu: Gpu) -> EngineExecution:
         """Return the network with memory of its own; see `DeviceBackend.execution`."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .._errors import BackendError
+from .._geometry import Size
 from . import DeviceTensor, Tensor
 from ._on_device import CLOSED
 
@@ -28,7 +30,6 @@ class TorchBackend:
     name = "torch"
     reason = "asked for by name"
     batch_size = None
-    most_images = None
 
     def __init__(self, module: torch.nn.Module, outputs: Sequence[str], *, input_dtype: str = "float32") -> None:
         self._module: torch.nn.Module | None = module
@@ -46,8 +47,13 @@ class TorchBackend:
         """Which GPU the weights are on; None if on none."""
         return (self._device.index or 0) if self._device.type == "cuda" else None
 
-    def places(self, count: int) -> int:
+    def most_images(self, input_hw: Size) -> None:
+        """Return None: a module takes any number."""
+        del input_hw
+
+    def places(self, count: int, input_hw: Size) -> int:
         """Return how many places the batch for `count` images has."""
+        del input_hw
         return count
 
     def execution(self, shape: tuple[int, ...], gpu: Gpu) -> TorchExecution:
@@ -94,7 +100,7 @@ class TorchExecution:
         self._input = batch
         self._pool: Any = torch.cuda.MemPool()
         self._results = [tensor.contiguous().clone() for tensor in self._run()]
-        torch.cuda.synchronize(batch.device)
+        torch.cuda.current_stream(batch.device).synchronize()  # of the device would break what others are recording
         self.input = _placed(batch)
         self.outputs = {name: _placed(tensor) for name, tensor in zip(outputs, self._results, strict=True)}
 
@@ -109,7 +115,7 @@ class TorchExecution:
         if self._module is None:
             raise BackendError(CLOSED)
         try:
-            with torch.inference_mode(), torch.cuda.use_mem_pool(self._pool, self._input.device):
+            with torch.inference_mode(), _allocating(self._pool, self._input.device):
                 return tuple(self._module(self._input))
         except RuntimeError as error:
             reason = " ".join(str(error).split())
@@ -120,6 +126,21 @@ class TorchExecution:
         if self._module is not None:
             self._module = None
             del self._input, self._results, self._pool
+
+
+@contextmanager
+def _allocating(pool: Any, device: torch.device) -> Iterator[None]:
+    """Take memory from a pool within the block, and know nothing of a graph that is recorded around it.
+
+    `torch.cuda.use_mem_pool` wants a graph of torch's own where a stream is being recorded, from torch 2.13 or so on.
+    """
+    index = device.index or 0
+    torch._C._cuda_beginAllocateCurrentThreadToPool(index, pool.id)
+    try:
+        yield
+    finally:
+        torch._C._cuda_endAllocateToPool(index, pool.id)
+        torch._C._cuda_releasePool(index, pool.id)
 
 
 def _placed(tensor: torch.Tensor) -> DeviceTensor:
