@@ -1,0 +1,228 @@
+"""What runs the network: each backend opened for one case, the network alone on it, and the clock for that."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from _gpu_networks import BenchNetwork
+from _timing import Contender, local
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from seginfer import EngineOptions, EngineProfile, SegInferError, Segmenter, build_engine
+from seginfer._cuda import _compile
+from seginfer._cuda._capture import CaptureError, Graph
+from seginfer._cuda._launch import Gpu
+from seginfer._cuda._pipeline import GpuPipeline
+from seginfer._tensorrt._library import find_library
+from seginfer.backends import as_device_backend, open_backend, read_any_model
+from seginfer.backends.torch import TorchBackend
+from seginfer.export._network import Network
+
+Array = NDArray[Any]
+Progress = Callable[[Any], None]
+
+GRAPH, PLAIN, HOST = "one CUDA graph", "plain launches", "calls of the host"
+"""How a frame, or its network, is started."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One network in one precision, for batches of one size."""
+
+    network: BenchNetwork
+    precision: str
+    batch: int
+    device: str
+    """Of PyTorch, ONNX Runtime and TensorRT alike: "cuda" or "cpu"."""
+
+    def __str__(self) -> str:
+        height, width = self.network.input_hw
+        return f"{self.network.name} {height} x {width}, {self.precision}, batch {self.batch}"
+
+
+def why_missing(name: str, device: str) -> str:
+    """Return why a backend is not there, as far as can be told without opening a file; empty if it is."""
+    if name == "torch":
+        return torch_missing(device)
+    if name == "onnxruntime":
+        return onnxruntime_missing(device)
+    if device == "cpu":
+        return "TensorRT runs on an NVIDIA GPU"
+    try:
+        find_library(name)
+    except SegInferError as error:
+        return str(error)
+    return ""
+
+
+def torch_missing(device: str) -> str:
+    """Return why PyTorch does not run on a device; empty if it does."""
+    if device == "cpu" or torch.cuda.is_available():
+        return ""
+    return f"PyTorch {torch.__version__} sees no CUDA device; install a build for this machine's driver"
+
+
+def onnxruntime_missing(device: str) -> str:
+    """Return why ONNX Runtime does not run on a device; empty if it may."""
+    try:
+        ort = importlib.import_module("onnxruntime")
+    except ImportError as error:
+        return f"onnxruntime cannot be imported ({error})"
+    provider = "CPUExecutionProvider" if device == "cpu" else "CUDAExecutionProvider"
+    if provider in ort.get_available_providers():
+        return ""
+    return f"onnxruntime {ort.__version__} has no {provider}; pip install 'seginfer[gpu]'"
+
+
+def prepare(name: str, case: Case, on_progress: Progress) -> None:
+    """Build the engine of a case, if its backend has engines and the cache does not have it.
+
+    Raises:
+        SegInferError: if the library or the GPU is not there, or it does not take the file.
+    """
+    engine = _engine(name, case)
+    if engine is not None:
+        build_engine(case.network.files[case.precision].ours, options=engine, on_progress=on_progress)
+
+
+def open_segmenter(name: str, case: Case) -> Segmenter:
+    """Open a case in a backend.
+
+    Raises:
+        SegInferError: if the backend or the device is not there, or does not take the file.
+    """
+    if name == "torch":
+        backend = TorchBackend(torch_module(case), [output.name for output in case.network.spec.outputs])
+        return Segmenter(case.network.spec, backend)
+    model = read_any_model(case.network.files[case.precision].ours)
+    opened = open_backend(model, name, device=case.device, engine=_engine(name, case))
+    try:
+        return Segmenter(model.spec, opened)
+    except BaseException:
+        opened.close()
+        raise
+
+
+def _engine(name: str, case: Case) -> EngineOptions | None:
+    """Return how an engine is built: for exactly this batch, which is the fastest."""
+    if name not in ("tensorrt", "tensorrt_rtx"):
+        return None
+    return EngineOptions(library=name, profiles=(EngineProfile.fixed(case.batch),))
+
+
+def torch_module(case: Case) -> nn.Module:
+    """Return the network with weights of its own on the case's device; it takes and yields float32, as the files do."""
+    network = Network(case.network.module_on(case.device, case.precision), case.network.spec).eval()
+    return InHalf(network) if case.precision == "fp16" else network
+
+
+class InHalf(nn.Module):
+    """A network in float16 behind casts."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
+        """Return the network's outputs."""
+        return tuple(output.float() for output in self.network(batch.half()))
+
+
+class NetworkAlone:
+    """The network of a segmenter on a batch that is there already, with memory of its own.
+
+    On a GPU, started as the segmenter starts its frames: as one CUDA graph, or call by call.
+
+    Attributes:
+        how: what is timed, in words.
+    """
+
+    def __init__(self, segmenter: Segmenter, batch: Array) -> None:
+        self._free: list[Callable[[], None]] = []
+        pipeline = segmenter.pipeline
+        try:
+            if isinstance(pipeline, GpuPipeline):
+                self.how, self._call = self._on_gpu(segmenter, pipeline, batch)
+            else:
+                self.how, self._call = self._on_host(segmenter, batch)
+        except BaseException:
+            self.close()
+            raise
+
+    def contender(self) -> Contender:
+        """Return who runs it."""
+        return self._call
+
+    def _on_host(self, segmenter: Segmenter, batch: Array) -> tuple[str, Contender]:
+        outputs = segmenter.backend.infer(batch)
+        call = local("network", lambda: segmenter.backend.infer(batch, outputs))
+        return f"{HOST}, by the host's clock", call
+
+    def _on_gpu(self, segmenter: Segmenter, pipeline: GpuPipeline, batch: Array) -> tuple[str, Contender]:
+        gpu: Gpu = pipeline.gpu
+        gpu.use()
+        backend = as_device_backend(segmenter.backend)
+        assert backend is not None  # or there were no GpuPipeline
+        execution = backend.execution(batch.shape, gpu)
+        self._free.append(execution.close)
+        stream = gpu.new_stream()
+        self._free.append(stream.close)
+        gpu.fill(gpu.view(execution.input.address, batch.nbytes), np.ascontiguousarray(batch), stream)
+        execution.enqueue(stream)  # the first call on a stream may allocate
+        stream.sync()
+        start, how = execution.enqueue, PLAIN
+        if runs_as(segmenter) == GRAPH:
+            try:
+                graph = Graph(gpu, stream, execution.enqueue)
+            except CaptureError as error:
+                how = f"{PLAIN}, because alone it could not be recorded: {error}"
+                stream = gpu.new_stream()
+                self._free.append(stream.close)
+                execution.enqueue(stream)
+            else:
+                self._free.append(graph.close)
+                start, how = graph.launch, GRAPH
+        return f"{how}, by CUDA events", EventClock(gpu, stream).contender("network", start)
+
+    def close(self) -> None:
+        """Free the memory."""
+        while self._free:
+            self._free.pop()()
+
+
+def runs_as(segmenter: Segmenter) -> str:
+    """Return how frames are started, by what the pipeline says of itself; its description says why."""
+    if not isinstance(segmenter.pipeline, GpuPipeline):
+        return HOST
+    return PLAIN if PLAIN in segmenter.pipeline.description else GRAPH
+
+
+class EventClock:
+    """Times work on a stream by the GPU's own clock."""
+
+    def __init__(self, gpu: Gpu, stream: Any) -> None:
+        options = _compile.require_cuda().EventOptions(timing_enabled=True)
+        self._start, self._end = (gpu.device.create_event(options) for _ in range(2))
+        self._gpu, self._stream = gpu, stream
+
+    def contender(self, name: str, start: Callable[[Any], None]) -> Contender:
+        """Return a contender that starts work on the stream and waits for it."""
+
+        def run(n: int) -> list[float]:
+            self._gpu.use()
+            times = []
+            for _ in range(n):
+                self._stream.record(self._start)
+                start(self._stream)
+                self._stream.record(self._end)
+                self._end.sync()
+                times.append(float(self._end - self._start))
+            return times
+
+        return Contender(name, run)

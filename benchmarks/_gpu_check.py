@@ -1,0 +1,123 @@
+"""What PyTorch says of the frames, and whether a contender says the same; nothing is timed that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from _gpu_networks import BenchNetwork
+from _timing import check
+from numpy.typing import NDArray
+from pictures import mixed_share, picture
+
+from seginfer import Segmenter
+from seginfer._pipeline import Evidence
+from seginfer.export._meter import ROUNDINGS
+from seginfer.export._oracle import Opinion, Oracle, upsampled
+
+Array = NDArray[Any]
+
+DISTINCT = 4
+"""Pictures; larger batches repeat them."""
+
+# Share of pixels that the measured errors leave undecided: without a limit, large errors would excuse everything.
+# Random weights decide less clearly than trained ones. Measured with the U-Net at 512 x 1024 in ONNX Runtime on a CPU:
+# 1e-4 and 0.08; a GPU may round more often than that.
+_MOST_UNDECIDED = {"fp32": 0.01, "fp16": 0.25}
+
+# Scripts round the resized picture to uint8, or interpolate in float16. Measured there: 0.994 and more.
+_LEAST_SHARE = 0.97
+_QUICK_SHARE = 0.85  # small pictures are mostly borders
+
+
+class Frames(NamedTuple):
+    """A batch of pictures, and PyTorch's opinion of each."""
+
+    images: list[Array]
+    opinions: list[Opinion]
+
+    def batch(self, count: int) -> Frames:
+        """Return a batch of `count` frames."""
+        numbers = [i % len(self.images) for i in range(count)]
+        return Frames([self.images[i] for i in numbers], [self.opinions[i] for i in numbers])
+
+
+def frames_for(network: BenchNetwork, image_hw: tuple[int, int], count: int) -> Frames:
+    """Return up to DISTINCT pictures with what PyTorch makes of them in float32, on the CPU."""
+    images = [picture(image_hw, seed) for seed in range(min(count, DISTINCT))]
+    oracle = Oracle(network.module, network.spec)
+    return Frames(images, [oracle(image) for image in images])
+
+
+def facts_of(frames: Frames) -> dict[str, Any]:
+    """Return how much of the mask step's work the pictures make."""
+    return {"mixed_share": mixed_share(frames.opinions[0].output)}
+
+
+def check_segmenter(segmenter: Segmenter, frames: Frames, precision: str) -> tuple[dict[str, Any], Array]:
+    """Hold a segmenter's masks to PyTorch's on every decisive pixel of every frame.
+
+    A pixel is decisive where PyTorch's margin exceeds twice the largest error of a logit, as in a certificate.
+
+    Returns:
+        What was compared, and the batch that the network took.
+
+    Raises:
+        CheckError: if a decisive pixel differs, or errors are so large that few pixels are decisive.
+    """
+    evidence: list[Evidence] = []
+    masks = [result.mask for result in segmenter._segment(frames.images, None, False, False, evidence)]
+    batch, output = evidence[0]  # not copied: it may be gigabytes
+    if len(evidence) > 1:
+        batch, output = (np.concatenate(arrays) for arrays in zip(*evidence, strict=True))
+    check(len(output) == len(masks), f"{segmenter!r} ran {len(output)} network inputs for {len(masks)} frames")
+    rows = [upsampled(output[i : i + 1], segmenter.spec.output) for i in range(len(masks))]
+    error = max(_largest(row - opinion.output) for row, opinion in zip(rows, frames.opinions, strict=True))
+    largest = max(_largest(opinion.output) for opinion in frames.opinions)
+    limit = 2 * (error + ROUNDINGS * float(np.finfo(np.float32).eps) * largest)
+    decisive = [opinion.margin > limit for opinion in frames.opinions]
+    same = [mask == opinion.labels for mask, opinion in zip(masks, frames.opinions, strict=True)]
+    wrong = sum(int((sure & ~equal).sum()) for sure, equal in zip(decisive, same, strict=True))
+    undecided = 1 - float(np.mean(decisive))
+    check(
+        wrong == 0,
+        f"{segmenter!r} differs from PyTorch on {wrong} decisive pixels (margin above {limit:.1e}), expected none; "
+        "run the tests before timing anything",
+    )
+    check(
+        undecided <= _MOST_UNDECIDED[precision],
+        f"{segmenter!r} is off by {error:.1e} in logits of up to {largest:.1e}, which leaves {undecided:.1%} of the "
+        f"pixels undecided, expected at most {_MOST_UNDECIDED[precision]:.0%}; run the tests before timing anything",
+    )
+    return {
+        "frames": len(masks),
+        "decisive_pixels": int(np.sum(decisive)),
+        "decisive_pixels_unlike_pytorch": wrong,
+        "undecided_share": undecided,
+        "pixel_agreement": float(np.mean(same)),
+        "logit_max_error": error,
+        "largest_logit": largest,
+    }, batch
+
+
+def check_masks(name: str, masks: Sequence[Array], frames: Frames, *, quick: bool) -> float:
+    """Return on which share of the pixels a script says what PyTorch says.
+
+    Raises:
+        CheckError: if that is too little to be the same work.
+    """
+    for mask, opinion in zip(masks, frames.opinions, strict=True):
+        check(
+            mask.shape == opinion.labels.shape,
+            f"{name} made a mask of {mask.shape}, expected {opinion.labels.shape}",
+        )
+    pairs = zip(masks, frames.opinions, strict=True)
+    share = float(np.mean([mask == opinion.labels for mask, opinion in pairs]))
+    least = _QUICK_SHARE if quick else _LEAST_SHARE
+    check(share >= least, f"{name} agrees with PyTorch on {share:.4f} of the pixels, expected at least {least}")
+    return share
+
+
+def _largest(values: Array) -> float:
+    return float(np.abs(values).max())

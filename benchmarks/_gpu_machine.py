@@ -1,0 +1,134 @@
+"""The GPU's record: name, driver, clocks and libraries; and how much of its memory is taken while something runs."""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
+
+import torch
+from _machine import versions_record
+
+from seginfer._cuda import _compile
+from seginfer._driver import find_gpu
+
+_PACKAGES = (
+    "onnxruntime-gpu",
+    "tensorrt",
+    "tensorrt_cu12",
+    "tensorrt_cu13",
+    "tensorrt_rtx",
+    "tensorrt_rtx_cu13_bindings",
+    "cuda-core",
+    "cuda-bindings",
+    "nvidia-cuda-nvrtc",
+    "triton",
+)
+_CLOCKS = ("graphics", "sm", "memory")
+_POLL_S = 0.002
+_MIB = 1 << 20
+
+
+def gpu_record() -> dict[str, Any]:
+    """Return what the first GPU is, and what its driver says of it."""
+    info = find_gpu()
+    return {
+        "name": info.name,
+        "compute_capability": info.compute_capability,
+        "memory_mib": info.memory_bytes // _MIB,
+        "driver_cuda": info.driver,
+        "driver_release": info.driver_release,
+        "state": gpu_state(),
+        "most_mhz": {clock: _asked(lambda clock=clock: _nvml().get_clock(clock).get_max_mhz()) for clock in _CLOCKS},
+        "is_mig_instance": _asked(lambda: bool(_nvml().mig.is_mig_device)),
+        "is_persistence_mode_enabled": _asked(lambda: bool(_nvml().is_persistence_mode_enabled)),
+    }
+
+
+def gpu_state() -> dict[str, Any]:
+    """Return clocks, temperature and what holds the clocks back, as of now; what NVML does not say is its reason."""
+    return {
+        "mhz": {clock: _asked(lambda clock=clock: _nvml().get_clock(clock).get_current_mhz()) for clock in _CLOCKS},
+        "celsius": _asked(lambda: int(_nvml().temperature.get_sensor())),
+        "held_back_by": _asked(lambda: [str(reason) for reason in _nvml().current_clock_event_reasons]),
+    }
+
+
+def _nvml() -> Any:
+    """Return the first GPU as NVML sees it, whose numbering is another."""
+    return _compile.require_cuda().Device(0).to_system_device()
+
+
+def _asked(question: Callable[[], Any]) -> Any:
+    """Return an answer of NVML, or in words why there is none: Jetsons and virtual GPUs lack many."""
+    try:
+        return question()
+    except Exception as error:  # cuda-core raises types of its own, of several parents
+        return f"unknown: {' '.join(str(error).split()) or type(error).__name__}"
+
+
+def all_versions() -> dict[str, Any]:
+    """Return versions of all that takes part, of CUDA and cuDNN as PyTorch has them too."""
+    versions: dict[str, Any] = dict(versions_record())
+    for name in _PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    if torch.version.cuda:
+        versions["torch_cuda"] = torch.version.cuda
+        versions["torch_cudnn"] = torch.backends.cudnn.version() if torch.cuda.is_available() else None
+    return versions
+
+
+def free_and_total_bytes() -> tuple[int, int]:
+    """Return how much memory of the first GPU is free and how much it has, for all processes together."""
+    _compile.require_cuda().Device(0).set_current()
+    code, free, total = _compile.require_cuda("cuda.bindings.driver").cuMemGetInfo()
+    if int(code):
+        raise RuntimeError(f"cuMemGetInfo returned {code}")
+    return int(free), int(total)
+
+
+def let_go(device: str) -> None:
+    """Collect what nobody refers to, and hand memory that PyTorch keeps for later back to the driver."""
+    gc.collect()
+    if device != "cpu" and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+class MemoryWatch:
+    """Watches in a thread how much of the GPU's memory is taken, beyond what was at the start.
+
+    Attributes:
+        peak_mib: the most; None on the CPU.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.peak_mib: float | None = None
+        self._is_watching = device != "cpu"
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> MemoryWatch:
+        if self._is_watching:
+            self._free_at_start, _ = free_and_total_bytes()
+            self._least_free = self._free_at_start
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._is_watching:
+            self._done.set()
+            self._thread.join()
+            self.peak_mib = (self._free_at_start - self._least_free) / _MIB
+
+    def _watch(self) -> None:
+        is_last = False
+        while not is_last:
+            is_last = self._done.wait(_POLL_S)
+            self._least_free = min(self._least_free, free_and_total_bytes()[0])

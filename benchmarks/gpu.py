@@ -1,0 +1,250 @@
+"""Measure whole frames on a GPU, and write one JSON file: every backend against its network and against scripts.
+
+1080p uint8 images in, masks of 1080p out; once, in under ten minutes. Without a GPU, --device cpu runs the same cases
+on the CPU, to see that all of it works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from _machine import commit_record, compiled_modules, machine_record
+
+from seginfer import BackendUnavailableError, SegInferError
+from seginfer._atomic import atomic_path, make_folder
+from seginfer._driver import find_gpu
+from seginfer._errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from _gpu_networks import BenchNetwork
+    from _gpu_run import Run
+
+EXAMPLES = """examples:
+  python benchmarks/gpu.py --json benchmarks/results/h100.json
+  python benchmarks/gpu.py --json orin.json --backends tensorrt torch --networks unet fastfcn --minutes 30
+  python benchmarks/gpu.py --json /tmp/quick.json --quick                # does all of it work? the numbers say nothing
+  python benchmarks/gpu.py --json /tmp/cpu.json --quick --device cpu     # the same without a GPU
+
+A run ends after --minutes; what was not measured by then is in the file with its reason. Engines stay in the cache, so
+that a second run measures what the first one only built. Ctrl-C ends a run and leaves nothing behind.
+"""
+SCHEMA = 1
+BACKENDS = ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx")
+PEERS = ("eager", "compile", "onnxruntime")
+NETWORKS = ("unet", "fastfcn")
+SIZES = {"512x1024": (512, 1024), "1024x2048": (1024, 2048)}
+PRECISIONS = ("fp32", "fp16")
+BATCHES = (1, 4, 16)
+IMAGE_HW = (1080, 1920)
+QUICK_IMAGE_HW, QUICK_SHRINKS, QUICK_BATCHES = (135, 240), 16, (1, 2)
+KERNEL_FRAMES = 32
+
+ON_CPU = (
+    "THIS IS NOT A GPU: the same cases with the host pipeline and CPU backends, to see that the benchmark works; no "
+    "number here says anything about a GPU"
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code.
+
+    1: a result is wrong, or the file cannot be written; 2: there is nothing to measure; 130: Ctrl-C. A file is written
+    only where it is 0.
+    """
+    args = _parser().parse_args(argv)
+    args.batches = args.batches or (QUICK_BATCHES if args.quick else BATCHES)
+    try:
+        return _run(args)
+    except KeyboardInterrupt:
+        return _failed(130, "stopped; nothing was written")
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        if args.device == "cuda":
+            find_gpu()
+        importlib.import_module("seginfer.export")
+        make_folder(args.json.parent)
+        with atomic_path(args.json) as part:
+            part.touch()  # a folder that takes no file is better known now
+            record = _measure(args)
+            part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    except BackendUnavailableError as error:  # no GPU; what else is missing, the record lists
+        return _failed(2, f"nothing to measure: {error}; or run the same cases on the CPU with --device cpu")
+    except (MissingDependencyError, NothingToMeasureError) as error:
+        return _failed(2, f"nothing to measure: {error}")
+    except SegInferError as error:
+        return _failed(1, str(error))
+    except Exception as error:
+        if type(error).__name__ != "CheckError":
+            raise
+        return _failed(1, f"a result is wrong, nothing was written: {error}")
+    _say(f"wrote {args.json} in {record['elapsed_s']:.0f} s")
+    return 0
+
+
+class NothingToMeasureError(Exception):
+    """No backend is there; the message says why for each."""
+
+
+def _measure(args: argparse.Namespace) -> dict[str, Any]:
+    from _gpu_cases import GOAL, find_missing
+    from _gpu_machine import all_versions, gpu_record
+    from _gpu_peers import TF32, use_no_tf32
+    from _gpu_run import Run
+    from _gpu_turns import METHOD, QUICK, Turns
+
+    start, machine = time.monotonic(), machine_record()
+    turns = QUICK if args.quick else Turns()
+    backends, peers = tuple(args.backends), tuple(args.peers)
+    run = Run(args.device, turns, args.quick, start + 60 * args.minutes, backends, peers, _say)
+    find_missing(run)
+    for what, reason in run.missing.items():
+        _say(f"{what} is not there: {reason}")
+    if all(f"backend {name}" in run.missing for name in backends):
+        raise NothingToMeasureError("; ".join(f"{name}: {run.missing[f'backend {name}']}" for name in backends))
+    use_no_tf32()
+    gpu, kernels = None if args.device == "cpu" else gpu_record(), _kernels(args)
+    networks, cases = _all_cases(args, run)
+    return {
+        "schema": SCHEMA,
+        "kind": "gpu.py",
+        "device": args.device,
+        "warning": ON_CPU if args.device == "cpu" else None,
+        "quick": args.quick,
+        "gpu": gpu,
+        "machine": machine,
+        "versions": all_versions(),
+        "commit": commit_record(),
+        "compiled": compiled_modules(),
+        "method": METHOD,
+        "turns": turns._asdict(),
+        "tf32": TF32,
+        "goal": {"end_to_end_over_network": GOAL, "sense": "<="},
+        "image_hw": _image_hw(args),
+        "minutes": args.minutes,
+        "elapsed_s": round(time.monotonic() - start, 1),
+        "asked": {name: getattr(args, name) for name in ("networks", "sizes", "precisions", "batches")},
+        "missing": {**_left_out(args), **run.missing},
+        "networks": networks,
+        "cases": cases,
+        "kernels": kernels,
+    }
+
+
+def _all_cases(args: argparse.Namespace, run: Run) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Measure case by case, the small ones first: should the minutes not do, then it is a large one that is missing."""
+    from _gpu_run import TimeIsOver
+
+    networks: list[dict[str, Any]] = []
+    cases: list[dict[str, Any]] = []
+    for name in args.networks:
+        for size in args.sizes:
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    run.check_time()
+                    networks.append(_one_network(args, run, name, size, Path(folder), cases))
+                except TimeIsOver as error:
+                    networks.append({"name": name, "input_hw": _input_hw(args, size), "skipped": str(error)})
+    return networks, cases
+
+
+def _one_network(
+    args: argparse.Namespace, run: Run, name: str, size: str, folder: Path, cases: list[dict[str, Any]]
+) -> dict[str, Any]:
+    from _gpu_backends import Case
+    from _gpu_cases import measure_case
+    from _gpu_check import facts_of, frames_for
+    from _gpu_networks import make_network
+    from pictures import picture
+
+    image_hw = _image_hw(args)
+    _say(f"exporting {name} at {size} ...")
+    network: BenchNetwork = make_network(
+        name, _input_hw(args, size), folder, picture(image_hw), args.precisions, thin=args.quick
+    )
+    frames = frames_for(network, image_hw, max(args.batches))
+    for precision in args.precisions:
+        for batch in args.batches:
+            case = Case(network, precision, batch, args.device)
+            _say(f"{case} ...")
+            cases.append(measure_case(case, frames, run))
+    return {**network.record(), **facts_of(frames)}
+
+
+def _kernels(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what cuda_kernels.py measures."""
+    if args.device == "cpu":
+        return {"skipped": "the kernels are measured on a GPU"}
+    import cuda_kernels
+
+    _say("kernels ...")
+    try:
+        return cuda_kernels.measure(2 if args.quick else KERNEL_FRAMES)
+    except SegInferError as error:
+        return {"skipped": str(error)}
+
+
+def _left_out(args: argparse.Namespace) -> dict[str, str]:
+    every = (("backend", BACKENDS, args.backends), ("peer", PEERS, args.peers))
+    return {
+        f"{kind} {name}": f"left out by --{kind}s" for kind, all_, taken in every for name in all_ if name not in taken
+    }
+
+
+def _image_hw(args: argparse.Namespace) -> tuple[int, int]:
+    return QUICK_IMAGE_HW if args.quick else IMAGE_HW
+
+
+def _input_hw(args: argparse.Namespace, size: str) -> tuple[int, int]:
+    height, width = SIZES[size]
+    return (height // QUICK_SHRINKS, width // QUICK_SHRINKS) if args.quick else (height, width)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a number from 1, got {text!r}")
+    return int(text)
+
+
+def _failed(code: int, line: str) -> int:
+    _say(f"gpu.py: {line}")
+    return code
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--json", type=Path, required=True, metavar="FILE", help="where the results go")
+    add("--device", choices=("cuda", "cpu"), default="cuda", help="CUDA_VISIBLE_DEVICES chooses among several GPUs")
+    add("--quick", action="store_true", help="tiny networks and pictures, few calls: seconds instead of minutes")
+    add("--minutes", type=float, default=9.0, metavar="N", help="begin nothing after this long (default: 9)")
+    for name, choices, default, what in (
+        ("--backends", BACKENDS, BACKENDS, "what runs the network"),
+        ("--peers", PEERS, PEERS, "what people would write instead"),
+        ("--networks", NETWORKS, NETWORKS[:1], "architectures of the zoo"),
+        ("--sizes", tuple(SIZES), tuple(SIZES), "of the networks' input; --quick takes a sixteenth"),
+        ("--precisions", PRECISIONS, PRECISIONS, "of the files"),
+    ):
+        add(name, nargs="+", choices=choices, default=default, help=f"{what} (default: {' '.join(default)})")
+    add("--batches", nargs="+", type=_count, metavar="N", help="frames at once (default: 1 4 16; --quick: 1 2)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
