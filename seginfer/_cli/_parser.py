@@ -20,8 +20,8 @@ a minimal spec.json:
 _CHECK_HELP = """\
 TensorRT is used where it and a GPU are there, TensorRT for RTX otherwise, which needs neither GPU nor driver:
   pip install 'seginfer[check]'
-The engine is not kept. A supported file builds; on the GPU itself, `seginfer build` keeps the engine and `seginfer parity`
-compares it with PyTorch.
+The engine is not kept. A supported file builds; on the GPU itself, `seginfer build` keeps the engine, and `seginfer
+parity` compares it with PyTorch.
 
 exit codes:
   0  every file is supported
