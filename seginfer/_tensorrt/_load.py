@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .._errors import BackendError, InputError
 from ..backends import DeviceTensor
 from ..backends._on_device import TensorMemory
-from ._library import Library, message_log
+from ._library import Library, Message, message_log
 from ._parse import dtype_name
 from ._report import EngineReport
 from ._words import first_error
@@ -44,7 +44,7 @@ class LoadedEngine:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
-            reason = first_error(messages, parser=True) or "no reason given"
+            reason = _reason(messages)
             raise BackendError(
                 f"{library.description} does not load {path}: {reason}; free GPU memory, or build it again with "
                 "`seginfer build --rebuild`"
@@ -68,18 +68,31 @@ class LoadedEngine:
     def execution(
         self, profile: int, input_name: str, shape: tuple[int, ...], outputs: tuple[str, ...], gpu: Gpu
     ) -> EngineExecution:
-        """Return a context with its memory, for inputs of one shape within a profile."""
+        """Return a context with its memory, for inputs of one shape within a profile.
+
+        Raises:
+            InputError: if the engine does not take this shape.
+            BackendError: if memory runs out.
+        """
         log = message_log(self._library)
         with log.collect() as messages:
             context = self._engine.create_execution_context(self._strategy)
         if context is None:
-            reason = first_error(messages, parser=True) or "no reason given"
+            reason = _reason(messages)
             raise BackendError(
                 f"{self._library.description} has no memory to run {self._path}: {reason}; free GPU memory, build it "
                 "with a smaller batch or workspace, or open fewer models"
             )
-        kinds = {name: (self._mode(name), self._dtype(name)) for name in self._names()}
-        return EngineExecution(self._library, context, kinds, profile, input_name, shape, outputs, gpu)
+        execution = EngineExecution(self._library, context, gpu)
+        try:
+            execution.choose(profile, input_name, shape)
+            tensors = {name: execution.place(name, self._dtype(name)) for name in self._names()}
+        except BaseException:
+            execution.close()
+            raise
+        execution.input = tensors[input_name]
+        execution.outputs = {name: tensors[name] for name in outputs}
+        return execution
 
     def close(self) -> None:
         """Free the engine; contexts must be gone."""
@@ -96,50 +109,40 @@ class LoadedEngine:
 
 
 class EngineExecution:
-    """See `Execution`.
-
-    Raises:
-        InputError: if the engine does not take this shape.
-        BackendError: if memory runs out.
-    """
+    """See `Execution`; made by `LoadedEngine.execution`, which chooses a shape and places every tensor."""
 
     obstacle = ""
 
-    def __init__(
-        self,
-        library: Library,
-        context: Any,
-        kinds: dict[str, tuple[str, str]],
-        profile: int,
-        input_name: str,
-        shape: tuple[int, ...],
-        outputs: tuple[str, ...],
-        gpu: Gpu,
-    ) -> None:
+    def __init__(self, library: Library, context: Any, gpu: Gpu) -> None:
         self._library = library
         self._context = context
+        self._gpu = gpu
         self._log = message_log(library)
         self.memory = TensorMemory(gpu)
-        try:
-            self._choose(profile, input_name, shape, gpu)
-            tensors = {name: self._place(name, dtype) for name, (_, dtype) in kinds.items()}
-            gpu.stream.sync()
-        except BaseException:
-            self.close()
-            raise
-        self.input: DeviceTensor = tensors[input_name]
-        self.outputs: dict[str, DeviceTensor] = {name: tensors[name] for name in outputs}
+        self.input: DeviceTensor
+        self.outputs: dict[str, DeviceTensor]
 
-    def _choose(self, profile: int, name: str, shape: tuple[int, ...], gpu: Gpu) -> None:
+    def choose(self, profile: int, name: str, shape: tuple[int, ...]) -> None:
+        """Set the shape of the input.
+
+        Raises:
+            InputError: if the engine does not take it.
+        """
+        stream = self._gpu.stream
         with self._log.collect() as messages:
-            is_ok = self._context.set_optimization_profile_async(profile, int(gpu.stream.handle))
-            gpu.stream.sync()
+            is_ok = self._context.set_optimization_profile_async(profile, int(stream.handle))
+            stream.sync()
             is_ok = is_ok and self._context.set_input_shape(name, shape)
         if not is_ok:
-            reason = first_error(messages, parser=True) or "no reason given"
+            reason = _reason(messages)
             raise InputError(f"the engine does not take {name} of shape {shape}: {reason}; build it for this shape")
 
-    def _place(self, name: str, dtype: str) -> DeviceTensor:
+    def place(self, name: str, dtype: str) -> DeviceTensor:
+        """Give a tensor its memory.
+
+        Raises:
+            BackendError: if memory runs out, or the size depends on the data.
+        """
         shape = tuple(self._context.get_tensor_shape(name))
         if min(shape, default=0) < 0:
             raise BackendError(
@@ -156,10 +159,14 @@ class EngineExecution:
         with self._log.collect() as messages:
             is_started = self._context.execute_async_v3(int(stream.handle))
         if not is_started:
-            reason = first_error(messages, parser=True) or "no reason given"
+            reason = _reason(messages)
             raise BackendError(f"{self._library.description} could not start the network: {reason}")
 
     def close(self) -> None:
         """Free context and memory."""
         self._context = None
         self.memory.close()
+
+
+def _reason(messages: list[Message]) -> str:
+    return first_error(messages, parser=True) or "no reason given"
