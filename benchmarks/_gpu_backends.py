@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seginfer import EngineOptions, EngineProfile, SegInferError, Segmenter, build_engine
+from seginfer._backend import as_device_backend
 from seginfer._cuda import _compile
 from seginfer._cuda._capture import CaptureError, Graph
 from seginfer._cuda._launch import Gpu
 from seginfer._cuda._pipeline import GpuPipeline
 from seginfer._tensorrt._library import find_library
-from seginfer.backends import as_device_backend, open_backend, read_any_model
+from seginfer.backends import open_backend, read_any_model
 from seginfer.backends.torch import TorchBackend
 from seginfer.export._network import Network
 

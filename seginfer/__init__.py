@@ -9,6 +9,7 @@
 Models come from `seginfer.export.export_onnx`, or from anybody: `seginfer attach` puts a ModelSpec into an ONNX file.
 """
 
+from ._backend import Backend
 from ._certificate import Certificate, ParityError
 from ._errors import (
     BackendError,
@@ -34,7 +35,7 @@ from ._tensorrt._engine_file import EngineFile, read_engine
 from ._tensorrt._engines import build_engine
 from ._tensorrt._options import EngineOptions, EngineProfile
 from ._version import __version__
-from .backends import Backend, open_backend
+from .backends import open_backend
 
 __all__ = [
     "Backend",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from . import _native
+from ._backend import Backend, Tensor
 from ._formats import PixelFormat
 from ._geometry import Geometry, Size
 from ._mask_fill import FillResults, filler_of
@@ -16,7 +17,6 @@ from ._preprocess import FillInput, batch_shape, channels_last, input_filler
 from ._segmentation import Timings
 from ._spec import ModelSpec
 from ._workspaces import Workspace, Workspaces
-from .backends import Backend, Tensor
 
 
 class _Plan(NamedTuple):

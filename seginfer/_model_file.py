@@ -15,6 +15,7 @@ from ._spec import InputSpec, Layout, ModelSpec, OutputSpec
 from ._tiles import size_problem
 
 METADATA_KEY = "seginfer"
+ENGINE_SUFFIX = ".engine"  # of a file that is built from a model file, see `_tensorrt`
 
 _log = logging.getLogger("seginfer")
 

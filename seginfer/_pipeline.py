@@ -1,31 +1,19 @@
-"""Pipelines: what fills results from images. HostPipeline goes around any backend, GpuPipeline stays on one GPU."""
+"""What a pipeline is: what fills results from images, around a backend or with it on one GPU."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._errors import BackendUnavailableError, InputError
-from ._formats import PixelFormat
+from ._backend import Tensor
 from ._geometry import Geometry, Size
 from ._mask_fill import Results
 from ._segmentation import Timings
-from ._spec import ModelSpec
-from .backends import Backend, Tensor, as_device_backend
-
-if TYPE_CHECKING:
-    from ._ext import Threads
 
 Image = NDArray[np.uint8]
-
-Pixels = Literal["auto", "cpu", "cuda"]
-"""Where images are prepared and masks are made."""
-
-_log = logging.getLogger("seginfer")
 
 
 class Part(NamedTuple):
@@ -78,36 +66,3 @@ class Pipeline(Protocol):
 
     def close(self) -> None:
         """Free what the pipeline holds, but not the backend."""
-
-
-def open_pipeline(
-    backend: Backend, spec: ModelSpec, color: PixelFormat, threads: Threads | None, pixels: Pixels = "auto"
-) -> Pipeline:
-    """Return the pipeline around a backend; with "auto" the one on the GPU where the backend runs on one.
-
-    Raises:
-        InputError: if `pixels` is no such place.
-        BackendUnavailableError: if "cuda" was asked for and cannot be had.
-    """
-    from ._host_pipeline import HostPipeline
-
-    if pixels not in ("auto", "cpu", "cuda"):
-        raise InputError(f"pixels must be 'auto', 'cpu' or 'cuda', got {pixels!r}")
-    on_device = as_device_backend(backend)
-    reason = "asked for by name"
-    if pixels == "cuda" and on_device is None:
-        raise BackendUnavailableError(
-            f"pixels='cuda' needs a network on a CUDA device, got {backend.description}; give device='cuda', "
-            "or pixels='cpu'"
-        )
-    if pixels != "cpu" and on_device is not None:
-        try:
-            from ._cuda._pipeline import GpuPipeline
-
-            return GpuPipeline(on_device, spec, color)
-        except BackendUnavailableError as error:
-            if pixels == "cuda":
-                raise
-            reason = str(error)
-            _log.warning("pixels are computed on the CPU beside a network on the GPU: %s", reason)
-    return HostPipeline(backend, spec, color, threads, reason if pixels == "cpu" or on_device else "")

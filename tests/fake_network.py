@@ -11,8 +11,8 @@ import fake_cuda_core
 import numpy as np
 
 from seginfer import BackendError
+from seginfer._backend import DeviceTensor, Tensor
 from seginfer._cuda._launch import Gpu
-from seginfer.backends import DeviceTensor, Tensor
 from seginfer.backends.onnxruntime import OnnxRuntimeBackend
 
 

@@ -17,8 +17,9 @@ from fake_network import array_at
 from models import SPECS, make_spec, save_model
 
 from seginfer import BackendError, BackendUnavailableError, Segmenter
+from seginfer._backend import as_device_backend
 from seginfer._cuda._launch import Gpu
-from seginfer.backends import as_device_backend, onnxruntime
+from seginfer.backends import onnxruntime
 from seginfer.backends.onnxruntime import OnnxRuntimeBackend
 from seginfer.backends.torch import TorchBackend
 

@@ -6,11 +6,10 @@ import argparse
 import json
 from typing import Any
 
-from .._model_file import METADATA_KEY, attach_spec, certificate_matches, read_model
+from .._model_file import ENGINE_SUFFIX, METADATA_KEY, attach_spec, certificate_matches, read_model
 from .._onnx_file import OnnxFile, TensorInfo, read_onnx
 from .._spec import InputSpec, ModelSpec, Provenance
 from .._tensorrt._engine_file import EngineFile, read_engine
-from ..backends import ENGINE_SUFFIX
 from . import _certificate
 from ._output import Output
 from .build import engine_data, show_engine

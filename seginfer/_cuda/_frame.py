@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .._backend import DeviceTensor, Execution
 from .._errors import InputError
 from .._formats import PixelFormat
 from .._geometry import Size
 from .._mask_fill import _clear, _has_unseen
+from .._pipeline import Part
 from .._segmentation import Timings
 from .._spec import MAX_SIDE, ModelSpec
-from ..backends import DeviceTensor, Execution
 from ._arena import Arena
 from ._capture import CaptureError, Graph
 from ._failures import explained
@@ -23,9 +24,6 @@ from ._launch import Gpu, as_bytes
 from ._layout import FrameKey, ImageLayout, ResultLayout
 from ._mask_plans import OutputAt
 from ._steps import InputStep, MaskStep, check_faults
-
-if TYPE_CHECKING:
-    from .._pipeline import Part
 
 
 class _Views(NamedTuple):

@@ -6,24 +6,21 @@ import logging
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .._backend import DeviceBackend, DeviceTensor, Tensor
 from .._errors import BackendError, InputError
 from .._formats import PixelFormat
 from .._geometry import Geometry, Size
+from .._pipeline import Evidence, Part
 from .._preprocess import batch_shape
 from .._segmentation import Timings
 from .._spec import ModelSpec
-from ..backends import DeviceBackend, DeviceTensor, Tensor
 from ._frame import Frame
 from ._launch import Gpu
 from ._layout import FrameKey
 from ._slots import Slot, Slots
-
-if TYPE_CHECKING:
-    from .._pipeline import Evidence, Part
 
 _log = logging.getLogger("seginfer")
 
@@ -102,7 +99,6 @@ class GpuPipeline:
         return slot.frame(key, shape)
 
     def _evidence(self, frame: Frame, slot: Slot, count: int) -> Evidence:
-        from .._pipeline import Evidence
 
         output = frame.execution.outputs[self._spec.output.name]
         return Evidence(*(self._downloaded(tensor, count, slot) for tensor in (frame.execution.input, output)))

@@ -7,11 +7,10 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
+from .._backend import CLOSED, DeviceBackend, Execution
 from .._errors import BackendError
 from .._formats import PixelFormat
 from .._spec import ModelSpec
-from ..backends import DeviceBackend, Execution
-from ..backends._on_device import CLOSED
 from ._capture import CaptureError
 from ._frame import Frame
 from ._launch import Gpu

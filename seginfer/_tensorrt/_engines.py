@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from .._errors import BackendError, InputError, ModelFileError, OutputWriteError
-from .._model_file import ModelFile, read_model
-from ..backends import ENGINE_SUFFIX
+from .._model_file import ENGINE_SUFFIX, ModelFile, read_model
 from ._build import Progress
 from ._cache import VARIABLE, cache_folder, entry_lock, entry_path, leftovers, timing_path
 from ._engine_file import EngineFile, write_engine

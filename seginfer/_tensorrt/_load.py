@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._backend import DeviceTensor
+from .._cuda._tensors import TensorMemory
 from .._errors import BackendError, InputError
-from ..backends import DeviceTensor
-from ..backends._on_device import TensorMemory
 from ._library import Library, Message, message_log
 from ._parse import dtype_name
 from ._report import EngineReport

@@ -1,58 +1,22 @@
-"""Tensors on a GPU: what executions allocate, and how arrays of the host go through one."""
+"""HostCalls: arrays of the host through a network on a GPU."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .._errors import BackendError, InputError
+from .._backend import CLOSED, DeviceBackend, Execution, Tensor
+from .._errors import BackendError
 from .._geometry import Size
 from .._spec import Layout
-from . import DeviceTensor, Tensor
 
 if TYPE_CHECKING:
     from .._cuda._launch import Gpu
-    from . import DeviceBackend, Execution
-
-_DTYPES = ("float32", "float16", "int8", "uint8", "int32", "int64", "bool")
-
-CLOSED = "the model is closed; open it again"
-
-
-class TensorMemory:
-    """Memory of a GPU for tensors of an execution; all zeros at first."""
-
-    def __init__(self, gpu: Gpu) -> None:
-        self._gpu = gpu
-        self._buffers: list[Any] = []
-
-    def tensor(self, shape: Sequence[int], dtype: str) -> DeviceTensor:
-        """Return a new tensor.
-
-        Raises:
-            InputError: if NumPy has no such dtype, as bfloat16.
-            BackendError: if memory runs out.
-        """
-        if dtype not in _DTYPES:
-            raise InputError(f"tensors on a GPU must be {', '.join(_DTYPES)}, got {dtype}; add a cast to the graph")
-        nbytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        buffer = self._gpu.allocate(nbytes)
-        self._buffers.append(buffer)
-        self._gpu.clear(buffer)
-        return DeviceTensor(int(buffer.handle), tuple(shape), dtype)
-
-    def buffer(self, tensor: DeviceTensor) -> Any:
-        """Return the buffer of a tensor."""
-        return next(buffer for buffer in self._buffers if int(buffer.handle) == tensor.address)
-
-    def close(self) -> None:
-        """Free everything."""
-        while self._buffers:
-            self._gpu.free(self._buffers.pop())
+    from .._cuda._tensors import TensorMemory
 
 
 class _Ready(NamedTuple):

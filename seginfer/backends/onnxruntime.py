@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._backend import CLOSED, DeviceTensor, Tensor
+from .._cuda._tensors import TensorMemory
 from .._errors import BackendError, BackendUnavailableError, InputError
 from .._geometry import Size
 from .._machine import checked_threads, parse_device
-from . import DeviceTensor, Tensor
-from ._on_device import CLOSED, TensorMemory
 
 try:
     import onnxruntime as ort

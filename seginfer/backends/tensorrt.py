@@ -6,6 +6,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from .._backend import CLOSED, Tensor
 from .._cuda._compile import require_cuda
 from .._cuda._launch import Gpu
 from .._driver import find_gpu
@@ -20,8 +21,7 @@ from .._tensorrt._library import find_library
 from .._tensorrt._load import EngineExecution, LoadedEngine
 from .._tensorrt._options import EngineOptions
 from .._tensorrt._report import ShapeRange
-from . import Tensor
-from ._on_device import CLOSED, HostCalls
+from ._on_device import HostCalls
 
 if TYPE_CHECKING:
     from .._tensorrt._build import Progress

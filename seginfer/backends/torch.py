@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .._backend import CLOSED, DeviceTensor, Tensor
 from .._errors import BackendError
 from .._geometry import Size
-from . import DeviceTensor, Tensor
-from ._on_device import CLOSED
 
 if TYPE_CHECKING:
     from .._cuda._launch import Gpu

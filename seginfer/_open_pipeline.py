@@ -1,0 +1,52 @@
+"""open_pipeline(): the pipeline around a backend, on the GPU where the network is there, and otherwise on the CPU."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Literal
+
+from ._backend import Backend, as_device_backend
+from ._errors import BackendUnavailableError, InputError
+from ._formats import PixelFormat
+from ._host_pipeline import HostPipeline
+from ._pipeline import Pipeline
+from ._spec import ModelSpec
+
+if TYPE_CHECKING:
+    from ._ext import Threads
+
+Pixels = Literal["auto", "cpu", "cuda"]
+"""Where images are prepared and masks are made."""
+
+_log = logging.getLogger("seginfer")
+
+
+def open_pipeline(
+    backend: Backend, spec: ModelSpec, color: PixelFormat, threads: Threads | None, pixels: Pixels = "auto"
+) -> Pipeline:
+    """Return the pipeline around a backend; with "auto" the one on the GPU where the backend runs on one.
+
+    Raises:
+        InputError: if `pixels` is no such place.
+        BackendUnavailableError: if "cuda" was asked for and cannot be had.
+    """
+    if pixels not in ("auto", "cpu", "cuda"):
+        raise InputError(f"pixels must be 'auto', 'cpu' or 'cuda', got {pixels!r}")
+    on_device = as_device_backend(backend)
+    reason = "asked for by name"
+    if pixels == "cuda" and on_device is None:
+        raise BackendUnavailableError(
+            f"pixels='cuda' needs a network on a CUDA device, got {backend.description}; give device='cuda', "
+            "or pixels='cpu'"
+        )
+    if pixels != "cpu" and on_device is not None:
+        try:
+            from ._cuda._pipeline import GpuPipeline
+
+            return GpuPipeline(on_device, spec, color)
+        except BackendUnavailableError as error:
+            if pixels == "cuda":
+                raise
+            reason = str(error)
+            _log.warning("pixels are computed on the CPU beside a network on the GPU: %s", reason)
+    return HostPipeline(backend, spec, color, threads, reason if pixels == "cpu" or on_device else "")
