@@ -19,7 +19,7 @@ from models import SPECS, make_spec, save_model
 from seginfer import BackendError, BackendUnavailableError, Segmenter
 from seginfer._backend import as_device_backend
 from seginfer._cuda._launch import Gpu
-from seginfer.backends import onnxruntime
+from seginfer.backends import _onnxruntime_execution
 from seginfer.backends.onnxruntime import OnnxRuntimeBackend
 from seginfer.backends.torch import TorchBackend
 
@@ -40,8 +40,8 @@ def gpu(cpu: on_cpu.Cpu) -> Iterator[Gpu]:
 @pytest.fixture
 def in_host_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let executions use the CPU's provider and memory: the fake GPU's memory is the host's."""
-    monkeypatch.setattr(onnxruntime, "_MEMORY", "cpu")
-    monkeypatch.setattr(onnxruntime, "_cuda_first", lambda *_: ["CPUExecutionProvider"])
+    monkeypatch.setattr(_onnxruntime_execution, "_MEMORY", "cpu")
+    monkeypatch.setattr(_onnxruntime_execution, "cuda_first", lambda *_: ["CPUExecutionProvider"])
 
 
 @pytest.mark.usefixtures("in_host_memory")

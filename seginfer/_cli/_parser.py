@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 from .._version import __version__
+from ._arguments import (
+    add_device,
+    add_folder,
+    add_model,
+    add_source,
+    batches,
+    command_of,
+    number,
+    positive,
+    sizes,
+)
 
 _SPEC_HELP = """\
 a minimal spec.json:
@@ -69,35 +79,35 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _demo(commands: Any) -> None:
-    command = _command(
+    command = command_of(
         commands,
         "demo",
         "seginfer._cli.demo:demo",
         "export, certify and run the soccer-field model that comes with the package",
         "seginfer demo\n  seginfer demo -o /tmp/demo --json",
     )
-    _add_folder(command, "seginfer-demo")
-    _add_device(command)
+    add_folder(command, "seginfer-demo")
+    add_device(command)
 
 
 def _run(commands: Any) -> None:
-    command = _command(
+    command = command_of(
         commands,
         "run",
         "seginfer._cli.run:run",
         "segment pictures, folders of pictures and videos",
         "seginfer run pitch.onnx frame.jpg\n  seginfer run pitch.onnx frames/ clip.mp4 -o masks --no-overlay",
     )
-    _add_model(command)
+    add_model(command)
     command.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="picture, video, or folder of them")
-    _add_folder(command, "seginfer-masks")
+    add_folder(command, "seginfer-masks")
     command.add_argument("--no-overlay", action="store_true", help="write the masks only")
     command.add_argument("--alpha", type=float, default=0.5, help="weight of the overlay, 0..1 (default: 0.5)")
-    _add_device(command)
+    add_device(command)
 
 
 def _export(commands: Any) -> None:
-    command = _command(
+    command = command_of(
         commands,
         "export",
         "seginfer.export._cli:export",
@@ -109,10 +119,10 @@ def _export(commands: Any) -> None:
         "  seginfer export program.pt2 --spec spec.json -o m.onnx",
         _SPEC_HELP,
     )
-    _add_source(command)
+    add_source(command)
     command.add_argument("--spec", type=Path, required=True, help="ModelSpec as JSON")
     command.add_argument("-o", "--output", type=Path, required=True, help="the .onnx file to write")
-    command.add_argument("--batch-size", type=_positive, help="images per batch (default: any number)")
+    command.add_argument("--batch-size", type=positive, help="images per batch (default: any number)")
     command.add_argument(
         "--keep-upsampling",
         action="store_true",
@@ -126,7 +136,7 @@ def _export(commands: Any) -> None:
 
 
 def _parity(commands: Any) -> None:
-    command = _command(
+    command = command_of(
         commands,
         "parity",
         "seginfer.export._cli:parity",
@@ -135,18 +145,18 @@ def _parity(commands: Any) -> None:
         "  seginfer parity m.engine package.module:factory --weights w.safetensors --images photos/\n"
         "  seginfer parity m.onnx package.module:factory --backend tensorrt --builds 5",
     )
-    _add_model(command)
-    _add_source(command)
-    _add_device(command)
+    add_model(command)
+    add_source(command)
+    add_device(command)
     command.add_argument(
         "--builds",
-        type=_positive,
+        type=positive,
         help="with --backend tensorrt: build the engine this often and compare each, since every build chooses anew",
     )
 
 
 def _attach(commands: Any) -> None:
-    command = _command(
+    command = command_of(
         commands,
         "attach",
         "seginfer._cli.info:attach",
@@ -160,7 +170,7 @@ def _attach(commands: Any) -> None:
 
 
 def _info(commands: Any) -> None:
-    command = _command(
+    command = command_of(
         commands,
         "info",
         "seginfer._cli.info:info",
@@ -172,7 +182,7 @@ def _info(commands: Any) -> None:
 
 
 def _check(commands: Any) -> None:
-    command = _command(
+    command = command_of(
         commands,
         "check",
         "seginfer._cli.check:check_files",
@@ -184,12 +194,12 @@ def _check(commands: Any) -> None:
         "models", type=Path, nargs="+", metavar="MODEL", help=".onnx file, with a ModelSpec or without"
     )
     command.add_argument(
-        "--timeout", type=_positive, default=900, help="seconds after which a file is given up (default: %(default)s)"
+        "--timeout", type=positive, default=900, help="seconds after which a file is given up (default: %(default)s)"
     )
 
 
 def _build(commands: Any) -> None:
-    command = _command(
+    command = command_of(
         commands,
         "build",
         "seginfer._cli.build:build",
@@ -204,24 +214,24 @@ def _build(commands: Any) -> None:
     command.add_argument("-o", "--output", type=Path, help="the engine to write (default: into the cache)")
     command.add_argument(
         "--batch",
-        type=_batches,
+        type=batches,
         default=[(1, 1, 1)],
         metavar="N[,N...]",
         help="images per call: 1 | 1,4,16, several fixed numbers | 1-8, any from 1 to 8 (default: 1)",
     )
     command.add_argument(
-        "--size", type=_sizes, default=[], metavar="HxW[,HxW...]", help="height x width, for networks of any size"
+        "--size", type=sizes, default=[], metavar="HxW[,HxW...]", help="height x width, for networks of any size"
     )
     command.add_argument(
-        "--workspace-mb", type=_positive, help="most scratch memory of one layer, MiB (default: the whole GPU)"
+        "--workspace-mb", type=positive, help="most scratch memory of one layer, MiB (default: the whole GPU)"
     )
     command.add_argument(
-        "--optimization-level", type=_number, default=3, help="0 builds fast, 5 searches longest (default: %(default)s)"
+        "--optimization-level", type=number, default=3, help="0 builds fast, 5 searches longest (default: %(default)s)"
     )
     command.add_argument(
-        "--max-aux-streams", type=_number, help="streams beside the main one; 0 for steady latency (default: up to it)"
+        "--max-aux-streams", type=number, help="streams beside the main one; 0 for steady latency (default: up to it)"
     )
-    command.add_argument("--dla-core", type=_number, help="run on this DLA core of a Jetson (default: the GPU)")
+    command.add_argument("--dla-core", type=number, help="run on this DLA core of a Jetson (default: the GPU)")
     command.add_argument("--device", default="cuda", help="cuda or cuda:<index> (default: %(default)s)")
     command.add_argument(
         "--library",
@@ -241,7 +251,7 @@ def _cache(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     actions = command.add_subparsers(title="actions", metavar="ACTION", required=True)
-    _command(
+    command_of(
         actions,
         "list",
         "seginfer._cli.cache:list_cache",
@@ -249,7 +259,7 @@ def _cache(commands: Any) -> None:
         "seginfer cache list\n  seginfer cache list --json | jq '.entries[] | [.model, .state, .reason]'",
         _CACHE_HELP,
     )
-    clearing = _command(
+    clearing = command_of(
         actions,
         "clear",
         "seginfer._cli.cache:clear_cache",
@@ -265,101 +275,10 @@ def _cache(commands: Any) -> None:
 
 
 def _doctor(commands: Any) -> None:
-    _command(
+    command_of(
         commands,
         "doctor",
         "seginfer._cli.doctor:doctor",
         "show what is installed here, what it allows, and how to get the rest",
         "seginfer doctor",
     )
-
-
-def _command(commands: Any, name: str, handler: str, summary: str, examples: str, more: str = "") -> Any:
-    command = commands.add_parser(
-        name,
-        help=summary,
-        description=f"{summary[0].upper()}{summary[1:]}.",
-        epilog=f"examples:\n  {examples}\n\n{more}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    command.add_argument("-v", "--verbose", action="store_true", help="log what runs, and why")
-    command.set_defaults(handler=handler)
-    return command
-
-
-def _add_model(command: Any) -> None:
-    command.add_argument(
-        "model", type=Path, help=".onnx file with a ModelSpec inside, or an engine of `seginfer build`"
-    )
-
-
-def _add_folder(command: Any, default: str) -> None:
-    command.add_argument("-o", "--output", type=Path, default=Path(default), help="folder (default: %(default)s)")
-
-
-def _add_source(command: Any) -> None:
-    command.add_argument("source", help="package.module:factory, or a .pt2 exported program; either one runs code")
-    command.add_argument("--weights", type=Path, help=".safetensors, or a checkpoint that loads with weights_only=True")
-    command.add_argument("--kwargs", type=_json_object, default={}, help="arguments of the factory, as a JSON object")
-    command.add_argument(
-        "--images",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="pictures, videos, folders (default: synthetic)",
-    )
-    command.add_argument("--max-images", type=_positive, default=32, help="compare on at most this many (default: 32)")
-
-
-def _add_device(command: Any) -> None:
-    command.add_argument(
-        "--backend",
-        default="auto",
-        help="onnxruntime, tensorrt, tensorrt_rtx, or auto: ONNX Runtime for an .onnx file (default: %(default)s)",
-    )
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<index> (default: %(default)s)")
-    command.add_argument("--threads", type=_positive, help="CPU threads of the network (default: every core)")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a number of at least 1, got {text!r}")
-    return int(text)
-
-
-def _number(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a number of at least 0, got {text!r}")
-    return int(text)
-
-
-def _batches(text: str) -> list[tuple[int, int, int]]:
-    """Read "1,4" as two fixed batches, and "1-8" as a range, of which the largest is the likeliest."""
-    batches = []
-    for part in text.split(","):
-        least, _, most = part.partition("-")
-        if not least.isdecimal() or not (most or least).isdecimal() or part.endswith("-"):
-            raise argparse.ArgumentTypeError(f"must be a number, numbers as 1,4, or a range as 1-8, got {text!r}")
-        batches.append((int(least), int(most or least), int(most or least)))
-    return batches
-
-
-def _sizes(text: str) -> list[tuple[int, int]]:
-    sizes = []
-    for part in text.split(","):
-        height, _, width = part.partition("x")
-        if not (height.isdecimal() and width.isdecimal()):
-            raise argparse.ArgumentTypeError(f"must be height x width as 512x1024, got {text!r}")
-        sizes.append((int(height), int(width)))
-    return sizes
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be a JSON object such as '{{\"num_classes\": 8}}': {error}") from error
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"must be a JSON object, got {text!r}")
-    return value

@@ -1,0 +1,100 @@
+"""OnnxRuntimeExecution: an .onnx file in the memory of a GPU, on the stream that its caller has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .._backend import DeviceTensor
+from .._cuda._launch import Gpu
+from .._cuda._tensors import TensorMemory
+from .._errors import BackendError
+from ._onnxruntime_session import cuda_first, one_line, open_session, ort
+
+_MEMORY = "cuda"  # where tensors lie, in ONNX Runtime's words
+
+
+class OnnxRuntimeExecution:
+    """See `Execution`. ONNX Runtime keeps to one stream per session, so that every execution has a session."""
+
+    obstacle = "ONNX Runtime frees and reuses memory of the host within a run, which a replay would do again"
+
+    def __init__(
+        self,
+        session: Any,
+        path: str | Path,
+        outputs: Sequence[str],
+        shape: tuple[int, ...],
+        gpu: Gpu,
+        device_index: int,
+    ) -> None:
+        self._path, self._index = path, device_index
+        self._providers = session.get_providers()
+        self._node = session.get_inputs()[0]
+        self._bound: tuple[int, Any, Any, Any] | None = None  # stream, session, binding, options
+        self.memory = TensorMemory(gpu)
+        try:
+            self.input = self.memory.tensor(shape, _numpy_type(self._node.type))
+            self.outputs: dict[str, DeviceTensor] = {
+                name: self.memory.tensor(value.shape(), _numpy_type(value.data_type()))
+                for name, value in self._first_run(session, outputs).items()
+            }
+        except BaseException:
+            self.memory.close()
+            raise
+
+    def _first_run(self, session: Any, outputs: Sequence[str]) -> dict[str, Any]:
+        """Run once to learn the shapes of the outputs, which a graph need not state."""
+        binding = session.io_binding()
+        self._bind(binding.bind_input, self._node.name, self.input)
+        for name in outputs:
+            binding.bind_output(name, _MEMORY, self._index)
+        _run_bound(session, binding, None, self.input)
+        return dict(zip(outputs, binding.get_outputs(), strict=True))
+
+    def enqueue(self, stream: Any) -> None:
+        """Start the network; see `Execution.enqueue`."""
+        handle = int(stream.handle)
+        if self._bound is None or self._bound[0] != handle:
+            self._bound = handle, *self._on_stream(handle)
+        _, session, binding, options = self._bound
+        _run_bound(session, binding, options, self.input)
+
+    def _on_stream(self, handle: int) -> tuple[Any, Any, Any]:
+        session = open_session(self._path, cuda_first(self._index, handle), 1)
+        if session.get_providers() != self._providers:  # it falls back to others by itself
+            raise BackendError(
+                f"ONNX Runtime could not open {self._path} on the GPU once more; free GPU memory, or use pixels='cpu'"
+            )
+        binding = session.io_binding()
+        self._bind(binding.bind_input, self._node.name, self.input)
+        for name, tensor in self.outputs.items():
+            self._bind(binding.bind_output, name, tensor)
+        options = ort.RunOptions()
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        return session, binding, options
+
+    def _bind(self, bind: Any, name: str, tensor: DeviceTensor) -> None:
+        bind(name, _MEMORY, self._index, np.dtype(tensor.dtype), tensor.shape, tensor.address)
+
+    def close(self) -> None:
+        """Free session and memory."""
+        self._bound = None
+        self.memory.close()
+
+
+def _numpy_type(name: str) -> str:
+    """Return the NumPy name of "tensor(float)"."""
+    name = name.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(name, name)
+
+
+def _run_bound(session: Any, binding: Any, options: Any, given: DeviceTensor) -> None:
+    try:
+        session.run_with_iobinding(binding, options)
+    except Exception as error:  # ONNX Runtime's exceptions share no public base class
+        got = f"{given.dtype} {given.shape}"
+        raise BackendError(f"onnxruntime {ort.__version__} failed on a batch {got}: {one_line(error)}") from error

@@ -1,0 +1,64 @@
+"""Sessions of ONNX Runtime: with which providers and threads a model is loaded."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from .._errors import BackendError, BackendUnavailableError
+
+try:
+    import onnxruntime as ort
+except ImportError as error:
+    raise BackendUnavailableError(
+        f"backend 'onnxruntime' is not installed ({error}); pip install 'seginfer[cpu]', "
+        "or 'seginfer[gpu]' on a machine with CUDA"
+    ) from error
+
+__all__ = ["CPU", "CUDA", "cuda_first", "load_cuda", "one_line", "open_session", "ort"]
+
+CUDA = "CUDAExecutionProvider"
+CPU = "CPUExecutionProvider"
+
+
+def open_session(path: str | Path, providers: Sequence[Any], threads: int) -> Any:
+    """Load a model.
+
+    Raises:
+        BackendError: if ONNX Runtime rejects it.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    # Waiting threads that spin take the cores from the robot's other processes.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # warnings of the optimiser are not for the user
+    try:
+        return ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # ONNX Runtime's exceptions share no public base class
+        raise BackendError(f"onnxruntime {ort.__version__} cannot load {path}: {one_line(error)}") from error
+
+
+def load_cuda() -> None:
+    """Load CUDA's libraries from Python's packages, where they are; the provider finds them then, and not by itself."""
+    if hasattr(ort, "preload_dlls"):
+        with redirect_stdout(io.StringIO()):  # it prints what is missing; whether the provider loads is what counts
+            ort.preload_dlls()
+
+
+def cuda_first(index: int, stream: int | None = None) -> list[Any]:
+    """Return the providers of a session on a GPU; with `stream`, one that starts its work on that stream of CUDA."""
+    # TF32 would keep 10 bits of what the graph and its certificate call fp32.
+    options: dict[str, Any] = {"device_id": index, "use_tf32": 0}
+    if stream is not None:
+        options["user_compute_stream"] = str(stream)
+    return [(CUDA, options), CPU]
+
+
+def one_line(error: Exception) -> str:
+    """Return what ONNX Runtime says without line breaks."""
+    return " ".join(str(error).split())
