@@ -63,6 +63,9 @@ def certify_builds(
     """
     if builds < 1:
         raise InputError(f"builds must be at least 1, got {builds}")
+    from seginfer.backends.tensorrt import usable_gpu
+
+    usable_gpu(device, path)
     certificates: list[Certificate] = []
     masks: list[list[NDArray[Any]]] = []
     total = builds * len(images)

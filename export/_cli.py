@@ -43,7 +43,7 @@ def _exported(args: argparse.Namespace, output: Output) -> Certificate:
     images = _images(args, spec.input)
     if not spec.provenance.source:
         spec = replace(spec, provenance=replace(spec.provenance, source=source.name))
-    with _comparing(output, len(images)) as on_progress:
+    with _comparing(output, len(images), "exporting and ") as on_progress:
         return export_onnx(
             source.module,
             spec,
@@ -94,7 +94,7 @@ def _compared_builds(args: argparse.Namespace, output: Output) -> RepeatedBuilds
         raise InputError(f"--builds needs --backend tensorrt or tensorrt_rtx, got {args.backend}")
     source = _source(args, output)
     images = _images(args, model.spec.input)
-    with _comparing(output, len(images) * args.builds) as on_progress:
+    with _comparing(output, len(images) * args.builds, "building and ") as on_progress:
         options = EngineOptions(library=args.backend)
         return certify_builds(
             source.module,
@@ -128,8 +128,8 @@ def _batch_size(asked: int | None, source: Source) -> int | None:
 
 
 @contextmanager
-def _comparing(output: Output, total: int) -> Iterator[Callable[[int, int], None]]:
-    with output.progress("exporting and comparing with PyTorch", total) as advance:
+def _comparing(output: Output, total: int, before: str = "") -> Iterator[Callable[[int, int], None]]:
+    with output.progress(f"{before}comparing with PyTorch", total) as advance:
         shown = 0
 
         def show(done: int, _total: int) -> None:

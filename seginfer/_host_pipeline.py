@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from . import _native
-from ._backend import Backend, Tensor
+from ._backend import Backend, Tensor, as_device_backend
 from ._formats import PixelFormat
 from ._geometry import Geometry, Size
 from ._mask_fill import FillResults, filler_of
@@ -39,8 +39,6 @@ class HostPipeline:
         reason: why pixels are computed here although the network is on a GPU; empty if it is not.
     """
 
-    is_slow_at_first = False
-
     def __init__(
         self, backend: Backend, spec: ModelSpec, color: PixelFormat, threads: Any = None, reason: str = ""
     ) -> None:
@@ -50,6 +48,7 @@ class HostPipeline:
         self._threads = threads
         self._reason = reason
         self._workspaces = Workspaces()
+        self.is_slow_at_first = as_device_backend(backend) is not None
 
     @property
     def description(self) -> str:

@@ -109,7 +109,7 @@ class Segmenter:
         image_hw: Size | None = None,
         on_progress: Progress | None = None,
     ) -> Segmenter:
-        """Open a model file that carries its ModelSpec, and make it warm: no call afterwards waits for a first use.
+        """Open a model file that carries its ModelSpec, and make it warm for single images, see `warm_up`.
 
         Args:
             path: the .onnx file, see `seginfer export` and `seginfer attach`; or an engine of `seginfer build`.
@@ -121,7 +121,8 @@ class Segmenter:
             color: format of your images: "rgb", "bgr" (OpenCV), "rgba", "bgra", "gray", "nv12" or "yuyv", see
                 `preprocess`; None is "rgb", or "gray" for a gray model.
             pixels: where images are prepared and masks are made: "cpu", "cuda", or "auto": beside the network.
-            engine: for TensorRT, how to build the engine where the cache has none; None is `EngineOptions()`.
+            engine: for TensorRT, how to build the engine where the cache has none of these options; None is
+                `EngineOptions()`, for one image at a time.
             image_hw: (height, width) of your images; on a GPU, the work for this size is recorded now and not with the
                 first image. None is the network's own size.
             on_progress: for TensorRT, called with every step of a build.
@@ -149,6 +150,9 @@ class Segmenter:
 
     def warm_up(self, image_hw: Size | None = None) -> None:
         """Do now what a first image of this size would wait for: on a GPU, load kernels and record the frame's graph.
+
+        A first list of images, a second thread and another size still wait once, each for a network and a graph of its
+        own.
 
         Args:
             image_hw: (height, width) of the images to come; None is the network's own size, or that which its engine

@@ -16,8 +16,9 @@ import pytest
 import torch
 from networks import Tiny, make_spec, pictures
 
-from seginfer import InputError, Segmenter, build_engine
+from seginfer import BackendUnavailableError, InputError, Segmenter, build_engine
 from seginfer._cli import main
+from seginfer._driver import has_gpu
 from seginfer._images import write_image
 from seginfer._tensorrt._engine_file import EngineFile
 from seginfer._tensorrt._options import EngineOptions
@@ -115,6 +116,15 @@ def test_every_build_is_compared_with_pytorch_and_with_the_first(
     assert progress == [(n, 6) for n in range(1, 7)]
     assert not any(engine.path.exists() for engine in known)
     assert {certificate.pipeline_sha256 for certificate in found.certificates} == {known[0].key.digest()}
+
+
+@pytest.mark.skipif(has_gpu(), reason="there is a GPU")
+def test_without_a_gpu_nothing_is_built(module: torch.nn.Module, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_builds, "build_engine", lambda *_, **__: pytest.fail("it was built"))
+    with pytest.raises(BackendUnavailableError, match="driver"):
+        certify_builds(module, path, IMAGES, builds=2)
+    with pytest.raises(BackendUnavailableError, match="device='cpu'"):
+        certify_builds(module, path, IMAGES, builds=2, device="cpu")
 
 
 def test_no_build_is_no_comparison(module: torch.nn.Module, path: Path) -> None:

@@ -121,6 +121,14 @@ def test_an_engine_takes_no_other_backend_and_no_options(built: Built) -> None:
         Segmenter.open(engine.path, engine=EngineOptions())
 
 
+def test_engine_options_are_for_tensorrt_alone_and_name_no_other_library(semantic_model: Path) -> None:
+    for backend in ("auto", "onnxruntime"):
+        with pytest.raises(InputError, match="give backend='tensorrt'"):
+            Segmenter.open(semantic_model, backend=backend, engine=EngineOptions())
+    with pytest.raises(InputError, match="name the library tensorrt_rtx, got backend 'tensorrt'"):
+        Segmenter.open(semantic_model, backend="tensorrt", engine=EngineOptions(library="tensorrt_rtx"))
+
+
 def test_a_truncated_engine_is_refused_before_anything_loads_it(built: Built, tmp_path: Path) -> None:
     _, engine = built("semantic", SPECS["semantic"])
     for suffix in ("", ".json"):

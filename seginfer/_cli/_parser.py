@@ -44,7 +44,8 @@ exit codes:
 _BUILD_HELP = """\
 Precision lies in the .onnx file (`seginfer export --precision fp16`), and the engine must keep it: what was built is
 read back, and an engine that computes in another type is refused. Without -o, the engine goes into the cache, where
-`seginfer run` and Segmenter.open look for it; one that is there already is not built again.
+`--backend tensorrt` and Segmenter.open(backend="tensorrt", engine=...) find it by these very options; one that is there
+is not built again.
 
 One fixed shape is the fastest. Several batches or sizes become one profile each, and a range becomes one profile that
 takes all between.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +14,7 @@ from .._model_file import ENGINE_SUFFIX, ModelFile, read_model
 if TYPE_CHECKING:
     from .._tensorrt._build import Progress
     from .._tensorrt._engine_file import EngineFile
+    from .._tensorrt._key import LibraryName
     from .._tensorrt._options import EngineOptions
 
 
@@ -42,29 +44,23 @@ def read_any_model(path: str | Path) -> ModelFile | EngineFile:
 def _open_onnxruntime(model: ModelFile, settings: _Settings) -> Backend:
     from .onnxruntime import OnnxRuntimeBackend
 
+    if settings.engine is not None:
+        raise InputError("engine options are for TensorRT, got the backend onnxruntime; give backend='tensorrt'")
     outputs = tuple(output.name for output in model.spec.outputs)
     return OnnxRuntimeBackend(model.path, outputs, device=settings.device, threads=settings.threads)
 
 
-def _open_tensorrt(model: ModelFile, settings: _Settings) -> Backend:
+def _open_tensorrt(library: LibraryName, model: ModelFile, settings: _Settings) -> Backend:
     from .tensorrt import build_and_open
 
-    return build_and_open(model, "tensorrt", settings.engine, device=settings.device, on_progress=settings.on_progress)
-
-
-def _open_tensorrt_rtx(model: ModelFile, settings: _Settings) -> Backend:
-    from .tensorrt import build_and_open
-
-    return build_and_open(
-        model, "tensorrt_rtx", settings.engine, device=settings.device, on_progress=settings.on_progress
-    )
+    return build_and_open(model, library, settings.engine, device=settings.device, on_progress=settings.on_progress)
 
 
 # One line per backend that opens an .onnx file.
 _OPENERS: dict[str, Callable[[ModelFile, _Settings], Backend]] = {
     "onnxruntime": _open_onnxruntime,
-    "tensorrt": _open_tensorrt,
-    "tensorrt_rtx": _open_tensorrt_rtx,
+    "tensorrt": partial(_open_tensorrt, "tensorrt"),
+    "tensorrt_rtx": partial(_open_tensorrt, "tensorrt_rtx"),
 }
 
 

@@ -26,7 +26,7 @@ class _Ready(NamedTuple):
 
 
 class HostCalls:
-    """Runs arrays of the host through a backend's executions, one call at a time; a whole frame never comes this way.
+    """Runs arrays of the host through a backend's executions, one call at a time, for pixels that stay on the CPU.
 
     Args:
         backend: makes executions whose tensors lie in `TensorMemory`, as their attribute `memory`.

@@ -38,10 +38,11 @@ def build_and_open(
     on_progress: Progress | None,
 ) -> TensorRtBackend:
     """Take the engine of an .onnx file from the cache, or build it, and load it."""
-    index = _index(device, model.path)
-    find_gpu(index)  # first, as the next line: a build may take minutes, and would be for nothing
-    require_cuda()
-    options = replace(options or EngineOptions(), library=library)
+    options = options or EngineOptions()
+    if options.library not in ("auto", library):
+        raise InputError(f"engine options name the library {options.library}, got backend {library!r}; leave one out")
+    index = usable_gpu(device, model.path)
+    options = replace(options, library=library)
     engine = build_engine(model.path, options=options, device_id=index, on_progress=on_progress)
     return TensorRtBackend(engine, device=device)
 
@@ -147,6 +148,18 @@ class TensorRtBackend:
             self._engine.close()
             self._engine = None
             self._gpu.close()
+
+
+def usable_gpu(device: str, path: object) -> int:
+    """Return which GPU to build for and run on: a build may take minutes, and would be for nothing without.
+
+    Raises:
+        BackendUnavailableError: if there is none, or packages for it are missing.
+    """
+    index = _index(device, path)
+    find_gpu(index)
+    require_cuda()
+    return index
 
 
 def _index(device: str, path: object) -> int:
