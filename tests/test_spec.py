@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from models import make_spec
 
 from seginfer import Certificate, ClassSpec, InputSpec, ModelSpec, OutputSpec
+from seginfer._certificate import FlipCount
 from seginfer._spec import Provenance
 
 TEXT = st.text(min_size=1, max_size=12)
@@ -59,6 +60,9 @@ def certificates(draw: st.DrawFn) -> Certificate:
     share = st.floats(0, 1)
     drawn = {"bool": st.booleans(), "int": st.integers(0, 10**12), "float": share, "str": TEXT}
     drawn["float | None"] = st.none() | share
+    counts = st.integers(0, 10**12)
+    flips = st.builds(FlipCount, st.none() | st.floats(0, 100), counts, counts)
+    drawn["tuple[FlipCount, ...]"] = st.lists(flips, max_size=3).map(tuple)
     for field in dataclasses.fields(Certificate):
         strategy = drawn.get(str(field.type), st.dictionaries(TEXT, TEXT, max_size=2))
         values[field.name] = draw(strategy)
