@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,9 +23,8 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     Raises:
         OutputWriteError: if the file system refuses; the old file, if any, is intact.
     """
-    target = Path(target).resolve()  # a link stays a link
-    if target.exists() and not target.is_file():
-        raise OutputWriteError(f"cannot write {target}: it is not a regular file; choose another name")
+    target = Path(os.path.realpath(target))  # a link stays a link
+    _check_target(target)
     # Chance, because processes of two containers may share a folder and have one number. Short: names have a limit.
     part = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part{target.suffix}")
     try:
@@ -36,12 +36,28 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         if isinstance(error, FileNotFoundError) and not target.parent.is_dir():
             raise OutputWriteError(f"cannot write {target}: no folder {target.parent}; create it first") from error
         if error.filename is None or Path(error.filename) in (part, target):
-            reason = error.strerror or str(error)
-            raise OutputWriteError(f"cannot write {target}: {reason}; check the folder and its free space") from error
+            raise _refused(target, error) from error
         raise
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):  # mostly it is gone; what else there is to say is being said
             part.unlink()
+
+
+def _check_target(target: Path) -> None:
+    """Find out before the work what the file system will say after it."""
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return
+    except OSError as error:  # a name that is too long, a file where a folder should be
+        raise _refused(target, error) from error
+    if not stat.S_ISREG(mode):
+        raise OutputWriteError(f"cannot write {target}: it is not a regular file; choose another name")
+
+
+def _refused(target: Path, error: OSError) -> OutputWriteError:
+    reason = error.strerror or str(error)
+    return OutputWriteError(f"cannot write {target}: {reason}; check the name, the folder and its free space")
 
 
 def make_folder(path: str | Path) -> None:

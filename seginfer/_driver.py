@@ -17,7 +17,7 @@ OLDEST_CUDA = (12, 0)
 
 _LIBRARY = "libcuda.so.1"
 _RELEASE_FILE = Path("/proc/driver/nvidia/version")
-_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+_MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, _COMPUTE_CAPABILITY_*
 _NO_DEVICE = 100
 
 # CUresult of cuInit, by name, and what helps. Source: cuda.h.
@@ -47,6 +47,8 @@ class GpuInfo:
     """The newest CUDA version that the driver serves, such as "13.0"."""
     driver_release: str
     """The driver's own version, such as "580.65.06"; empty where it does not say."""
+    multiprocessors: int = 0
+    """What tells the modules of a family apart: every Orin is called "Orin". 0 is unknown."""
 
 
 def find_gpu(index: int = 0) -> GpuInfo:
@@ -132,7 +134,8 @@ def _describe(driver: Any, index: int, version: tuple[int, int]) -> GpuInfo:
     ask = functools.partial(_number, driver.cuDeviceGetAttribute, "cuDeviceGetAttribute")
     capability = ask(ctypes.c_int(_MAJOR), device), ask(ctypes.c_int(_MINOR), device)
     label = name.value.decode(errors="replace").strip()
-    return GpuInfo(index, label, capability, memory.value, _text(version), _release())
+    count = ask(ctypes.c_int(_MULTIPROCESSORS), device)
+    return GpuInfo(index, label, capability, memory.value, _text(version), _release(), count)
 
 
 def _number(function: Any, name: str, *arguments: Any) -> int:

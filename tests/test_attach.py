@@ -31,6 +31,7 @@ from seginfer import (
     read_model,
 )
 from seginfer import _onnx_file as onnx_file
+from seginfer._atomic import atomic_path
 from seginfer._model_file import pipeline_sha256
 
 SPEC = SPECS["semantic"]
@@ -192,3 +193,29 @@ def test_a_link_stays_a_link_and_a_device_is_not_replaced(semantic_model: Path, 
     with pytest.raises(OutputWriteError, match="not a regular file"):
         attach_spec(semantic_model, spec, tmp_path / "pipe")
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+@pytest.mark.parametrize("name", ["bare.onnx/out.onnx", f"{'n' * 300}.onnx", "loop.onnx"])
+def test_a_name_that_no_file_can_have_is_known_before_the_work(name: str, bare: Path) -> None:
+    (bare.parent / "loop.onnx").symlink_to("loop.onnx")
+    before = sorted(bare.parent.iterdir())
+    started = False
+    with pytest.raises(OutputWriteError, match=r"cannot write .*check the name"), atomic_path(bare.parent / name):
+        started = True
+    with pytest.raises(OutputWriteError, match=r"cannot write .*check the name"):
+        attach_spec(bare, SPEC, bare.parent / name)
+    assert not started
+    assert sorted(bare.parent.iterdir()) == before
+
+
+def test_a_folder_that_becomes_a_file_meanwhile_is_the_error_that_is_told(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+
+    def write() -> None:
+        with atomic_path(tmp_path / "folder" / "x") as part:
+            (tmp_path / "folder").rmdir()
+            (tmp_path / "folder").touch()
+            part.write_text("x")
+
+    with pytest.raises(OutputWriteError, match=r"cannot write .*Not a directory"):
+        write()

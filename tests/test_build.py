@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nvidia_models
 import pytest
@@ -19,11 +25,24 @@ from seginfer import BackendError, InputError, MissingFileError, ModelFileError,
 from seginfer._assets import SOCCER
 from seginfer._errors import BackendUnavailableError, MissingDependencyError
 from seginfer._schema import structure, unstructure
-from seginfer._tensorrt import BuildError, BuildStep, EngineOptions, EngineProfile, EngineReport, ShapeRange
+from seginfer._tensorrt import (
+    BuildError,
+    BuildStep,
+    EngineOptions,
+    EngineProfile,
+    EngineReport,
+    EngineTensor,
+    ShapeRange,
+    _isolated,
+    _make,
+    check,
+)
 from seginfer._tensorrt._build import _config, _error, build_engine
 from seginfer._tensorrt._isolated import _scratch_copy, build
 from seginfer._tensorrt._library import RTX, TENSORRT, Library, Message, find_library
 from seginfer._tensorrt._parse import ParsedNetwork, parse
+from seginfer._tensorrt._readback import read_back
+from seginfer._tensorrt._shapes import SIDE, profiles_of
 from seginfer._tensorrt._timing import load_timing_cache
 
 PITCH = SOCCER / "pitch.onnx"
@@ -54,6 +73,7 @@ def test_an_engine_is_written_and_described(tmp_path: Path) -> None:
     assert (tmp_path / "p.engine").stat().st_size == report.engine_bytes > 1_000_000
     assert report.profiles == (fixed(1, *IMAGE),)
     assert report.precisions == {"float32": 23}
+    assert report.asked_layers == 23
     assert report.kernels == sum(report.kernel_kinds.values()) == 33
     assert report.layers == 49
     assert report.evidence == "build log"
@@ -107,25 +127,51 @@ def test_a_graph_of_one_batch_size_takes_no_other(fixed_batch_model: Path, tmp_p
     for options in (EngineOptions(), profiles((2, 2, 2)), profiles((1, 1, 1), (2, 2, 2))):
         assert build(fixed_batch_model, options, target).profiles == (fixed(2, 3, 24, 32),)
     for batch in ((1, 1, 2), (4, 4, 4)):
-        with refuses(InputError, "profile.batch must be 2", "without a batch size"):
+        with refuses(InputError, "batch of a profile must be 2", f"got {batch[0]}", "without a batch size"):
             build(fixed_batch_model, profiles(batch), target)
 
 
 @pytest.mark.parametrize(
     ("make", "size", "word"),
     [
-        (lambda path: save_model(path, SPECS["semantic"]), (48, 48), "must be (24, 32)"),
-        (lambda path: nvidia_models.save(nvidia_models.convolution, path), (48, 48), "must be (32, 32)"),
-        (lambda path: save_model(path, ANY_SIZE), (64, 96), "multiples of 48"),
+        (
+            lambda path: save_model(path, SPECS["semantic"]),
+            (48, 48),
+            "size of a profile must be 24 x 32, the only one that the network takes, got 48 x 48;",
+        ),
+        (lambda path: nvidia_models.save(nvidia_models.convolution, path), (48, 48), "must be 32 x 32"),
+        (lambda path: save_model(path, ANY_SIZE), (64, 96), "multiples of 48 (input.multiple_of), got 64 x 96"),
     ],
 )
 def test_a_size_that_the_network_does_not_take_is_refused(
     make: Callable[[Path], Path], size: tuple[int, int], word: str, tmp_path: Path
 ) -> None:
     path = make(tmp_path / "m.onnx")
-    with refuses(InputError, "profile.size", word):
+    with refuses(InputError, "of a profile", word):
         build(path, EngineOptions(profiles=(EngineProfile.fixed(1, size),)), tmp_path / "m.engine")
     assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "size", "expected"),
+    [
+        ("NCHW", (64, 96), fixed(1, 1, 64, 96)),
+        ("NHWC", (64, 96), fixed(1, 64, 96, 1)),
+        ("NCHW", None, ShapeRange(*((1, 1, side, side) for side in SIDE))),
+    ],
+)
+def test_free_channels_are_those_of_the_spec(layout: Any, size: tuple[int, int] | None, expected: ShapeRange) -> None:
+    spec = make_spec(size=size, layout=layout, color="gray", resize="pad")
+    tensor = EngineTensor("image", "float32", (-1,) * 4)
+    assert profiles_of((tensor,), spec, EngineOptions()) == [expected]
+    options = EngineOptions(profiles=(EngineProfile.fixed(1, (64, 96)),))
+    assert profiles_of((tensor,), spec, options)[0] == fixed(1, *((64, 96, 1) if layout == "NHWC" else (1, 64, 96)))
+    assert profiles_of((tensor,), None, options) == [fixed(1, 3, 64, 96)]
+
+
+def test_profiles_that_come_to_the_same_shapes_are_one() -> None:
+    tensor = EngineTensor("image", "float32", (-1, *IMAGE))
+    assert profiles_of((tensor,), None, profiles((1, 1, 1), (2, 2, 2), (1, 1, 1))) == [fixed(n, *IMAGE) for n in (1, 2)]
 
 
 def test_a_graph_of_several_inputs_is_refused(tmp_path: Path) -> None:
@@ -162,9 +208,105 @@ def test_files_and_folders_that_are_not_there_are_refused(tmp_path: Path) -> Non
         build(tmp_path / "nowhere.onnx", EngineOptions(), tmp_path / "p.engine")
     with pytest.raises(OutputWriteError, match="nowhere"):
         build(PITCH, EngineOptions(), tmp_path / "nowhere" / "p.engine")
-    with refuses(BackendError, "given up after 0.05 s"):
+    with refuses(BackendError, "given up after 0.05 s", "fewer profiles"):
         build(PITCH, EngineOptions(), tmp_path / "p.engine", timeout_s=0.05)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_worker_that_fails_is_reported_as_what_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_isolated, "_START", "import sys; sys.exit('broken')")
+    with refuses(BackendError, "could not be built (broken)"):
+        build(PITCH, EngineOptions(), tmp_path / "p.engine")
+    with refuses(BackendError, "could not be checked (broken)"):
+        check(PITCH)
+
+
+def test_a_name_that_nvidia_cannot_read_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xff.onnx")
+    shutil.copy(PITCH, path)
+    with refuses(InputError, "not UTF-8", "rename it"):
+        build(path, EngineOptions(), tmp_path / "p.engine")
+    with refuses(InputError, "not UTF-8", "rename it"):
+        check(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# A library of CUDA 13 says this above a driver of CUDA 12.
+OLD_DRIVER = (
+    "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (In catchCudaError at /_src/checkMacros.cpp:250 "
+    "(cudaError 35: CUDA driver version is insufficient for CUDA runtime version))"
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (OLD_DRIVER, "cudaError 35: CUDA driver version is insufficient for CUDA runtime version;"),
+        ("[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)", "out of memory;"),
+    ],
+)
+def test_a_library_that_does_not_start_says_why(said: str, reason: str) -> None:
+    real = find_library().module
+
+    def refuse(logger: Any) -> None:
+        logger.log(real.ILogger.Severity.ERROR, said)
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    class Module:
+        __version__ = "11.0"
+        ILogger = real.ILogger
+        Builder = Runtime = staticmethod(refuse)
+
+    library = Library(TENSORRT, Module)
+    for start in (lambda: parse(library, PITCH), lambda: read_back(library, b"", [], has_gpu=True)):
+        with pytest.raises(BackendUnavailableError, match=r"TensorRT 11\.0 does not start here") as caught:
+            start()
+        for words in (reason, "update NVIDIA's driver", "free GPU memory", "fits the driver"):
+            assert words in str(caught.value)
+
+
+def test_an_engine_that_the_gpu_here_does_not_load_is_built_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a GPU, the library refuses to load its engine just as on one that it does not support."""
+    monkeypatch.setattr(_make, "has_gpu", lambda: True)
+    warnings: list[str] = []
+    target = tmp_path / "p.engine"
+    report = _make.build_here(PITCH, EngineOptions(), target, None, on_stage=lambda _: None, on_warning=warnings.append)
+    (warning,) = warnings
+    assert "cannot load the engine on this machine's GPU: " in warning
+    assert "no reason given" not in warning
+    assert report.evidence == "build log"
+    assert target.stat().st_size == report.engine_bytes
+
+
+def test_a_worker_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    path = save_model(tmp_path / "m.onnx", make_spec(size=None, resize="pad"))
+    code = (
+        "import logging, sys; from pathlib import Path; logging.basicConfig(level='INFO');"
+        "from seginfer._tensorrt import EngineOptions, EngineProfile; from seginfer._tensorrt._isolated import build;"
+        "options = EngineOptions(profiles=tuple(map(EngineProfile.fixed, range(1, 200))));"
+        "build(sys.argv[1], options, Path(sys.argv[2]))"
+    )
+    command = [sys.executable, "-c", code, str(path), str(tmp_path / "m.engine")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as parent:
+        assert any("building" in line for line in parent.stderr or ())
+        (worker,) = _workers(parent.pid)
+        time.sleep(0.5)
+        assert _is_running(worker)
+        parent.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while _is_running(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _is_running(worker)
+    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def _is_running(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_every_option_reaches_the_builder() -> None:
@@ -211,8 +353,9 @@ def test_an_exception_from_progress_ends_the_build_and_leaves_the_old_engine(tmp
     assert not _workers()
 
 
-def _workers() -> list[str]:
-    return Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+def _workers(parent: int | None = None) -> list[str]:
+    pid = parent or os.getpid()
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def test_an_exception_from_progress_comes_out_of_the_builder_itself() -> None:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,10 @@ from nvidia_models import convolution, save
 from rtx import needs_rtx
 
 from seginfer._assets import SOCCER
-from seginfer._cli import main
+from seginfer._cli import _end_on, main
+from seginfer._cli._output import Output
+from seginfer._cli.build import show_engine
+from seginfer._tensorrt._engines import build_engine
 from seginfer._tensorrt._library import find_library
 
 PITCH = str(SOCCER / "pitch.onnx")
@@ -54,7 +58,13 @@ def test_without_a_place_it_goes_into_the_cache_once(tmp_path: Path, capsys: pyt
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("1", [[1, 1, 1]]), ("1,4,16", [[1, 1, 1], [4, 4, 4], [16, 16, 16]]), ("1-8", [[1, 8, 8]]), ("1,2-4", None)],
+    [
+        ("1", [[1, 1, 1]]),
+        ("1,4,16", [[1, 1, 1], [4, 4, 4], [16, 16, 16]]),
+        ("1,1", [[1, 1, 1]]),
+        ("1-8", [[1, 8, 8]]),
+        ("1,2-4", None),
+    ],
 )
 def test_batches_are_numbers_or_ranges(
     text: str, expected: list[list[int]] | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -88,6 +98,21 @@ def test_tables_say_what_the_engine_is(tmp_path: Path, capsys: pytest.CaptureFix
         assert words in text
 
 
+def test_an_engine_of_which_the_library_says_nothing_is_not_called_verified(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = build_engine(PITCH, tmp_path / "p.engine")
+    silent = replace(engine.report, precisions={})
+    shown = {}
+    for name, report in (("silent", silent), ("no weights", replace(silent, asked_layers=0))):
+        show_engine(Output(as_json=False), replace(engine, report=report))
+        shown[name] = " ".join(capsys.readouterr().out.split())
+    assert "unknown: the library does not say" in shown["silent"]
+    assert "not verified" in shown["silent"]
+    assert "no kernels with weights found" in shown["no weights"]
+    assert "list of layers" in shown["no weights"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -112,7 +137,7 @@ def test_arguments_that_cannot_be_read_are_refused(
     ("arguments", "words"),
     [
         (["--batch", "8-1"], "profile.batch must rise"),
-        (["--size", "64x64"], "must be (192, 320)"),
+        (["--size", "48x48,64x64"], "must be 192 x 320"),
         (["--optimization-level", "6"], "within 0..5"),
         (["--dla-core", "0"], "sees 0 DLA cores"),
         (["--device", "cpu"], "got --device cpu"),
@@ -165,18 +190,24 @@ def test_phases_are_shown_inside_of_phases_on_a_terminal_only(tmp_path: Path) ->
     assert subprocess.run(command, capture_output=True, text=True, check=True).stderr == ""
 
 
-def test_a_signal_ends_the_build_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_the_build_and_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     """A wide range of sizes and the highest level take this builder longer than the test waits."""
     path = save_model(tmp_path / "m.onnx", make_spec(size=None, resize="pad"))
     (tmp_path / "m.engine").write_bytes(b"old")
     profiles = ",".join(str(n) for n in range(1, 200))
     command = [sys.executable, "-m", "seginfer", "build", str(path), "-o", str(tmp_path / "m.engine")]
-    process = subprocess.Popen([*command, "--batch", profiles], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, "--batch", profiles],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a background job starts with it ignored
+    )
     deadline = time.monotonic() + 30
     while not (workers := _children(process.pid)) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "interrupted" in err
@@ -184,6 +215,15 @@ def test_a_signal_ends_the_build_and_leaves_nothing(tmp_path: Path) -> None:
     assert not Path(f"/proc/{workers[0]}").exists()
     assert (tmp_path / "m.engine").read_bytes() == b"old"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["m.engine", "m.onnx"]
+
+
+def test_a_signal_that_the_shell_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        _end_on(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _children(pid: int) -> list[str]:

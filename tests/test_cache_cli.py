@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +16,19 @@ import pytest
 from engine_cases import edit_sidecar, flip_byte, needs_rtx
 from models import SPECS, save_model
 
+from seginfer._cli import cache as cache_cli
 from seginfer._cli import main
+from seginfer._schema import unstructure
 from seginfer._tensorrt._cache import entry_lock, lock_path, timing_path
 from seginfer._tensorrt._engine_file import EngineFile, sidecar_path
 from seginfer._tensorrt._engines import build_engine
+from seginfer._tensorrt._entries import cache_size
+from seginfer._tensorrt._key import EngineGpu
+from seginfer._tensorrt._options import EngineOptions
 
 pytestmark = needs_rtx
+
+ORIN = EngineGpu("Orin", (8, 7), "12.6 (540.4.0)", 16)
 
 Run = Callable[..., tuple[int, Any]]
 
@@ -120,8 +129,12 @@ def test_clear_stale_keeps_what_can_be_used(
     run: Run, built: dict[str, EngineFile], engines: dict[str, EngineFile], cache: Path
 ) -> None:
     mine = timing_path(cache, engines["usable"].key)
-    other = cache / "timing-tensorrt-10.3.0-Orin.cache"
-    for path in (mine, other):
+    other = cache / "timing-tensorrt_rtx-1.6.0.1-none.cache"
+    of_what_is_not_here = {
+        cache / "timing-tensorrt-10.3.0-Orin.cache",
+        timing_path(cache, replace(engines["usable"].key, gpu=ORIN)),
+    }
+    for path in (mine, other, *of_what_is_not_here):
         path.write_bytes(bytes(100))
     left = cache / ".123-4.part.engine"
     left.write_bytes(bytes(50))
@@ -130,9 +143,84 @@ def test_clear_stale_keeps_what_can_be_used(
     assert (code, result["engines"], result["building"]) == (0, 3, [])
     assert result["freed_bytes"] == before - _bytes(cache) > 0
     path = engines["usable"].path
-    assert set(cache.iterdir()) == {path, sidecar_path(path), mine}
+    assert set(cache.iterdir()) == {path, sidecar_path(path), mine, *of_what_is_not_here}
     assert run("cache", "clear", "--stale")[1]["files"] == 0
     assert build_engine(built["usable"].path.parent.parent / "usable.onnx") == engines["usable"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "state"),
+    [
+        ({"library": "TensorRT", "library_version": "10.3.0", "options": EngineOptions("tensorrt")}, "unknown"),
+        ({}, "unknown"),
+        ({"library_version": "1.6.0.1"}, "stale"),
+        ({"onnx_sha256": "0" * 64}, "unknown"),
+        ({"seginfer": "0.0.1"}, "stale"),
+    ],
+)
+def test_an_engine_whose_gpu_or_library_cannot_be_found_is_not_called_stale(
+    fields: dict[str, Any], state: str, run: Run, engines: dict[str, EngineFile], cache: Path
+) -> None:
+    """A driver that is being updated is back in a minute, and engines take hours."""
+    path = engines["usable"].path
+    key = replace(engines["usable"].key, gpu=ORIN, **fields)
+    edit_sidecar(path, lambda document: document["content"].update(key=unstructure(key)), seal=True)
+    (entry,) = [entry for entry in run("cache", "list")[1]["entries"] if entry["path"] == str(path)]
+    assert entry["state"] == state
+    assert ("GPU" in entry["reason"]) == (state == "unknown")
+    assert run("cache", "clear", "--stale")[0] == 0
+    assert path.exists() == sidecar_path(path).exists() == (state == "unknown")
+    assert run("cache", "clear")[0] == 0
+    assert list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+@pytest.mark.parametrize("arguments", [("list",), ("clear",), ("clear", "--stale")])
+def test_a_cache_that_is_no_folder_is_an_error(
+    arguments: tuple[str, ...], place: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("SEGINFER_CACHE", str(tmp_path / place))
+    code, result = run("cache", *arguments)
+    assert (code, result["kind"]) == (2, "OutputWriteError")
+    for word in (str(tmp_path / place), "Not a directory", "SEGINFER_CACHE"):
+        assert word in result["error"]
+    assert (tmp_path / "file").read_text() == "mine"
+    assert "SEGINFER_CACHE" in run("doctor")[1]["engine cache"]["remedy"]
+
+
+def test_a_file_system_that_refuses_where_nobody_foresaw_it_is_json_too(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied", "/somewhere")
+
+    monkeypatch.setattr(cache_cli, "list_entries", refuse)
+    code, result = run("cache", "list")
+    assert (code, result["kind"]) == (2, "OutputWriteError")
+    assert "Permission denied: '/somewhere'; check the path" in result["error"]
+    assert main(["cache", "list"]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+
+
+def test_engines_that_are_cleared_while_they_are_counted_are_no_error(
+    run: Run, engines: dict[str, EngineFile], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.stat
+
+    def look_and_clear(path: Path, **settings: bool) -> os.stat_result:
+        found = real(path, **settings)
+        if path.parent == cache:
+            path.unlink()
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", look_and_clear)
+        count, size = cache_size(cache)
+    assert count == len(engines)
+    assert size > 4 * 266_000
+    assert run("cache", "list")[1]["entries"] == []
 
 
 @pytest.mark.usefixtures("engines")
@@ -230,6 +318,28 @@ def test_doctor_names_the_gpu_and_its_driver(tmp_path: Path) -> None:
     result = json.loads(fake_driver.run(fake_driver.install(tmp_path), code))
     assert result["gpu"]["found"].startswith("First GPU (8.6, 8.6 GB), driver ")
     assert "CUDA 13.0" in result["gpu"]["found"]
+
+
+def test_doctor_names_what_pixel_steps_on_a_gpu_need(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, result = run("doctor")
+    for name in ("cuda-core", "cuda-bindings", "nvrtc"):
+        assert result[name]["found"], result[name]["remedy"]
+    for module in ("cuda.core", "cuda.bindings.driver", "cuda.bindings.nvrtc"):
+        monkeypatch.setitem(sys.modules, module, None)
+    _, result = run("doctor")
+    for name in ("cuda-core", "cuda-bindings", "nvrtc"):
+        assert result[name]["found"] == ""
+        assert "pip install 'seginfer[cuda]'" in result[name]["remedy"]
+        assert "sys.modules" in result[name]["remedy"]
+
+
+def test_doctor_says_why_there_is_no_tensorrt_and_what_it_is_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, module, None)
+    _, result = run("doctor")
+    assert result["tensorrt"]["found"] == ""
+    for word in ("`seginfer check`", "`seginfer build`", "import of tensorrt_rtx_bindings halted", "seginfer[check]"):
+        assert word in result["tensorrt"]["remedy"]
 
 
 def test_copies_of_engines_under_other_names_are_not_ours(

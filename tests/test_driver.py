@@ -31,10 +31,10 @@ def test_a_gpu_is_described_in_every_detail(tmp_path: Path) -> None:
     environment = fake_driver.install(tmp_path, GPUS=2, VERSION=12060)
     first, is_there = _ask(environment)
     assert is_there
-    for word in ("index=0", "'First GPU'", "(8, 6)", f"memory_bytes={8 << 30}", "driver='12.6'"):
+    for word in ("index=0", "'First GPU'", "(8, 6)", f"memory_bytes={8 << 30}", "driver='12.6'", "multiprocessors=16"):
         assert word in first
     second, _ = _ask(environment, 1)
-    for word in ("index=1", "'Second GPU'", "(8, 7)", f"memory_bytes={16 << 30}"):
+    for word in ("index=1", "'Second GPU'", "(8, 7)", f"memory_bytes={16 << 30}", "multiprocessors=8"):
         assert word in second
 
 
@@ -118,4 +118,5 @@ def test_the_gpu_of_this_machine_is_plausible() -> None:
     assert gpu.name
     assert (5, 0) <= gpu.compute_capability < (20, 0)
     assert gpu.memory_bytes > 1 << 30
+    assert gpu.multiprocessors > 0
     assert tuple(map(int, gpu.driver.split("."))) >= (12, 0)

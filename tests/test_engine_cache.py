@@ -21,9 +21,11 @@ from engine_cases import edit_sidecar, flip_byte, needs_rtx
 from models import SPECS, save_model
 
 from seginfer import OutputWriteError
+from seginfer._tensorrt import _engine_file as engine_file
 from seginfer._tensorrt._cache import ENGINE_NAME, cache_folder, entry_lock, entry_path, free_lock, lock_path
 from seginfer._tensorrt._engine_file import EngineFile, read_engine, sidecar_path
 from seginfer._tensorrt._engines import build_engine
+from seginfer._tensorrt._entries import clear
 from seginfer._tensorrt._key import engine_key
 from seginfer._tensorrt._options import EngineOptions, EngineProfile
 
@@ -76,7 +78,7 @@ def test_whatever_changes_an_engine_makes_another_entry_and_the_log_says_what(
     paths = {build_engine(semantic_model).path}
     assert "the cache has none of this model" in caplog.messages[0]
     paths.add(build_engine(semantic_model, options=EngineOptions(profiles=(EngineProfile((1, 1, 4)),))).path)
-    assert "options.profiles" in _said(caplog, BUILDING)[1]
+    assert "options.profiles[0] batch 1, here batch 1..1..4" in _said(caplog, BUILDING)[1]
     save_model(semantic_model, SPECS["binary"])
     paths.add(build_engine(semantic_model).path)
     assert "onnx_sha256" in _said(caplog, BUILDING)[2]
@@ -138,6 +140,26 @@ def test_an_entry_that_is_not_whole_is_built_again_and_the_log_says_why(
     assert read_engine(second.path) == second
     (said,) = _said(caplog, BUILDING)
     assert reason in said
+
+
+@pytest.mark.parametrize("moment", ["read_sidecar", "file_stamp"])
+def test_an_engine_that_is_cleared_while_it_is_looked_up_is_built(
+    moment: str, semantic_model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = build_engine(semantic_model)
+    real = getattr(engine_file, moment)
+
+    def then_clear(path: str | Path) -> object:
+        found = real(path)
+        if len(_names(cache)) == 3:
+            clear(cache)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine_file, moment, then_clear)
+        second = build_engine(semantic_model)
+    assert (second.path, second.key) == (first.path, first.key)
+    assert read_engine(second.path) == second
 
 
 def test_an_engine_that_is_missing_beside_its_sidecar_is_built(semantic_model: Path) -> None:
@@ -245,6 +267,7 @@ def test_a_lock_that_is_deleted_while_somebody_waits_for_it_still_locks(
         waiter.start()
         while not _said(caplog, WAITING):
             time.sleep(0.01)
+        assert {record.levelname for record in caplog.records} == {"WARNING"}
         lock_path(entry).unlink()
     assert held.wait(30)
     with free_lock(entry) as is_free:
@@ -376,6 +399,15 @@ def test_the_folder_is_where_the_environment_says(
     for name, value in (variables | {"HOME": "/home/me"}).items():
         monkeypatch.setenv(name, value)
     assert cache_folder() == Path(folder)
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/x", "~nosuchuser"])
+def test_a_home_that_is_nobodys_is_one_error(name: str, semantic_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGINFER_CACHE", name)
+    with pytest.raises(OutputWriteError, match=r"no place for the engine cache.*set SEGINFER_CACHE"):
+        cache_folder()
+    with pytest.raises(OutputWriteError, match="no place for the engine cache"):
+        build_engine(semantic_model)
 
 
 def test_a_relative_folder_is_below_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

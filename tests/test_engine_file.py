@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +16,19 @@ from engine_cases import edit_sidecar, flip_byte, needs_rtx
 from models import SPECS, save_model
 from refusal import refuses
 
-from seginfer import BackendError, InputError, MissingFileError, ModelFileError, OutputWriteError
-from seginfer._tensorrt._engine_file import SCHEMA, EngineFile, check_fits, read_engine, sidecar_path
+from seginfer import BackendError, InputError, MissingFileError, ModelFileError, OutputWriteError, SegInferError
+from seginfer import _atomic as atomic
+from seginfer._tensorrt import _engine_file as engine_file
+from seginfer._tensorrt import _engines as engines
+from seginfer._tensorrt._engine_file import SCHEMA, EngineFile, check_fits, read_engine, sidecar_path, write_engine
 from seginfer._tensorrt._engines import build_engine
 from seginfer._tensorrt._key import EngineGpu, EngineKey
+from seginfer._tensorrt._load import mapped
+from seginfer._tensorrt._report import EngineReport
 
 pytestmark = needs_rtx
 
-ORIN = EngineGpu("Orin", (8, 7), "12.6 (540.4.0)")
+ORIN = EngineGpu("Orin", (8, 7), "12.6 (540.4.0)", 16)
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +176,7 @@ def test_an_engine_can_be_moved_and_renamed_with_its_sidecar(built: EngineFile, 
         ({}, {"platform": "linux-aarch64"}, ("platform linux-x86_64", "here is linux-aarch64")),
         ({"gpu": ORIN}, {"gpu": replace(ORIN, name="Thor")}, ("GPU Orin", "here is Thor")),
         ({"gpu": ORIN}, {"gpu": replace(ORIN, compute_capability=(8, 6))}, ("capability 8.7", "capability 8.6")),
+        ({"gpu": ORIN}, {"gpu": replace(ORIN, multiprocessors=8)}, ("16 multiproc", "here is Orin", "8 multiproc")),
         ({"gpu": ORIN}, {"gpu": None}, ("GPU Orin", "here is none")),
         ({"seginfer": "0.1.9"}, {"seginfer": "0.2.0"}, ("seginfer 0.1", "here is 0.2")),
     ],
@@ -204,7 +212,16 @@ def test_an_output_must_have_the_suffix_by_which_it_is_opened(semantic_model: Pa
         build_engine(semantic_model, tmp_path / "m.plan")
 
 
-@pytest.mark.parametrize("target", ["{tmp}/no/such/m.engine", "/proc/m.engine", "{tmp}/m.engine"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "{tmp}/no/such/m.engine",
+        "/proc/m.engine",
+        "{tmp}/m.engine",
+        "{tmp}/model.onnx/m.engine",
+        f"{{tmp}}/{'m' * 300}.engine",
+    ],
+)
 def test_an_output_that_cannot_be_written_is_known_before_the_build(
     target: str, semantic_model: Path, tmp_path: Path
 ) -> None:
@@ -213,6 +230,7 @@ def test_an_output_that_cannot_be_written_is_known_before_the_build(
     with pytest.raises(OutputWriteError, match=r"cannot write .*m\.engine"):
         build_engine(semantic_model, target.format(tmp=tmp_path), on_progress=steps.append)
     assert steps == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.engine", "model.onnx"]
 
 
 def test_an_engine_that_is_built_again_replaces_the_old_one_whole(engine: Path, tmp_path: Path) -> None:
@@ -244,3 +262,102 @@ def test_a_model_that_changes_during_the_build_has_no_engine(semantic_model: Pat
     with refuses(ModelFileError, "changed while"):
         build_engine(semantic_model, tmp_path / "m.engine", on_progress=touch)
     assert not list(tmp_path.glob("*.engine*"))
+
+
+def test_a_model_that_is_replaced_while_it_is_read_has_no_engine(
+    semantic_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its spec would be that of the old file, and its network that of the new one."""
+    read = engines.read_model
+
+    def read_and_replace(path: str | Path) -> Any:
+        model = read(path)
+        save_model(semantic_model, SPECS["binary"])
+        return model
+
+    monkeypatch.setattr(engines, "read_model", read_and_replace)
+    with refuses(ModelFileError, "changed while"):
+        build_engine(semantic_model, tmp_path / "m.engine")
+    assert not list(tmp_path.glob("*.engine*"))
+
+
+@pytest.mark.parametrize("moment", ["read_sidecar", "file_stamp"])
+@pytest.mark.parametrize(("gone", "kind"), [(True, MissingFileError), (False, ModelFileError)])
+def test_an_engine_that_vanishes_while_it_is_read_is_missing(
+    moment: str, gone: bool, kind: type[SegInferError], engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = getattr(engine_file, moment)
+
+    def then_vanish(path: str | Path) -> Any:
+        found = real(path)
+        engine.unlink()
+        if not gone:
+            engine.symlink_to(engine)  # what can neither be opened nor looked at, not even by a superuser
+        return found
+
+    monkeypatch.setattr(engine_file, moment, then_vanish)
+    with refuses(kind, str(engine), "check"):
+        read_engine(engine)
+
+
+def test_an_engine_that_vanishes_before_it_is_loaded_is_missing(tmp_path: Path) -> None:
+    with refuses(MissingFileError, "m.engine", "build it again"), mapped(tmp_path / "m.engine"):
+        pass
+    (tmp_path / "m.engine").touch()
+    with refuses(BackendError, "m.engine", "build it again"), mapped(tmp_path / "m.engine"):
+        pass
+    (tmp_path / "m.engine").write_bytes(b"engine")
+    with mapped(tmp_path / "m.engine") as data:
+        assert data[:] == b"engine"
+
+
+def test_through_a_link_engine_and_sidecar_are_written_side_by_side(engine: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "deployed"
+    folder.mkdir()
+    link = folder / "current.engine"
+    link.symlink_to(engine)
+    assert read_engine(link) == replace(read_engine(engine), path=link)
+    new = build_engine(save_model(tmp_path / "raw.onnx", SPECS["raw pixels"]), link)
+    assert read_engine(link) == new == replace(read_engine(engine), path=link)
+    assert new.model == "raw.onnx"
+    assert [path.name for path in folder.iterdir()] == ["current.engine"]
+    assert link.is_symlink()
+
+
+def test_a_link_may_have_a_sidecar_of_its_own(engine: Path, tmp_path: Path) -> None:
+    """As in a store that names files by their hashes."""
+    (tmp_path / "ab").write_bytes(engine.read_bytes())
+    (tmp_path / "current.engine").symlink_to("ab")
+    sidecar_path(engine).rename(tmp_path / "current.engine.json")
+    assert read_engine(tmp_path / "current.engine").model == "tiny.onnx"
+
+
+def test_two_builds_of_one_name_never_mix(built: EngineFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is stopped between the names of its engine and its sidecar, and the other may do what it can meanwhile."""
+    target = tmp_path / "m.engine"
+    first_is_between, second_is_done = threading.Event(), threading.Event()
+    real = os.replace
+
+    def replace_and_wait(part: Path, name: Path) -> None:
+        real(part, name)
+        if threading.current_thread() is first and name == target:
+            first_is_between.set()
+            second_is_done.wait(1)
+
+    def write(content: bytes) -> None:
+        def build(part: Path) -> EngineReport:
+            part.write_bytes(content)
+            return built.report
+
+        write_engine(target, Path("tiny.onnx"), built.key, built.spec, build)
+
+    first = threading.Thread(target=write, args=(b"first",))
+    monkeypatch.setattr(atomic.os, "replace", replace_and_wait)
+    first.start()
+    assert first_is_between.wait(30)
+    second = threading.Thread(target=lambda: (write(b"second"), second_is_done.set()))
+    second.start()
+    first.join()
+    second.join()
+    assert read_engine(target).engine_bytes == len(b"second")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.engine", "m.engine.json"]

@@ -22,15 +22,16 @@ from refusal import refuses
 from seginfer import BackendUnavailableError, MissingFileError, ModelFileError, attach_spec
 from seginfer._onnx_file import external_files
 from seginfer._schema import structure, unstructure
-from seginfer._tensorrt._key import EngineGpu, EngineKey, engine_key, file_stamps, onnx_sha256
+from seginfer._tensorrt._key import EngineGpu, EngineKey, engine_key, file_sha256, file_stamp, file_stamps, onnx_sha256
 from seginfer._tensorrt._options import EngineOptions, EngineProfile
 
+ORIN = EngineGpu("Orin", (8, 7), "12.6 (540.4.0)", 16)
 KEY = EngineKey(
     seginfer="0.1.0",
     library="TensorRT",
     library_version="10.3.0",
     platform="linux-aarch64",
-    gpu=EngineGpu("Orin", (8, 7), "12.6 (540.4.0)"),
+    gpu=ORIN,
     options=EngineOptions("tensorrt"),
     onnx_sha256="ab" * 32,
 )
@@ -47,12 +48,23 @@ def _changed(**fields: object) -> EngineKey:
         (_changed(library="TensorRT for RTX"), "library TensorRT, here TensorRT for RTX"),
         (_changed(library_version="10.3.1"), "TensorRT version 10.3.0, here 10.3.1"),
         (_changed(platform="linux-x86_64"), "platform linux-aarch64, here linux-x86_64"),
-        (_changed(gpu=None), "GPU Orin, compute capability 8.7, here none"),
+        (_changed(gpu=None), "GPU Orin, compute capability 8.7, 16 multiprocessors, here none"),
         (_changed(gpu=EngineGpu("Thor", (11, 0), "12.6 (540.4.0)")), "here Thor, compute capability 11.0"),
-        (_changed(gpu=EngineGpu("Orin", (8, 7), "12.6 (540.5.0)")), "driver 12.6 (540.4.0), here 12.6 (540.5.0)"),
+        (
+            _changed(gpu=replace(ORIN, multiprocessors=8)),
+            "16 multiprocessors, here Orin, compute capability 8.7, 8 multiprocessors",
+        ),
+        (_changed(gpu=replace(ORIN, driver="12.6 (540.5.0)")), "driver 12.6 (540.4.0), here 12.6 (540.5.0)"),
         (_changed(options=EngineOptions("tensorrt", workspace_mb=64)), "options.workspace_mb none, here 64"),
         (_changed(options=EngineOptions("tensorrt", dla_core=0)), "options.dla_core none, here 0"),
-        (_changed(options=EngineOptions("tensorrt", (EngineProfile((1, 1, 4)),))), "options.profiles"),
+        (
+            _changed(options=EngineOptions("tensorrt", (EngineProfile((1, 1, 4)),))),
+            "options.profiles[0] batch 1, here batch 1..1..4",
+        ),
+        (
+            _changed(options=EngineOptions("tensorrt", (EngineProfile(), EngineProfile.fixed(2, (64, 96))))),
+            "options.profiles[1] none, here batch 2 of 64x96",
+        ),
         (_changed(onnx_sha256="cd" * 32), f"onnx_sha256 {'ab' * 32}, here {'cd' * 32}"),
     ],
 )
@@ -78,6 +90,16 @@ def test_a_digest_does_not_depend_on_the_process() -> None:
 def test_what_differs_first_explains_the_rest() -> None:
     other = _changed(library_version="10.16.2", gpu=None, onnx_sha256="cd" * 32, seginfer="0.2.0")
     assert KEY.mismatch(other).startswith("TensorRT version")
+
+
+def test_of_many_profiles_the_first_that_differs_is_named_in_words() -> None:
+    sizes = [EngineProfile(size=((32, 32), (64, 64 + i), (512, 512))) for i in range(40)]
+    mine = _changed(options=EngineOptions("tensorrt", tuple(sizes)))
+    sizes[30] = EngineProfile((1, 2, 8), ((32, 32), (64, 64), (512, 512)))
+    said = mine.mismatch(_changed(options=EngineOptions("tensorrt", tuple(sizes))))
+    assert said == (
+        "options.profiles[30] batch 1 of 32x32..64x94..512x512, here batch 1..2..8 of 32x32..64x64..512x512"
+    )
 
 
 @needs_rtx
@@ -106,8 +128,8 @@ for index in range(3):
 """
     said = fake_driver.run(fake_driver.install(folder, GPUS=2), code).splitlines()
     assert said == [
-        "First GPU, compute capability 8.6",
-        "Second GPU, compute capability 8.7",
+        "First GPU, compute capability 8.6, 16 multiprocessors",
+        "Second GPU, compute capability 8.7, 8 multiprocessors",
         "BackendUnavailableError",
     ]
 
@@ -235,8 +257,11 @@ def _varint(value: int) -> bytes:
 
 
 def test_a_model_file_that_is_none_has_no_hash(tmp_path: Path) -> None:
-    with refuses(MissingFileError, "nowhere.onnx"):
-        onnx_sha256(tmp_path / "nowhere.onnx")
+    for look in (onnx_sha256, file_stamps, file_sha256, file_stamp):
+        with refuses(MissingFileError, "nowhere.onnx"):
+            look(tmp_path / "nowhere.onnx")
+    with refuses(ModelFileError, "cannot read", "x" * 300):
+        file_stamp(tmp_path / ("x" * 300))
     whole = save_model(tmp_path / "m.onnx", SPECS["semantic"]).read_bytes()
     (tmp_path / "m.onnx").write_bytes(whole[: len(whole) // 2])
     with refuses(ModelFileError, "m.onnx"):

@@ -331,6 +331,23 @@ def test_what_the_library_refuses_is_an_error_that_leaves_nothing_behind(
 
 
 @needs_kernels
+def test_a_library_that_does_not_start_is_an_error_with_its_reason(
+    built: Built, fakes: fake_tensorrt.Fakes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, engine = built("semantic", SPECS["semantic"])
+    fakes.knows(engine, model)
+
+    def refuse(logger: Any) -> None:
+        text = "Error Code 1: Cuda Runtime (In f at /_src/a.cpp:1 (cudaError 35: CUDA driver version is insufficient))"
+        logger.log(fake_tensorrt.REAL.ILogger.Severity.ERROR, text)
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(fake_tensorrt.Module, "Runtime", staticmethod(refuse))
+    with pytest.raises(BackendError, match=r"engine is not loaded: .*driver version is insufficient; update NVIDIA's"):
+        Segmenter.open(engine.path)
+
+
+@needs_kernels
 def test_an_engine_that_is_not_what_its_sidecar_says_is_refused(
     built: Built, fakes: fake_tensorrt.Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-from .._errors import SegInferError
+from .._errors import OutputWriteError, SegInferError
 from ._output import Output
 from ._parser import build_parser
 
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output = Output(as_json=args.json)
     try:
         if argv is None:  # a process of our own: end it as Ctrl-C does, so that nothing half-written is left
-            signal.signal(signal.SIGTERM, _interrupt)
+            _end_on(signal.SIGTERM, signal.SIGHUP)
         with output.waiting("loading"):
             handler = _handler(args.handler)
         code = handler(args, output)
@@ -33,14 +34,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         output.error(error)
         return 2
     except OSError as error:  # a file system or a terminal that refuses in a place that no command foresaw
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in its buffer has nowhere to go
         if isinstance(error, BrokenPipeError):  # `seginfer ... | head`: the reader has seen enough
+            _mute()
             return 0
-        sys.stderr.write(f"seginfer: {error}; check the path and the free space\n")
+        refusal = OutputWriteError(f"{error}; check the path and the free space")
+        try:
+            sys.stdout.flush()
+            output.error(refusal)
+        except OSError:  # it is standard output itself that refuses
+            _mute()
+            output.error(refusal)
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("seginfer: interrupted; finished files are complete, the one in progress was dropped\n")
+        with suppress(OSError):  # a terminal that hung up
+            sys.stderr.write("seginfer: interrupted; finished files are complete, the one in progress was dropped\n")
         return INTERRUPTED
+
+
+def _mute() -> None:
+    """Drop what is left in the buffer of standard output, which has nowhere to go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end_on(*signals: signal.Signals) -> None:
+    for number in signals:
+        if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` lets it live on
+            signal.signal(number, _interrupt)
 
 
 def _interrupt(*_: object) -> None:

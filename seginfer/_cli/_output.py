@@ -53,6 +53,7 @@ class Output:
         message = printable(" ".join(str(error).split()))
         if self.as_json:
             sys.stdout.write(json.dumps({"error": message, "kind": type(error).__name__}) + "\n")
+            sys.stdout.flush()  # before the line, so that one who cannot write the object can start again
         sys.stderr.write(f"seginfer: {message}\n")
 
     @contextmanager

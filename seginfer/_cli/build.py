@@ -83,7 +83,7 @@ def _rows(engine: EngineFile) -> list[tuple[str, object]]:
         ("for", str(gpu) if gpu else f"every GPU that {report.library} supports"),
         ("precision", _precisions(report)),
         ("kernels", "unknown" if report.kernels is None else f"{report.kernels}{per} ({kinds})"),
-        ("verified by", "reading the engine back" if report.evidence == "engine" else "the builder's list of layers"),
+        ("verified by", _evidence(report)),
         ("weights on the GPU", "unknown" if report.weights_bytes is None else mb(report.weights_bytes)),
         ("activations", "unknown" if report.activation_bytes is None else f"{mb(report.activation_bytes)} per context"),
         ("engine size", mb(report.engine_bytes)),
@@ -93,4 +93,12 @@ def _rows(engine: EngineFile) -> list[tuple[str, object]]:
 
 def _precisions(report: EngineReport) -> str:
     """Say how many kernels with weights compute in which type."""
+    if not report.is_verified:
+        return "unknown: the library does not say"
     return precisions_text(report.precisions) or "no kernels with weights found"
+
+
+def _evidence(report: EngineReport) -> str:
+    if not report.is_verified:
+        return "not verified"
+    return "reading the engine back" if report.evidence == "engine" else "the builder's list of layers"

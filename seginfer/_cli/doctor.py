@@ -34,6 +34,8 @@ class Check(NamedTuple):
     """What it is for and how to get it."""
 
 
+_ON_GPU = "running pixel steps on an NVIDIA GPU"
+
 # (distribution names, import name, what it is for, extra)
 _PACKAGES = (
     (("onnxruntime", "onnxruntime-gpu"), "onnxruntime", "running models", "cpu"),
@@ -45,6 +47,8 @@ _PACKAGES = (
     (("onnxscript",), "onnxscript", "exporting", "export"),
     (("safetensors",), "safetensors", "reading weights", "export"),
     (("pillow",), "PIL", "parity of Pillow resampling", "export"),
+    (("cuda-core",), "cuda.core", _ON_GPU, "cuda"),
+    (("cuda-bindings",), "cuda.bindings.driver", _ON_GPU, "cuda"),
 )
 
 
@@ -52,7 +56,7 @@ def doctor(args: argparse.Namespace, output: Output) -> int:
     """Report on this installation; exit code 1 if models cannot run here."""
     del args
     packages = [_package(*package) for package in _PACKAGES]
-    checks = [*_machine(), *packages, _gpu(), _tensorrt(), _cache(), _inference()]
+    checks = [*_machine(), *packages, _nvrtc(), _gpu(), _tensorrt(), _cache(), _inference()]
     data = {check.name: {"found": check.found, "remedy": "" if check.found else check.remedy} for check in checks}
     output.result(data, lambda: _show(output, checks))
     return 0 if checks[-1].found else 1
@@ -85,6 +89,16 @@ def _package(names: tuple[str, ...], module: str, purpose: str, extra: str) -> C
     return Check(names[0], installed or "importable", remedy)
 
 
+def _nvrtc() -> Check:
+    """Ask NVRTC itself: on a Jetson it comes with JetPack, and is no Python package."""
+    remedy = f"for {_ON_GPU}: pip install 'seginfer[cuda]'"
+    try:
+        _, major, minor = importlib.import_module("cuda.bindings.nvrtc").nvrtcVersion()
+    except Exception as error:  # whatever the loader of a library raises
+        return Check("nvrtc", "", f"{remedy} ({' '.join(str(error).split())})")
+    return Check("nvrtc", f"{major}.{minor}", remedy)
+
+
 def _version(name: str) -> str:
     try:
         return metadata.version(name)
@@ -105,11 +119,10 @@ def _gpu() -> Check:
 
 
 def _tensorrt() -> Check:
-    remedy = "for `seginfer check`: pip install 'seginfer[check]', or TensorRT on a machine with a GPU"
     try:
-        return Check("tensorrt", find_library().description, remedy)
-    except SegInferError:
-        return Check("tensorrt", "", remedy)
+        return Check("tensorrt", find_library().description, "")
+    except SegInferError as error:
+        return Check("tensorrt", "", f"for `seginfer check` and `seginfer build`: {error}")
 
 
 def _cache() -> Check:

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .._atomic import PART_NAME, make_folder
@@ -33,14 +33,14 @@ def cache_folder() -> Path:
     """Return $SEGINFER_CACHE, else $XDG_CACHE_HOME/seginfer, else ~/.cache/seginfer; it need not exist.
 
     Raises:
-        OutputWriteError: if there is no home directory either.
+        OutputWriteError: if there is no home directory either, or not the one that $SEGINFER_CACHE names.
     """
-    if chosen := os.environ.get(VARIABLE):
-        return Path(chosen).expanduser().absolute()
     shared = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(shared):  # the rule of freedesktop.org: a relative one is to be ignored
-        return Path(shared) / "seginfer"
     try:
+        if chosen := os.environ.get(VARIABLE):
+            return Path(chosen).expanduser().absolute()
+        if os.path.isabs(shared):  # the rule of freedesktop.org: a relative one is to be ignored
+            return Path(shared) / "seginfer"
         return Path.home() / ".cache" / "seginfer"
     except RuntimeError as error:
         raise OutputWriteError(f"no place for the engine cache: {error}; set {VARIABLE} to a folder") from error
@@ -55,8 +55,33 @@ def entry_path(folder: Path, model: Path, key: EngineKey) -> Path:
 def timing_path(folder: Path, key: EngineKey) -> Path:
     """Return where timings lie that a build with this key may use: those of its library, its version and its GPU."""
     gpu = "none" if key.gpu is None else str(key.gpu)
-    label = "-".join((key.backend, key.library_version, gpu))
-    return folder / f"timing-{re.sub(r'[^A-Za-z0-9._-]+', '_', label)}.cache"
+    return folder / f"{timing_prefix(key.backend, key.library_version)}{_safe(gpu)}.cache"
+
+
+def timing_prefix(*labels: str) -> str:
+    """Return how the names of timings start that are of a library, or of one version of it."""
+    return "".join(f"{_safe(label)}-" for label in ("timing", *labels))
+
+
+def _safe(label: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", label)
+
+
+def listing(folder: Path) -> list[Path]:
+    """Return what is in a cache; nothing if that is not there.
+
+    Raises:
+        OutputWriteError: if it is no folder, or cannot be read.
+    """
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise OutputWriteError(
+            f"cannot look into the engine cache {folder}: {error.strerror or error}; set {VARIABLE} to a folder that "
+            "can be read and written"
+        ) from error
 
 
 def lock_path(entry: Path) -> Path:
@@ -88,7 +113,7 @@ def entry_lock(entry: Path, label: object) -> Iterator[None]:
 
 @contextmanager
 def free_lock(entry: Path) -> Iterator[bool]:
-    """Yield whether nobody builds the entry, and keep it so; makes no file."""
+    """Yield whether nobody builds the entry; if it has a lock file, nobody will meanwhile. Makes none."""
     try:
         file = os.open(lock_path(entry), os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -100,6 +125,21 @@ def free_lock(entry: Path) -> Iterator[bool]:
         _release(file)
 
 
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder itself, which leaves no file; where the file system has none for folders, do without.
+
+    For moments: it keeps two processes from giving names in one folder at a time.
+    """
+    with ExitStack() as stack:
+        with suppress(OSError):  # NFS
+            file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            stack.callback(os.close, file)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            stack.callback(fcntl.flock, file, fcntl.LOCK_UN)
+        yield
+
+
 def leftovers(folder: Path, own: Path | None = None) -> list[Path]:
     """Return the files that processes have left which were killed while they wrote.
 
@@ -108,7 +148,7 @@ def leftovers(folder: Path, own: Path | None = None) -> list[Path]:
         own: the entry that the caller has locked, and has not begun to write.
     """
     # In this order: a part that is seen now, and is not left over, belongs to a build that holds its lock by now.
-    parts = [path for path in folder.iterdir() if PART_NAME.fullmatch(path.name)]
+    parts = [path for path in listing(folder) if PART_NAME.fullmatch(path.name)]
     return [] if parts and _is_busy(folder, own) else parts
 
 
@@ -130,7 +170,7 @@ def _locked(path: Path, label: object) -> int:
         try:
             if not _try(file):
                 if not has_waited:
-                    _log.info("%s: another process builds this engine; waiting for it", label)
+                    _log.warning("%s: another process builds this engine; waiting for it", label)
                     has_waited = True
                 fcntl.flock(file, fcntl.LOCK_EX)
             if _is_file_at(path, file):

@@ -1,7 +1,8 @@
 """EngineFile: an engine with the JSON sidecar that says what it is; both are checked before anything loads the engine.
 
-The sidecar of model.engine is model.engine.json. TensorRT's own loader crashes on some damaged files, and an engine may
-hold code, so nothing is handed to it whose size and hash are not those that were written down when it was built.
+The sidecar of model.engine is model.engine.json; that of a link lies beside the file. TensorRT's own loader crashes on
+some damaged files, and an engine may hold code, so nothing is handed to it whose size and hash are not those that were
+written down when it was built.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from hashlib import sha256
@@ -20,7 +22,8 @@ from .._atomic import PART_NAME, atomic_path
 from .._errors import BackendError, MissingFileError, ModelFileError, OutputWriteError, SegInferError
 from .._schema import structure, unstructure
 from .._spec import ModelSpec
-from ._key import EngineKey, file_sha256
+from ._cache import folder_lock
+from ._key import EngineKey, file_sha256, file_stamp
 from ._report import EngineReport
 
 SCHEMA = 1
@@ -76,7 +79,7 @@ def read_engine(path: str | Path) -> EngineFile:
         ModelFileError: if the engine is truncated, damaged or foreign, or its sidecar is missing, damaged or newer.
     """
     engine = read_sidecar(path)
-    size = Path(path).stat().st_size
+    _, _, size, _ = file_stamp(path)
     if size != engine.engine_bytes:
         raise ModelFileError(
             f"{path} is not the engine that its sidecar describes: expected {engine.engine_bytes} bytes, got {size}; "
@@ -94,7 +97,7 @@ def read_sidecar(path: str | Path) -> EngineFile:
     """Read what the sidecar of an engine says, without looking into the engine; see `read_engine`."""
     if not os.path.isfile(path):
         raise MissingFileError(f"no engine at {path}; check the path, or build one with `seginfer build`")
-    sidecar = sidecar_path(path)
+    sidecar = _sidecar_of(path)
     try:
         content = _content(_text(sidecar, path), path)
         key = structure(EngineKey, content.pop("key"), "key")
@@ -108,13 +111,20 @@ def read_sidecar(path: str | Path) -> EngineFile:
     return EngineFile(Path(path), key, report, spec, **vars(facts))
 
 
+def _sidecar_of(path: str | Path) -> Path:
+    """Return the sidecar of an engine, and for a link that of the file, where builds put it, if there is one."""
+    if os.path.islink(path) and os.path.isfile(of_file := sidecar_path(os.path.realpath(path))):
+        return of_file
+    return sidecar_path(path)
+
+
 def write_engine(target: Path, model: Path, key: EngineKey, spec: ModelSpec, build: Build) -> EngineFile:
     """Build an engine under a temporary name, and then give it and its sidecar their names.
 
     On any failure nothing new is left, and an older engine of that name is as it was.
 
     Args:
-        target: the engine's name.
+        target: the engine's name; through a link, its file is written, and the sidecar beside that.
         model: the .onnx file.
         key: of the engine.
         spec: of the model.
@@ -125,15 +135,17 @@ def write_engine(target: Path, model: Path, key: EngineKey, spec: ModelSpec, bui
     """
     # Both are written before either gets its name, the engine first. In between, and after a loss of power, its hash is
     # not that in the sidecar, and it counts as damaged.
-    with atomic_path(sidecar_path(target)) as sidecar, atomic_path(target) as part:
+    file = Path(os.path.realpath(target))
+    with ExitStack() as lock, atomic_path(sidecar_path(file)) as sidecar, atomic_path(file) as part:
         sidecar.touch()  # a folder that refuses is known before minutes go into a build
-        report = _built(build, part, target)
+        report = _built(build, part, file)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         facts = _Facts(model.name, now, part.stat().st_size, file_sha256(part))
         content = {**vars(facts), "key": unstructure(key), "report": unstructure(report)}
         content["spec"] = json.loads(spec.to_json())
         document = {"schema": SCHEMA, "content_sha256": _seal(content), "content": content}
         sidecar.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        lock.enter_context(folder_lock(file.parent))  # released after both have their names
     return EngineFile(target, key, report, spec, **vars(facts))
 
 
@@ -180,7 +192,7 @@ def check_fits(engine: EngineFile, here: EngineKey) -> None:
 def _decisive(key: EngineKey) -> dict[str, str]:
     return {
         "library": key.library,
-        f"{key.library}": key.library_version,
+        key.library: key.library_version,
         "platform": key.platform,
         "GPU": "none" if key.gpu is None else str(key.gpu),
         "seginfer": ".".join(key.seginfer.split(".")[:2]),

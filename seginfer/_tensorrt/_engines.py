@@ -16,7 +16,6 @@ from ._engine_file import EngineFile, write_engine
 from ._entries import look_up, why_missing
 from ._isolated import build as build_isolated
 from ._key import EngineKey, engine_key, file_stamps
-from ._key import key_here as key_here  # for backends, which know the rest of this module
 from ._options import EngineOptions
 from ._report import EngineReport
 
@@ -65,10 +64,10 @@ def build_engine(
     """
     if output is not None and Path(output).suffix != ENGINE_SUFFIX:
         raise InputError(f"output must end in {ENGINE_SUFFIX}, got {output}; rename it")
+    stamps = file_stamps(path)  # before anything is read of it
     model = read_model(path)
-    if output is not None and Path(output).resolve() == model.path.resolve():  # through a link
+    if output is not None and os.path.realpath(output) == os.path.realpath(model.path):  # through a link
         raise InputError(f"output {output} is the model file itself; choose another name")
-    stamps = file_stamps(path)
     key = engine_key(path, options, device_id)
 
     def report(timing: Path | None, part: Path) -> EngineReport:

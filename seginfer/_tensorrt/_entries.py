@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from .._errors import BackendUnavailableError, MissingFileError, ModelFileError, OutputWriteError
-from ._cache import ENGINE_NAME, TIMING_NAME, free_lock, leftovers, lock_path, timing_path
+from ._cache import ENGINE_NAME, TIMING_NAME, free_lock, leftovers, listing, lock_path, timing_path, timing_prefix
 from ._engine_file import EngineFile, read_engine, read_sidecar, sidecar_path
 from ._key import EngineKey, machine_keys, own_keys
 
-State = Literal["usable", "stale", "broken", "building"]
+State = Literal["usable", "stale", "unknown", "broken", "building"]
 
 _SUFFIXES = ("", ".json", ".lock")
 
@@ -24,8 +26,9 @@ class CacheEntry:
 
     path: Path
     state: State
-    """usable: a build here would take it. stale: whole, and a build here would not take it. broken: not whole.
-    building: a process is at work on it."""
+    """usable: a build here would take it. stale: whole, and a build here would not take it. unknown: whole, and
+    its library or GPU cannot be found here, which a driver's update may end. broken: not whole. building: a process is
+    at work on it."""
     reason: str
     """Why it is not usable."""
     size_bytes: int
@@ -71,7 +74,11 @@ def why_missing(entry: Path, key: EngineKey) -> str:
 
 
 def list_entries(folder: Path) -> list[CacheEntry]:
-    """Return the engines of a cache in the order of their names, each read in full and held against this machine."""
+    """Return the engines of a cache in the order of their names, each read in full and held against this machine.
+
+    Raises:
+        OutputWriteError: if the cache is no folder, or cannot be read.
+    """
     return [_entry(path) for path in _entry_paths(folder)]
 
 
@@ -80,19 +87,18 @@ def clear(folder: Path, *, stale_only: bool = False) -> Cleared:
 
     Args:
         folder: the cache; it need not exist.
-        stale_only: delete engines and timings that a build here would not take, and leftovers of killed builds.
+        stale_only: delete engines and timings of which it is known that a build here would not take them, and leftovers
+            of killed builds.
 
     Raises:
         OutputWriteError: if the file system refuses.
     """
-    if not folder.is_dir():
-        return Cleared(0, 0, 0, ())
     engines, building, sizes = 0, [], []
     for path in _entry_paths(folder):
         with free_lock(path) as is_free:
             if not is_free:
                 building.append(path)
-            elif not (stale_only and _state(path)[0] == "usable"):
+            elif not (stale_only and _state(path)[0] in ("usable", "unknown")):
                 engines += 1
                 # The sidecar goes first: an engine without one is never loaded.
                 sizes += _delete([sidecar_path(path), path, lock_path(path)])
@@ -107,13 +113,13 @@ def clear(folder: Path, *, stale_only: bool = False) -> Cleared:
 def cache_size(folder: Path) -> tuple[int, int]:
     """Return how many engines a cache has, and how many bytes they take; nothing is read."""
     paths = _entry_paths(folder)
-    return sum(path.is_file() for path in paths), sum(_size(path) for path in paths)
+    return sum(os.path.isfile(path) for path in paths), sum(_size(path) for path in paths)
 
 
 def _entry_paths(folder: Path) -> list[Path]:
     """Return every engine that is there, was there in part, or is being built."""
     found = set()
-    for path in folder.iterdir() if folder.is_dir() else ():
+    for path in listing(folder):
         entry = next((path.name.removesuffix(suffix) for suffix in _SUFFIXES[1:] if path.name.endswith(suffix)), "")
         name = entry or path.name
         if ENGINE_NAME.fullmatch(name) and (not path.name.endswith(".lock") or not _is_free(folder / name)):
@@ -139,14 +145,32 @@ def _state(path: Path) -> tuple[State, str, EngineFile | None]:
     except (MissingFileError, ModelFileError) as error:
         return "broken", str(error), None
     try:
-        differences = [engine.key.mismatch(here) for here in own_keys(engine.key)]
+        keys = own_keys(engine.key)
     except BackendUnavailableError as error:
-        return "stale", str(error), engine
-    return ("usable", "", engine) if "" in differences else ("stale", f"built for {differences[0]}", engine)
+        return "unknown", str(error), engine
+    gpu = engine.key.gpu
+    is_missing = gpu is not None and keys[0].gpu is None  # TensorRT for RTX does without
+    if is_missing:
+        keys = [replace(keys[0], gpu=gpu)]
+    differences = [engine.key.mismatch(here) for here in keys]
+    if "" not in differences:
+        return "stale", f"built for {differences[0]}", engine
+    if is_missing:
+        return "unknown", f"built for GPU {gpu}, and no GPU can be found here", engine
+    return "usable", "", engine
 
 
 def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in (path, sidecar_path(path)) if file.is_file())
+    return _bytes(path) + _bytes(sidecar_path(path))
+
+
+def _bytes(path: Path) -> int:
+    """Return the size of a file; 0 if it is none, or has just been deleted."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else 0
 
 
 def _idle_locks(folder: Path, building: Iterable[Path]) -> list[Path]:
@@ -156,11 +180,19 @@ def _idle_locks(folder: Path, building: Iterable[Path]) -> list[Path]:
 
 
 def _timings(folder: Path, stale_only: bool) -> list[Path]:
-    found = [path for path in folder.iterdir() if TIMING_NAME.fullmatch(path.name)]
+    found = [path for path in listing(folder) if TIMING_NAME.fullmatch(path.name)]
     if not stale_only:
         return found
-    kept = {timing_path(folder, key) for key in machine_keys()}
-    return [path for path in found if path not in kept]
+    keys = machine_keys()
+    return [path for path in found if _is_stale_timing(path, keys)]
+
+
+def _is_stale_timing(path: Path, keys: Iterable[EngineKey]) -> bool:
+    """Tell whether timings are of nothing here; of a library or a GPU that cannot be found here, nobody knows."""
+    own = [key for key in keys if path.name.startswith(timing_prefix(key.backend))]
+    if any(key.gpu is None for key in own):
+        return not path.name.startswith(timing_prefix(own[0].backend, own[0].library_version))
+    return bool(own) and path not in {timing_path(path.parent, key) for key in own}
 
 
 def _delete(paths: Iterable[Path]) -> list[int]:

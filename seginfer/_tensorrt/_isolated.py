@@ -142,10 +142,12 @@ def _run(request: Request, on_progress: Progress | None, timeout_s: float) -> An
     if not timeout_s > 0:
         raise InputError(f"timeout_s must be positive, got {timeout_s}")
     path = request.path
+    _check_name(path)
     command = [sys.executable, "-c", _START, json.dumps(request), "\n".join(sys.path)]
     with (
         tempfile.TemporaryFile() as stderr,
-        subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True) as worker,
+        # Its input is closed when this process ends, however it does, and so ends the worker.
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True) as worker,
     ):
         stages = ["starting"]
         overdue = Event()
@@ -164,8 +166,15 @@ def _run(request: Request, on_progress: Progress | None, timeout_s: float) -> An
             timer.cancel()
             worker.kill()
         if report is None:
-            raise BackendError(_death(worker.returncode, overdue.is_set(), stages[-1], path, timeout_s, stderr))
+            raise BackendError(_death(worker.returncode, overdue.is_set(), stages[-1], request, timeout_s, stderr))
     return report
+
+
+def _check_name(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"the name {path!r} is not UTF-8, as NVIDIA's libraries need it; rename it") from error
 
 
 def _listen(lines: Iterable[str], path: str, on_progress: Progress | None, stages: list[str]) -> Any:
@@ -195,10 +204,12 @@ def _error(kind: str, message: str, reason: str) -> SegInferError:
     return error(message)
 
 
-def _death(code: int, is_overdue: bool, stage: str, path: str, timeout_s: float, stderr: IO[bytes]) -> str:
+def _death(code: int, is_overdue: bool, stage: str, request: Request, timeout_s: float, stderr: IO[bytes]) -> str:
     """Say in one line why the worker ended without a report."""
+    path, is_check = request.path, request.options is None
     if is_overdue:
-        return f"{path} was given up after {timeout_s:g} s ({stage}); give more time, or check it with onnx.checker"
+        remedy = "give more time" if is_check else "ask for fewer profiles or a lower optimization level"
+        return f"{path} was given up after {timeout_s:g} s ({stage}); {remedy}, or check it with onnx.checker"
     if code == -signal.SIGKILL:
         return (
             f"{path} was given up ({stage}): the system ended the process, as it does when memory runs out; free some"
@@ -208,4 +219,4 @@ def _death(code: int, is_overdue: bool, stage: str, path: str, timeout_s: float,
         return f"{path} crashed NVIDIA's library ({name}; {stage}); check it with onnx.checker, export it again"
     stderr.seek(0)
     last = (stderr.read().decode(errors="replace").splitlines() or ["no message"])[-1]
-    return f"{path} could not be checked ({last}); report this with the file"
+    return f"{path} could not be {'checked' if is_check else 'built'} ({last}); report this with the file"

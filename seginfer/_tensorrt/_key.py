@@ -7,18 +7,20 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal, get_args
 
 from .._driver import GpuInfo, find_gpu
-from .._errors import BackendUnavailableError, MissingDependencyError, ModelFileError
+from .._errors import BackendUnavailableError, MissingDependencyError, MissingFileError, ModelFileError, SegInferError
 from .._onnx_file import external_files
 from .._schema import coerce_fields, unstructure
 from .._version import __version__
 from ._library import RTX, Library, find_library, has_gpu
-from ._options import EngineOptions
+from ._options import EngineOptions, EngineProfile
 
 _CHUNK = 1 << 22
 
@@ -33,16 +35,19 @@ class EngineGpu:
     compute_capability: tuple[int, int]
     driver: str
     """The newest CUDA version that the driver serves, and its release, such as "13.0 (580.65.06)"."""
+    multiprocessors: int = 0
+    """0 is unknown."""
 
     @classmethod
     def of(cls, gpu: GpuInfo) -> EngineGpu:
         """Return what of a GPU decides whether an engine runs on it."""
         release = f" ({gpu.driver_release})" if gpu.driver_release else ""
-        return cls(gpu.name, gpu.compute_capability, f"{gpu.driver}{release}")
+        return cls(gpu.name, gpu.compute_capability, f"{gpu.driver}{release}", gpu.multiprocessors)
 
     def __str__(self) -> str:
         major, minor = self.compute_capability
-        return f"{self.name}, compute capability {major}.{minor}"
+        size = f", {self.multiprocessors} multiprocessors" if self.multiprocessors else ""
+        return f"{self.name}, compute capability {major}.{minor}{size}"
 
 
 @dataclass(frozen=True)
@@ -143,13 +148,16 @@ def onnx_sha256(path: str | Path) -> str:
 
 
 def file_stamps(path: str | Path) -> tuple[tuple[int, ...], ...]:
-    """Return what changes when somebody writes to an .onnx file or the files that it keeps weights in."""
+    """Return what changes when somebody writes to a model or its files of weights; for errors see `onnx_sha256`."""
     return tuple(file_stamp(file) for file in (Path(path), *external_files(path)))
 
 
 def file_stamp(path: str | Path) -> tuple[int, ...]:
-    """Return what changes when somebody writes to a file or puts another in its place."""
-    stat = os.stat(path)
+    """Return what changes when somebody writes to a file or puts another in its place; for errors see `file_sha256`."""
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
@@ -157,6 +165,7 @@ def file_sha256(path: str | Path) -> str:
     """Return the hash of a file of any size.
 
     Raises:
+        MissingFileError: if there is none, or none any more.
         ModelFileError: if it cannot be read.
     """
     digest = hashlib.sha256()
@@ -165,8 +174,14 @@ def file_sha256(path: str | Path) -> str:
             while chunk := file.read(_CHUNK):
                 digest.update(chunk)
     except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
+        raise _unreadable(path, error) from error
     return digest.hexdigest()
+
+
+def _unreadable(path: str | Path, error: OSError) -> SegInferError:
+    if isinstance(error, FileNotFoundError):
+        return MissingFileError(f"no file at {path}; check the path, or whether something has just deleted it")
+    return ModelFileError(f"cannot read {path}: {error.strerror or error}; check its permissions")
 
 
 def _builder(options: EngineOptions, device_id: int) -> tuple[Library, GpuInfo | None]:
@@ -214,9 +229,22 @@ def _pairs(key: EngineKey, here: EngineKey) -> list[tuple[str, object, object]]:
         pairs.append(("GPU", key.gpu and str(key.gpu), here.gpu and str(here.gpu)))
     pairs.append(("seginfer version", key.seginfer, here.seginfer))
     for name, mine in vars(key.options).items():
-        pairs.append((f"options.{name}", mine, getattr(here.options, name)))
+        other = getattr(here.options, name)
+        if name == "profiles":  # one by one: there may be many
+            profiles = enumerate(zip_longest(mine, other))
+            pairs += [(f"options.profiles[{i}]", one, another) for i, (one, another) in profiles]
+        else:
+            pairs.append((f"options.{name}", mine, other))
     return [*pairs, ("onnx_sha256", key.onnx_sha256, here.onnx_sha256)]
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, EngineProfile):
+        sizes = "" if value.size is None else f" of {_range([f'{height}x{width}' for height, width in value.size])}"
+        return f"batch {_range(value.batch)}{sizes}"
     return "none" if value is None else str(value)
+
+
+def _range(values: Iterable[object]) -> str:
+    smallest, likeliest, largest = values
+    return str(largest) if smallest == largest else f"{smallest}..{likeliest}..{largest}"

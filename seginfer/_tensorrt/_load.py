@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import mmap
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._backend import DeviceTensor
 from .._cuda._tensors import TensorMemory
-from .._errors import BackendError, InputError
+from .._errors import BackendError, BackendUnavailableError, InputError, MissingFileError
 from ._library import Library, Message, message_log
 from ._parse import dtype_name
 from ._report import EngineReport
-from ._words import first_error
+from ._start import start
+from ._words import first_error, gpu_error
 
 if TYPE_CHECKING:
     from .._cuda._launch import Gpu
@@ -27,7 +29,8 @@ class LoadedEngine:
         path: the engine, which was found whole: the library itself crashes on some that are not.
 
     Raises:
-        BackendError: if the library refuses it, or GPU memory runs out.
+        MissingFileError: if it was deleted since.
+        BackendError: if it cannot be read, the library refuses it, or GPU memory runs out.
     """
 
     def __init__(self, library: Library, path: Path) -> None:
@@ -38,11 +41,12 @@ class LoadedEngine:
         log = message_log(library)
         self._engine: Any = None
         self._runtime: Any = None
-        # TypeError is what the bindings raise where the library makes no object.
-        with log.collect() as messages, suppress(TypeError), open(path, "rb") as file:
-            self._runtime = library.module.Runtime(log.logger)
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                self._engine = self._runtime.deserialize_cuda_engine(data)
+        try:
+            self._runtime = start(library, "Runtime", log)
+        except BackendUnavailableError as error:
+            raise BackendError(f"{path} is not loaded: {error}") from error
+        with log.collect() as messages, mapped(path) as data:
+            self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             reason = _reason(messages)
             raise BackendError(
@@ -168,5 +172,24 @@ class EngineExecution:
         self.memory.close()
 
 
+@contextmanager
+def mapped(path: Path) -> Iterator[mmap.mmap]:
+    """Yield the content of an engine, which was there a moment ago.
+
+    Raises:
+        MissingFileError: if it was deleted since.
+        BackendError: if it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path} was deleted while it was opened; open it or build it again") from error
+    except (OSError, ValueError) as error:  # ValueError: it is empty by now
+        raise BackendError(f"cannot read {path}: {error}; check its permissions, or build it again") from error
+    with data:
+        yield data
+
+
 def _reason(messages: list[Message]) -> str:
-    return first_error(messages, parser=True) or "no reason given"
+    return first_error(messages, parser=True) or gpu_error(messages) or "no reason given"

@@ -29,6 +29,8 @@ class Made(NamedTuple):
     built: Built
     found: Readback
     precisions: dict[str, int]
+    asked: int
+    """Number of layers whose precision was asked for."""
 
 
 def open_network(path: str | Path, on_stage: Stage, *, library: str = "auto") -> tuple[ParsedNetwork, ModelSpec | None]:
@@ -59,7 +61,7 @@ def make_engine(
     on_stage(f"{parsed.library.description}, building")
     built = build_engine(parsed, profiles, options, timing_cache=timing_cache, on_progress=on_progress)
     found = read_back(parsed.library, built.engine, built.messages, has_gpu=has_gpu())
-    return Made(built, found, verify(parsed, asked, found, profiles))
+    return Made(built, found, verify(parsed, asked, found, profiles), len(asked))
 
 
 def build_here(
@@ -89,7 +91,9 @@ def build_here(
         raise BuildError(f"{path}: {error}", error.reason) from error
     if made.built.timing_problem:
         on_warning(f"the timing cache {timing_cache} was not used and is replaced: {made.built.timing_problem}")
-    if not made.precisions and asked_layers(parsed):
+    if made.found.load_problem:
+        on_warning(f"{by} cannot load the engine on this machine's GPU: {made.found.load_problem}; run it on another")
+    if not made.precisions and made.asked:
         on_warning(f"{by} does not say which precision its layers have; the engine was not verified")
     _write(target, made.built.engine)
     if timing_cache is not None and made.built.timing_cache not in (b"", earlier):
@@ -114,6 +118,7 @@ def _report(parsed: ParsedNetwork, profiles: tuple[ShapeRange, ...], made: Made)
         engine_bytes=len(made.built.engine),
         build_s=made.built.seconds,
         evidence=made.found.evidence,
+        asked_layers=made.asked,
     )
 
 

@@ -10,6 +10,7 @@ from .._errors import ModelFileError
 from .._onnx_file import NodeInfo, read_nodes
 from ._library import RTX, Library, Message, message_log
 from ._report import EngineTensor, NodeProblem
+from ._start import start
 from ._words import first_error, reason_of
 
 # Operators that TensorRT's documentation (onnx-tensorrt, docs/operators.md) lists as supported, and that TensorRT for
@@ -69,11 +70,12 @@ def parse(library: Library, path: str | Path) -> ParsedNetwork:
     Raises:
         MissingFileError: if there is no such file.
         ModelFileError: if the file is no complete and valid ONNX model.
+        BackendUnavailableError: if the library does not start.
     """
     nodes = read_nodes(path)
     log = message_log(library)
     with log.collect() as messages:
-        builder = library.module.Builder(log.logger)
+        builder = start(library, "Builder", log)
         network, parser = _network(library, builder)
         is_parsed = parser.parse_from_file(str(path))
         errors = [] if is_parsed else _errors(parser)

@@ -12,7 +12,8 @@ from ._build import BuildError
 from ._kernels import Kinds, kinds_of_json, kinds_of_log
 from ._library import TENSORRT, Library, Message, message_log
 from ._report import Evidence, ShapeRange
-from ._words import first_error
+from ._start import start
+from ._words import first_error, gpu_error
 
 _LAYERS = "Layers:\n"
 _TENSORS = "\n\nI/O Tensors:\n"
@@ -67,6 +68,8 @@ class Readback(NamedTuple):
     weights_bytes: int | None
     activation_bytes: int | None
     evidence: Evidence
+    load_problem: str = ""
+    """Why this machine's GPU does not load the engine; empty if it does, or there is none."""
 
 
 def read_back(library: Library, engine: bytes, messages: Iterable[Message], *, has_gpu: bool) -> Readback:
@@ -76,21 +79,22 @@ def read_back(library: Library, engine: bytes, messages: Iterable[Message], *, h
 
     Raises:
         BuildError: if TensorRT cannot load what it built.
+        BackendUnavailableError: if the library does not start.
     """
     from_log = readback_of_log(messages)
     if not has_gpu:
         return from_log
     log = message_log(library)
+    runtime = start(library, "Runtime", log)
     with log.collect() as said:
-        runtime = library.module.Runtime(log.logger)
         loaded = runtime.deserialize_cuda_engine(engine)
     if loaded is None:
+        reason = first_error(said, parser=True) or gpu_error(said) or "no reason given"
         if library.name == TENSORRT:
-            reason = first_error(said, parser=True) or "no reason given"
             raise BuildError(
                 f"{library.description} cannot load the engine that it built: {reason}; free memory of the GPU", reason
             )
-        return from_log
+        return from_log._replace(load_problem=reason)
     text = loaded.create_engine_inspector().get_engine_information(library.module.LayerInformationFormat.JSON)
     layers = layers_of_json(text)
     if not layers:  # an inspector that lists bare names

@@ -86,9 +86,16 @@ class EngineReport:
     build_s: float
     evidence: Evidence
     """Where this was read: in the engine itself, on a GPU, or, without one, in the builder's list of its layers."""
+    asked_layers: int = 0
+    """Layers of the graph with weights or matrix products, whose data types `precisions` is held against."""
 
     def __post_init__(self) -> None:
         coerce_fields(self, "report")
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether the library said which precision the layers have; it is then the one that was asked for."""
+        return bool(self.precisions) or not self.asked_layers
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ _API_ERROR = re.compile(r"Error Code \d+: ([\w ]+) \((.*)", re.DOTALL)
 _USUAL_KINDS = ("API Usage Error", "Internal Error")
 _ASSERTION = re.compile(r'^Assertion (?:failed: .*(?:: |&& "(?=\w))|\S+(?: \S+)*? failed\. )', re.DOTALL)
 _NO_MEMORY = re.compile(r"out of memory|OutOfMemory|cuda ?error:? 2\b", re.IGNORECASE)
+_CUDA_ERROR = re.compile(r"cudaError \d+: [^()\n]+")
 _QUOTED = re.compile(r'&& "([^"]+)"')
 
 
@@ -46,6 +47,13 @@ def first_error(messages: Iterable[Message], *, parser: bool) -> str:
             if reason:
                 return reason
     return ""
+
+
+def gpu_error(messages: Iterable[Message]) -> str:
+    """Return the first error of a log that CUDA gave: noise where a file is parsed without a GPU, else the reason."""
+    errors = (message.text for message in messages if "ERROR" in message.severity)
+    found = next(filter(None, map(_CUDA_ERROR.search, errors)), None)
+    return found[0].strip() if found else ""
 
 
 def is_out_of_memory(messages: Iterable[Message]) -> bool:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from threading import Thread
 from typing import Any, NamedTuple
 
 from .._errors import BackendUnavailableError, SegInferError
@@ -37,6 +38,7 @@ class Request(NamedTuple):
 def main() -> None:
     """Do what the command line asks for in JSON."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this process
+    Thread(target=_end_with_parent, daemon=True).start()
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the library prints lines of its own there
 
@@ -48,6 +50,16 @@ def main() -> None:
         tell("report", unstructure(_work(Request(*json.loads(sys.argv[1])), tell)))
     except SegInferError as error:
         tell("error", [type(error).__name__, str(error), error.reason if isinstance(error, BuildError) else ""])
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of standard input, a pipe that nobody writes to, and that closes however the parent ends.
+
+    Without it, a build whose parent was killed would go on for hours, and write beside a target that others now own.
+    """
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os._exit(1)  # whatever the library is at in other threads
 
 
 def _work(request: Request, tell: Any) -> CheckReport | EngineReport:
