@@ -271,7 +271,7 @@ def _cache(commands: Any) -> None:
     clearing.add_argument(
         "--stale",
         action="store_true",
-        help="delete only what cannot be used here: broken, or of another version, GPU or driver",
+        help="delete only what is known to be useless here: broken, or of another version, GPU or driver",
     )
 
 
