@@ -79,7 +79,7 @@ def _rows(report: CheckReport) -> list[tuple[str, object]]:
     if report.build_s is not None and report.engine_bytes is not None:
         rows += [
             ("kernels", "unknown" if report.kernels is None else f"{report.kernels} ({kinds})"),
-            ("precision", precisions_text(report.precisions) or "no kernels with weights found"),
+            ("precision", precisions_text(report.precisions) or "not known of any kernel"),
             ("build time", f"{report.build_s:.2f} s"),
             ("engine size", mb(report.engine_bytes)),
         ]
