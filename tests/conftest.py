@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+import fake_cuda_core
 import hypothesis
+import kernels_on_cpu as on_cpu
 import numpy as np
 import pytest
 from models import SPECS, save_model
@@ -53,6 +56,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def rng() -> np.random.Generator:
     """A generator with the same numbers in every run."""
     return np.random.default_rng(20)
+
+
+@pytest.fixture(scope="session")
+def cpu(tmp_path_factory: pytest.TempPathFactory) -> on_cpu.Cpu:
+    """The CUDA kernels as a library of the CPU; needs g++."""
+    return on_cpu.Cpu(ctypes.CDLL(str(on_cpu.build(tmp_path_factory.mktemp("kernels")))))
+
+
+@pytest.fixture
+def world(cpu: on_cpu.Cpu) -> Iterator[fake_cuda_core.World]:
+    """A machine with GPUs that are imitated on the CPU, in place of the real packages."""
+    with fake_cuda_core.installed(cpu) as world:
+        yield world
 
 
 @pytest.fixture

@@ -149,12 +149,6 @@ def test_an_unknown_architecture_is_named_with_its_remedy() -> None:
 # ------------------------------------------------------------------------------------- the kernels, on the CPU
 
 
-@pytest.fixture(scope="module")
-def cpu(tmp_path_factory: pytest.TempPathFactory) -> on_cpu.Cpu:
-    """The kernels as a library of the CPU."""
-    return on_cpu.Cpu(ctypes.CDLL(str(on_cpu.build(tmp_path_factory.mktemp("kernels")))))
-
-
 @needs_compiler
 def test_records_are_laid_out_as_in_cpp(cpu: on_cpu.Cpu) -> None:
     expected: list[int] = []

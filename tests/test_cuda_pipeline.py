@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import fake_cuda_core
-import kernels_on_cpu as on_cpu
 import numpy as np
 import pytest
 from fake_network import FakeDeviceBackend, array_at
@@ -19,18 +16,6 @@ from models import SPECS, make_spec
 from seginfer import ModelSpec, Segmenter
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-
-
-@pytest.fixture(scope="module")
-def cpu(tmp_path_factory: pytest.TempPathFactory) -> on_cpu.Cpu:
-    """The kernels as a library of the CPU."""
-    return on_cpu.Cpu(ctypes.CDLL(str(on_cpu.build(tmp_path_factory.mktemp("kernels")))))
-
-
-@pytest.fixture
-def world(cpu: on_cpu.Cpu) -> Iterator[fake_cuda_core.World]:
-    with fake_cuda_core.installed(cpu) as world:
-        yield world
 
 
 @pytest.mark.parametrize("name", sorted(SPECS))

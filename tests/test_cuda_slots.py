@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import fake_cuda_core
-import kernels_on_cpu as on_cpu
 import numpy as np
 import pytest
 from fake_network import FakeDeviceBackend
@@ -24,18 +22,6 @@ from seginfer._cuda import _slots
 from seginfer._cuda._pipeline import GpuPipeline
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-
-
-@pytest.fixture(scope="module")
-def cpu(tmp_path_factory: pytest.TempPathFactory) -> on_cpu.Cpu:
-    """The kernels as a library of the CPU."""
-    return on_cpu.Cpu(ctypes.CDLL(str(on_cpu.build(tmp_path_factory.mktemp("kernels")))))
-
-
-@pytest.fixture
-def world(cpu: on_cpu.Cpu) -> Iterator[fake_cuda_core.World]:
-    with fake_cuda_core.installed(cpu) as world:
-        yield world
 
 
 @pytest.fixture

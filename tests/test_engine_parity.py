@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import shutil
 from collections.abc import Iterator
@@ -30,11 +29,6 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 SPEC = make_spec(resize="letterbox", pad_value=(255.0,), output={"stride": 4})
 IMAGES = pictures((150, 220), (97, 64))
 RTX = EngineOptions(library="tensorrt_rtx")
-
-
-@pytest.fixture(scope="module")
-def cpu(tmp_path_factory: pytest.TempPathFactory) -> on_cpu.Cpu:
-    return on_cpu.Cpu(ctypes.CDLL(str(on_cpu.build(tmp_path_factory.mktemp("kernels")))))
 
 
 @pytest.fixture

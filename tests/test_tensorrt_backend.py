@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import inspect
 import re
@@ -16,7 +15,6 @@ from typing import Any
 
 import fake_cuda_core
 import fake_tensorrt
-import kernels_on_cpu as on_cpu
 import numpy as np
 import pytest
 from models import SPECS, save_model
@@ -41,17 +39,6 @@ from seginfer.backends.tensorrt import TensorRtBackend
 Image = NDArray[np.uint8]
 
 needs_kernels = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-
-
-@pytest.fixture(scope="module")
-def cpu(tmp_path_factory: pytest.TempPathFactory) -> on_cpu.Cpu:
-    return on_cpu.Cpu(ctypes.CDLL(str(on_cpu.build(tmp_path_factory.mktemp("kernels")))))
-
-
-@pytest.fixture
-def world(cpu: on_cpu.Cpu) -> Iterator[fake_cuda_core.World]:
-    with fake_cuda_core.installed(cpu) as world:
-        yield world
 
 
 @pytest.fixture
