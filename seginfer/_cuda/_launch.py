@@ -58,7 +58,7 @@ class Gpu:
 
     def _load_kernels(self, architecture: str) -> dict[str, Any]:
         """Load the first cubin that the driver takes: one from a newer compiler than the driver's may be refused."""
-        refusal: Exception | None = None
+        refusal: Exception = RuntimeError(f"there are no kernels for {architecture}")
         for origin, cubin in cubins(architecture):
             try:
                 code = self._core.ObjectCode.from_cubin(cubin)
@@ -66,7 +66,6 @@ class Gpu:
             except Exception as error:  # cuda-core raises types of its own, of several parents
                 _log.info("the driver does not load the kernels from %s: %s", origin, in_one_line(error))
                 refusal = error
-        assert refusal is not None  # compiling raises where it yields nothing
         raise refusal
 
     # ------------------------------------------------------------------------------------------------ streams
