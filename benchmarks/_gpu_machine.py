@@ -14,7 +14,7 @@ import torch
 from _machine import versions_record
 
 from seginfer._cuda import _compile
-from seginfer._driver import find_gpu
+from seginfer._system.driver import find_gpu
 
 _PACKAGES = (
     "onnxruntime-gpu",

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 from _machine import commit_record, compiled_modules, machine_record
 
 from seginfer import BackendUnavailableError, SegInferError
-from seginfer._atomic import atomic_path, make_folder
-from seginfer._driver import find_gpu
 from seginfer._errors import MissingDependencyError
+from seginfer._system.atomic import atomic_path, make_folder
+from seginfer._system.driver import find_gpu
 
 if TYPE_CHECKING:
     from _gpu_networks import BenchNetwork

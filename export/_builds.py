@@ -14,8 +14,8 @@ from torch import nn
 
 from seginfer._certificate import Certificate
 from seginfer._errors import InputError
-from seginfer._machine import parse_device
 from seginfer._segmenter import Segmenter
+from seginfer._system.limits import parse_device
 from seginfer._tensorrt._engines import build_engine
 from seginfer._tensorrt._options import EngineOptions
 

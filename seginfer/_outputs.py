@@ -12,6 +12,7 @@ from ._errors import InputError
 from ._geometry import Geometry, Size
 from ._reference import Floats, Mask
 from ._spec import MAX_SIDE, ModelSpec
+from ._system.arrays import check_no_overlap
 
 Output = NDArray[Any]
 
@@ -114,24 +115,6 @@ def _checked_arrays(
     for array in out:
         check_no_overlap(array)
     return list(out)
-
-
-def check_no_overlap(out: NDArray[Any]) -> None:
-    """Raise an InputError if two elements of an array to fill are the same memory."""
-    if out.flags.c_contiguous:
-        return
-    span = out.itemsize
-    for stride, extent in sorted(zip(map(abs, out.strides), out.shape, strict=True)):
-        if extent > 1 and stride < span:
-            raise InputError(f"out must not overlap itself, got strides {out.strides}; allocate it with numpy.empty")
-        span += stride * (extent - 1)
-
-
-def check_apart(out: Sequence[NDArray[Any]] | None, sources: Sequence[object], what: str) -> None:
-    """Raise an InputError if an array to fill shares memory with one that is read, which would change meanwhile."""
-    arrays = [source for source in sources if isinstance(source, np.ndarray)]
-    if out is not None and any(np.may_share_memory(a, b) for a in out for b in arrays):
-        raise InputError(f"out must not share memory with {what}; allocate it by itself")
 
 
 def check_has_values(spec: ModelSpec) -> None:

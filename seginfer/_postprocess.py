@@ -10,12 +10,13 @@ import numpy as np
 from . import _native
 from ._errors import InputError
 from ._geometry import Geometry
-from ._machine import checked_threads
 from ._mask_fill import Results, filler_of
 from ._mask_taps import taps_of
-from ._outputs import Output, check_apart, checked_maps, checked_masks, checked_output
+from ._outputs import Output, checked_maps, checked_masks, checked_output
 from ._reference import Floats, Mask
 from ._spec import ModelSpec
+from ._system.arrays import check_apart
+from ._system.limits import checked_threads
 from ._tiles import image_indices
 
 __all__ = ["confidence", "fill_results", "margin", "postprocess", "taps_of"]

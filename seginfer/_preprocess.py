@@ -13,9 +13,9 @@ from . import _native, _reference
 from ._errors import InputError
 from ._formats import PixelFormat, check_image, checked_color, image_size, pixels_of
 from ._geometry import Geometry, Rect, Size
-from ._machine import checked_threads
-from ._outputs import check_apart, check_no_overlap
 from ._spec import InputSpec, ModelSpec
+from ._system.arrays import check_apart, check_no_overlap
+from ._system.limits import checked_threads
 
 Batch = NDArray[Any]
 Image = NDArray[np.uint8]

@@ -15,9 +15,9 @@ from ._errors import InputError
 from ._formats import PixelFormat, check_image, image_size, pixels_of
 from ._geometry import Geometry
 from ._images import write_image
-from ._machine import usable_cores
-from ._optional import require
 from ._spec import ClassSpec, Task
+from ._system.limits import usable_cores
+from ._system.optional import require
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,15 @@ from ._backend import Backend, Tensor
 from ._errors import InputError
 from ._formats import PixelFormat, check_image, checked_color, even, image_size, pattern_image
 from ._geometry import Geometry, Size
-from ._machine import checked_threads
 from ._mask_fill import Results
 from ._open_pipeline import Pixels, open_pipeline
-from ._outputs import check_apart, checked_maps, checked_masks
+from ._outputs import checked_maps, checked_masks
 from ._pipeline import Evidence, Part
 from ._reference import Mask
 from ._segmentation import Segmentation, Timings
 from ._spec import ModelSpec
+from ._system.arrays import check_apart
+from ._system.limits import checked_threads
 from .backends import open_backend, read_any_model
 
 if TYPE_CHECKING:

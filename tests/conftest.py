@@ -17,7 +17,7 @@ import pytest
 from models import SPECS, save_model
 
 from seginfer import MissingDependencyError, ModelSpec
-from seginfer._driver import has_gpu
+from seginfer._system.driver import has_gpu
 from seginfer._tensorrt._library import find_library
 
 hypothesis.settings.register_profile("seginfer", deadline=None, database=None)

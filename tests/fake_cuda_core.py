@@ -19,7 +19,7 @@ import kernels_on_cpu as on_cpu
 import pytest
 
 from seginfer._cuda import _launch
-from seginfer._driver import GpuInfo
+from seginfer._system.driver import GpuInfo
 
 DEVICES = 2
 GARBAGE, FREED = 0xA5, 0xDD

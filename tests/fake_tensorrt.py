@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from seginfer._driver import GpuInfo
+from seginfer._system.driver import GpuInfo
 from seginfer._tensorrt import _library, _load
 from seginfer._tensorrt._engine_file import EngineFile
 from seginfer._tensorrt._library import RTX, Library, find_library

@@ -31,8 +31,8 @@ from seginfer import (
     read_model,
 )
 from seginfer import _onnx_file as onnx_file
-from seginfer._atomic import atomic_path
 from seginfer._model_file import pipeline_sha256
+from seginfer._system.atomic import atomic_path
 
 SPEC = SPECS["semantic"]
 NEW_SPEC = make_spec(mean=(0.5,), std=(0.25,), resize="letterbox")

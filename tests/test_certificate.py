@@ -15,16 +15,7 @@ import torch
 from networks import Tiny, make_spec, pictures
 from onnx import numpy_helper
 
-from seginfer import (
-    ModelSpec,
-    ParityError,
-    Segmenter,
-    _host_pipeline,
-    _native,
-    _reference,
-    attach_spec,
-    read_model,
-)
+from seginfer import ModelSpec, ParityError, Segmenter, _host_pipeline, _native, _reference, attach_spec, read_model
 from seginfer._assets import SOCCER
 from seginfer._geometry import Geometry
 from seginfer._images import read_image

@@ -22,7 +22,7 @@ import pytest
 
 from seginfer import BackendUnavailableError
 from seginfer._cuda import _compile, _launch, _records
-from seginfer._driver import has_gpu
+from seginfer._system.driver import has_gpu
 
 PARITY = {"seginfer_preprocess", "seginfer_preprocess_filtered", "seginfer_label", "seginfer_mask", "seginfer_overlay"}
 KERNELS = PARITY | {"seginfer_maps"}

@@ -9,11 +9,11 @@ import pytest
 from refusal import refuses
 
 from seginfer import BackendUnavailableError, InputError
-from seginfer._driver import find_gpu, has_gpu, release_of
+from seginfer._system.driver import find_gpu, has_gpu, release_of
 
 _FIND = """
 from seginfer import BackendUnavailableError
-from seginfer._driver import find_gpu, has_gpu
+from seginfer._system.driver import find_gpu, has_gpu
 try:
     print(find_gpu({index}))
 except BackendUnavailableError as error:

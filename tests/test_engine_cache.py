@@ -21,8 +21,9 @@ from engine_cases import edit_sidecar, flip_byte, needs_rtx
 from models import SPECS, save_model
 
 from seginfer import OutputWriteError
+from seginfer._system.cache_folder import cache_folder
 from seginfer._tensorrt import _engine_file as engine_file
-from seginfer._tensorrt._cache import ENGINE_NAME, cache_folder, entry_lock, entry_path, free_lock, lock_path
+from seginfer._tensorrt._cache import ENGINE_NAME, entry_lock, entry_path, free_lock, lock_path
 from seginfer._tensorrt._engine_file import EngineFile, read_engine, sidecar_path
 from seginfer._tensorrt._engines import build_engine
 from seginfer._tensorrt._entries import clear

@@ -17,7 +17,7 @@ from models import SPECS, save_model
 from refusal import refuses
 
 from seginfer import BackendError, InputError, MissingFileError, ModelFileError, OutputWriteError, SegInferError
-from seginfer import _atomic as atomic
+from seginfer._system import atomic as atomic
 from seginfer._tensorrt import _engine_file as engine_file
 from seginfer._tensorrt import _engines as engines
 from seginfer._tensorrt._engine_file import SCHEMA, EngineFile, check_fits, read_engine, sidecar_path, write_engine

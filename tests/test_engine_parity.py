@@ -17,8 +17,8 @@ from networks import Tiny, make_spec, pictures
 
 from seginfer import BackendUnavailableError, InputError, Segmenter, build_engine
 from seginfer._cli import main
-from seginfer._driver import has_gpu
 from seginfer._images import write_image
+from seginfer._system.driver import has_gpu
 from seginfer._tensorrt._engine_file import EngineFile
 from seginfer._tensorrt._options import EngineOptions
 from seginfer.export import _builds, certify, export_onnx

@@ -19,7 +19,7 @@ from fake_network import FakeDeviceBackend
 
 from seginfer import Segmenter
 from seginfer._cuda import _compile
-from seginfer._driver import GpuInfo, has_gpu
+from seginfer._system.driver import GpuInfo, has_gpu
 from seginfer.backends import read_any_model
 from seginfer.backends.onnxruntime import OnnxRuntimeBackend
 

@@ -13,8 +13,8 @@ import pytest
 from models import make_spec
 
 from seginfer import Geometry, InputError
-from seginfer._machine import usable_cores
 from seginfer._spec import MAX_SIDE
+from seginfer._system.limits import usable_cores
 
 ROOT = Path(__file__).parent.parent
 INCLUDE = ROOT / "cpp_bindings" / "include"

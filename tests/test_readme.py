@@ -16,7 +16,7 @@ from networks import Tiny, pictures
 from seginfer import Certificate, ClassSpec, InputSpec, ModelSpec, read_model
 from seginfer._assets import SOCCER
 from seginfer._cli import main
-from seginfer._driver import has_gpu
+from seginfer._system.driver import has_gpu
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

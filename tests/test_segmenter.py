@@ -12,15 +12,7 @@ import pytest
 from models import SPECS, logits_of, make_spec
 from numpy.typing import NDArray
 
-from seginfer import (
-    BackendError,
-    InputError,
-    ModelSpec,
-    Segmenter,
-    confidence,
-    postprocess,
-    preprocess,
-)
+from seginfer import BackendError, InputError, ModelSpec, Segmenter, confidence, postprocess, preprocess
 
 Image = NDArray[np.uint8]
 

@@ -20,15 +20,8 @@ import pytest
 from models import SPECS, save_model
 from numpy.typing import NDArray
 
-from seginfer import (
-    BackendError,
-    BackendUnavailableError,
-    InputError,
-    ModelFileError,
-    ModelSpec,
-    Segmenter,
-)
-from seginfer._driver import has_gpu
+from seginfer import BackendError, BackendUnavailableError, InputError, ModelFileError, ModelSpec, Segmenter
+from seginfer._system.driver import has_gpu
 from seginfer._tensorrt._engine_file import EngineFile, write_engine
 from seginfer._tensorrt._engines import build_engine
 from seginfer._tensorrt._key import EngineGpu

@@ -7,17 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
-from ._arguments import (
-    add_device,
-    add_folder,
-    add_model,
-    add_source,
-    batches,
-    command_of,
-    number,
-    positive,
-    sizes,
-)
+from ._arguments import add_device, add_folder, add_model, add_source, batches, command_of, number, positive, sizes
+
+WORKSTATION = "seginfer.export"
+"""Package of the workstation half. Its commands are named here and imported only when they run."""
 
 _SPEC_HELP = """\
 a minimal spec.json:
@@ -87,6 +80,7 @@ def _demo(commands: Any) -> None:
         "export, certify and run the soccer-field model that comes with the package",
         "seginfer demo\n  seginfer demo -o /tmp/demo --json",
     )
+    command.set_defaults(workstation=WORKSTATION)
     add_folder(command, "seginfer-demo")
     add_device(command)
 
@@ -111,7 +105,7 @@ def _export(commands: Any) -> None:
     command = command_of(
         commands,
         "export",
-        "seginfer.export._cli:export",
+        f"{WORKSTATION}._cli:export",
         "export a PyTorch model to a certified .onnx file",
         "seginfer export package.module:factory --weights w.safetensors --spec spec.json -o m.onnx\n"
         "  seginfer export torchvision.models.segmentation:fcn_resnet50 --kwargs \\\n"
@@ -140,7 +134,7 @@ def _parity(commands: Any) -> None:
     command = command_of(
         commands,
         "parity",
-        "seginfer.export._cli:parity",
+        f"{WORKSTATION}._cli:parity",
         "compare a model file or an engine with PyTorch on your pictures; exit code 1 if it fails",
         "seginfer parity m.onnx package.module:factory --weights w.safetensors --images photos/\n"
         "  seginfer parity m.engine package.module:factory --weights w.safetensors --images photos/\n"

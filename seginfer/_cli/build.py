@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._errors import InputError
-from .._machine import parse_device
 from .._schema import unstructure
+from .._system.limits import parse_device
 from .._tensorrt import EngineOptions, EngineProfile, EngineReport, ShapeRange
 from .._tensorrt._engine_file import EngineFile
 from .._tensorrt._engines import build_engine

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .._schema import unstructure
-from .._tensorrt._cache import cache_folder
+from .._system.cache_folder import cache_folder
 from .._tensorrt._engine_file import EngineFile
 from .._tensorrt._entries import CacheEntry, Cleared, clear, list_entries
 from .._tensorrt._report import ShapeRange

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._assets import SOCCER
-from .._atomic import atomic_path, make_folder
 from .._certificate import Certificate
 from .._errors import MissingDependencyError, ModelFileError
 from .._images import write_image
@@ -24,6 +23,7 @@ from .._schema import unstructure
 from .._segmentation import Segmentation, Timings
 from .._segmenter import Segmenter
 from .._spec import ModelSpec
+from .._system.atomic import atomic_path, make_folder
 from .._video import VideoReader, video_writer
 from . import _certificate, _latency
 from ._inputs import spread
@@ -31,7 +31,6 @@ from ._opening import open_segmenter
 from ._output import Output
 from ._report import write_report
 
-_FACTORY = "seginfer.export.zoo.unet:soccer_unet"
 _STILLS = 6
 _PARITY_FRAMES = 8
 
@@ -55,7 +54,7 @@ def demo(args: argparse.Namespace, output: Output) -> int:
     clip = VideoReader(SOCCER / "clip.webm")
     frames = list(clip)
     model = args.output / "pitch.onnx"
-    skipped = _export(model, frames, output)
+    skipped = _export(args.workstation, model, frames, output)
     certificate = _required_certificate(model)
     with open_segmenter(args, output, model) as segmenter:
         run = _run(segmenter, frames, args.output, clip.frame_rate, output)
@@ -76,7 +75,7 @@ def demo(args: argparse.Namespace, output: Output) -> int:
     return 0 if certificate.passed else 1
 
 
-def _export(model: Path, frames: list[Image], output: Output) -> str | None:
+def _export(workstation: str, model: Path, frames: list[Image], output: Output) -> str | None:
     """Export the checkpoint; without PyTorch take the model that was exported when the package was made.
 
     Returns:
@@ -84,12 +83,12 @@ def _export(model: Path, frames: list[Image], output: Output) -> str | None:
     """
     try:
         with output.waiting("loading PyTorch"):
-            export: Any = importlib.import_module("seginfer.export")
+            export: Any = importlib.import_module(workstation)
     except MissingDependencyError as error:
         with atomic_path(model) as part:
             shutil.copyfile(SOCCER / "pitch.onnx", part)
         return f"the export step was skipped: {error}"
-    module = export.load_source(_FACTORY).module
+    module = export.load_source(f"{workstation}.zoo.unet:soccer_unet").module
     export.load_weights(module, SOCCER / "pitch.safetensors")
     chosen = [frames[i] for i in spread(len(frames), _PARITY_FRAMES)]
     with output.progress("exporting and comparing with PyTorch", len(chosen)) as advance:

@@ -12,11 +12,11 @@ import numpy as np
 
 from .. import _native
 from .._assets import SOCCER
-from .._driver import find_gpu
 from .._errors import SegInferError
-from .._machine import usable_cores
 from .._segmenter import Segmenter
-from .._tensorrt._cache import VARIABLE, cache_folder
+from .._system.cache_folder import VARIABLE, cache_folder
+from .._system.driver import find_gpu
+from .._system.limits import usable_cores
 from .._tensorrt._entries import cache_size
 from .._tensorrt._library import find_library
 from .._version import __version__

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._atomic import atomic_path, make_folder
 from .._errors import InputError, MissingFileError
 from .._images import read_image, write_image
 from .._segmentation import Segmentation, Timings
 from .._segmenter import Segmenter
+from .._system.atomic import atomic_path, make_folder
 from .._video import VideoReader, VideoSink, video_writer
 from . import _latency
 from ._inputs import expand, is_video

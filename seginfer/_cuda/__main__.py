@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from .._atomic import make_folder
 from .._errors import SegInferError
+from .._system.atomic import make_folder
 from . import _compile
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._driver import find_gpu
 from .._errors import BackendUnavailableError, InputError
+from .._system.driver import find_gpu
 from . import _records
 from ._compile import cubins, require_cuda
 from ._failures import explained, in_one_line

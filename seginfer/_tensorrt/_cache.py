@@ -16,34 +16,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from .._atomic import PART_NAME, make_folder
 from .._errors import OutputWriteError
+from .._system.atomic import PART_NAME, make_folder
+from .._system.cache_folder import VARIABLE
 from ._key import EngineKey
 
-VARIABLE = "SEGINFER_CACHE"
 ENGINE_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}-[0-9a-f]{16}\.engine")
 TIMING_NAME = re.compile(r"timing-[A-Za-z0-9._-]+\.cache")
 
 _MOST_OF_A_NAME = 40
 
 _log = logging.getLogger("seginfer")
-
-
-def cache_folder() -> Path:
-    """Return $SEGINFER_CACHE, else $XDG_CACHE_HOME/seginfer, else ~/.cache/seginfer; it need not exist.
-
-    Raises:
-        OutputWriteError: if there is no home directory either, or not the one that $SEGINFER_CACHE names.
-    """
-    shared = os.environ.get("XDG_CACHE_HOME", "")
-    try:
-        if chosen := os.environ.get(VARIABLE):
-            return Path(chosen).expanduser().absolute()
-        if os.path.isabs(shared):  # the rule of freedesktop.org: a relative one is to be ignored
-            return Path(shared) / "seginfer"
-        return Path.home() / ".cache" / "seginfer"
-    except RuntimeError as error:
-        raise OutputWriteError(f"no place for the engine cache: {error}; set {VARIABLE} to a folder") from error
 
 
 def entry_path(folder: Path, model: Path, key: EngineKey) -> Path:

@@ -18,10 +18,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from .._atomic import PART_NAME, atomic_path
 from .._errors import BackendError, MissingFileError, ModelFileError, OutputWriteError, SegInferError
 from .._schema import structure, unstructure
 from .._spec import ModelSpec
+from .._system.atomic import PART_NAME, atomic_path
 from ._cache import folder_lock
 from ._key import EngineKey, file_sha256, file_stamp
 from ._report import EngineReport

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from .._errors import BackendError, InputError, ModelFileError, OutputWriteError
 from .._model_file import ENGINE_SUFFIX, ModelFile, read_model
+from .._system.cache_folder import VARIABLE, cache_folder
 from ._build import Progress
-from ._cache import VARIABLE, cache_folder, entry_lock, entry_path, leftovers, timing_path
+from ._cache import entry_lock, entry_path, leftovers, timing_path
 from ._engine_file import EngineFile, write_engine
 from ._entries import look_up, why_missing
 from ._isolated import build as build_isolated

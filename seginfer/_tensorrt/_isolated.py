@@ -20,9 +20,9 @@ from threading import Event, Timer
 from typing import IO, Any
 
 from .. import _errors
-from .._atomic import atomic_path
 from .._errors import BackendError, InputError, SegInferError
 from .._schema import structure, unstructure
+from .._system.atomic import atomic_path
 from ._build import BuildError, BuildStep, Progress
 from ._options import EngineOptions
 from ._report import CheckReport, EngineReport

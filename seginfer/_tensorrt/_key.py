@@ -14,10 +14,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Literal, get_args
 
-from .._driver import GpuInfo, find_gpu
 from .._errors import BackendUnavailableError, MissingDependencyError, MissingFileError, ModelFileError, SegInferError
 from .._onnx_file import external_files
 from .._schema import coerce_fields, unstructure
+from .._system.driver import GpuInfo, find_gpu
 from .._version import __version__
 from ._library import RTX, Library, find_library, has_gpu
 from ._options import EngineOptions, EngineProfile

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from .._driver import has_gpu as has_gpu  # the name that this room uses
 from .._errors import MissingDependencyError
+from .._system.driver import has_gpu as has_gpu  # the name that this room uses
 
 TENSORRT = "TensorRT"
 RTX = "TensorRT for RTX"

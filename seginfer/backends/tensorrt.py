@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from .._backend import CLOSED, Tensor
 from .._cuda._compile import require_cuda
 from .._cuda._launch import Gpu
-from .._driver import find_gpu
 from .._errors import BackendError, BackendUnavailableError, InputError
 from .._geometry import Size
-from .._machine import parse_device
 from .._model_file import ModelFile
+from .._system.driver import find_gpu
+from .._system.limits import parse_device
 from .._tensorrt._engine_file import EngineFile, check_fits
 from .._tensorrt._engines import build_engine
 from .._tensorrt._key import LibraryName, key_here

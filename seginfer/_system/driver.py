@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ._errors import BackendUnavailableError, InputError
+from .._errors import BackendUnavailableError, InputError
 
 OLDEST_CUDA = (12, 0)
 """What the oldest supported TensorRT, 10.3, is built for; a driver of CUDA 12.0 serves every 12.x."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ._errors import InputError
+from .._errors import InputError
 
 
 def usable_cores() -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ._errors import OutputWriteError, SegInferError
+from .._errors import OutputWriteError, SegInferError
 
 PART_NAME = re.compile(r"\.\d+-[0-9a-f]+\.part(\.\w+)*")
 """Name of a file that is being written, or that a process has left which was killed while it wrote."""

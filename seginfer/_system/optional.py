@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from ._errors import MissingDependencyError
+from .._errors import MissingDependencyError
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:

@@ -1,0 +1,1 @@
+"""The machine: its limits, its driver, its files, and optional packages."""
