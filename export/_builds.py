@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from seginfer._certificate import Certificate
 from seginfer._errors import InputError
 from seginfer._segmenter import Segmenter
+from seginfer._spec.certificate import Certificate
 from seginfer._system.limits import parse_device
 from seginfer._tensorrt._engines import build_engine
 from seginfer._tensorrt._options import EngineOptions

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from seginfer._certificate import Certificate
 from seginfer._errors import ExportError, InputError
 from seginfer._segmenter import Segmenter
-from seginfer._spec import ModelSpec
+from seginfer._spec.certificate import Certificate
+from seginfer._spec.model_spec import ModelSpec
 from seginfer._version import __version__
 
 from ._meter import ParityMeter

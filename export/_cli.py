@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seginfer._certificate import Certificate
 from seginfer._cli import _certificate
 from seginfer._cli._inputs import sample
 from seginfer._cli._opening import open_segmenter
 from seginfer._cli._output import Output
 from seginfer._errors import InputError
 from seginfer._model_file import ModelFile, pipeline_sha256
-from seginfer._schema import unstructure
-from seginfer._spec import InputSpec, ModelSpec
+from seginfer._spec.certificate import Certificate
+from seginfer._spec.model_spec import InputSpec, ModelSpec
+from seginfer._spec.schema import unstructure
 from seginfer._tensorrt._options import EngineOptions
 from seginfer.backends import read_any_model
 

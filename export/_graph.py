@@ -13,7 +13,7 @@ import torch
 from torch.export import ExportedProgram
 
 from seginfer._errors import ExportError
-from seginfer._spec import InputSpec, ModelSpec
+from seginfer._spec.model_spec import InputSpec, ModelSpec
 
 from ._program import export_error, locals_of, quiet
 

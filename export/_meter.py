@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from seginfer._certificate import Certificate, FlipCount, Stage
 from seginfer._errors import ExportError, InputError
 from seginfer._segmenter import Trace
-from seginfer._spec import ModelSpec
+from seginfer._spec.certificate import Certificate, FlipCount, Stage
+from seginfer._spec.model_spec import ModelSpec
 
 from ._oracle import Opinion
 

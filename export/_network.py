@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seginfer._errors import ExportError
-from seginfer._spec import ModelSpec, OutputSpec
+from seginfer._spec.model_spec import ModelSpec, OutputSpec
 from seginfer._tiles import size_problem
 
 _LOGIT_KEYS = ("logits", "out")

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.export import ExportedProgram
 
-from seginfer._certificate import Certificate, ParityError
 from seginfer._errors import InputError
 from seginfer._formats import check_image, checked_color
 from seginfer._model_file import attach_spec, pipeline_sha256
 from seginfer._preprocess import preprocess
 from seginfer._segmenter import Segmenter
-from seginfer._spec import ModelSpec, Provenance
+from seginfer._spec.certificate import Certificate, ParityError
+from seginfer._spec.model_spec import ModelSpec, Provenance
 from seginfer._system.atomic import atomic_path
 
 from . import surgery

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from seginfer._errors import ExportError
 from seginfer._geometry import Geometry
-from seginfer._spec import InputSpec, ModelSpec, OutputSpec
+from seginfer._spec.model_spec import InputSpec, ModelSpec, OutputSpec
 from seginfer._tiles import size_problem
 from seginfer.backends.torch import TorchBackend
 

@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from torch.export.dynamic_shapes import refine_dynamic_shapes_from_suggested_fixes
 
 from seginfer._errors import ExportError
-from seginfer._spec import ModelSpec
+from seginfer._spec.model_spec import ModelSpec
 from seginfer.backends.torch import device_of
 
 from ._network import Network, check_outputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from seginfer._spec import InputSpec
+from seginfer._spec.model_spec import InputSpec
 
 _COUNT = 4
 

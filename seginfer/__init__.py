@@ -10,7 +10,6 @@ Models come from `seginfer.export.export_onnx`, or from anybody: `seginfer attac
 """
 
 from ._backend import Backend
-from ._certificate import Certificate, ParityError
 from ._errors import (
     BackendError,
     BackendUnavailableError,
@@ -30,7 +29,8 @@ from ._postprocess import confidence, margin, postprocess
 from ._preprocess import preprocess
 from ._segmentation import Segmentation, Timings
 from ._segmenter import Segmenter
-from ._spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, UpsampleSpec
+from ._spec.certificate import Certificate, ParityError
+from ._spec.model_spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, UpsampleSpec
 from ._tensorrt._engine_file import EngineFile, read_engine
 from ._tensorrt._engines import build_engine
 from ._tensorrt._options import EngineOptions, EngineProfile

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from . import _reference
 from ._errors import InputError
 from ._geometry import Size
-from ._spec import MAX_SIDE, InputSpec
+from ._spec.model_spec import MAX_SIDE, InputSpec
 
 PixelFormat = Literal["rgb", "bgr", "rgba", "bgra", "gray", "nv12", "yuyv"]
 """How an image is laid out; all uint8. nv12: (H * 3 / 2, W), luma rows above chroma rows, as OpenCV and V4L2 have it.

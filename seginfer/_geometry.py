@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ._errors import InputError
-from ._spec import InputSpec
+from ._spec.model_spec import InputSpec
 
 Size = tuple[int, int]
 

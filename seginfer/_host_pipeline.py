@@ -15,7 +15,7 @@ from ._outputs import checked_output
 from ._pipeline import Evidence, Part
 from ._preprocess import FillInput, batch_shape, channels_last, input_filler
 from ._segmentation import Timings
-from ._spec import ModelSpec
+from ._spec.model_spec import ModelSpec
 from ._workspaces import Workspace, Workspaces
 
 

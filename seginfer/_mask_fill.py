@@ -16,7 +16,7 @@ from ._geometry import Geometry, Size
 from ._mask_taps import label_cells, taps_of
 from ._outputs import NOT_FINITE, Output, as_finite_floats
 from ._reference import Floats, Mask
-from ._spec import ModelSpec
+from ._spec.model_spec import ModelSpec
 from ._tiles import window_of
 
 

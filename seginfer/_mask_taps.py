@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from . import _reference
 from ._geometry import Geometry, Size
 from ._reference import Taps
-from ._spec import ModelSpec
+from ._spec.model_spec import ModelSpec
 from ._tiles import window_of
 
 

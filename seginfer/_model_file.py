@@ -10,8 +10,8 @@ from pathlib import Path
 
 from ._errors import ModelFileError, SpecError
 from ._onnx_file import OnnxFile, TensorInfo, graph_sha256, read_onnx, write_metadata
-from ._schema import unstructure
-from ._spec import InputSpec, Layout, ModelSpec, OutputSpec
+from ._spec.model_spec import InputSpec, Layout, ModelSpec, OutputSpec
+from ._spec.schema import unstructure
 from ._tiles import size_problem
 
 METADATA_KEY = "seginfer"

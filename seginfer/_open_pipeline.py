@@ -10,7 +10,7 @@ from ._errors import BackendUnavailableError, InputError
 from ._formats import PixelFormat
 from ._host_pipeline import HostPipeline
 from ._pipeline import Pipeline
-from ._spec import ModelSpec
+from ._spec.model_spec import ModelSpec
 
 if TYPE_CHECKING:
     from ._ext import Threads

@@ -13,7 +13,7 @@ from . import _native, _reference
 from ._errors import InputError
 from ._formats import PixelFormat, check_image, checked_color, image_size, pixels_of
 from ._geometry import Geometry, Rect, Size
-from ._spec import InputSpec, ModelSpec
+from ._spec.model_spec import InputSpec, ModelSpec
 from ._system.arrays import check_apart, check_no_overlap
 from ._system.limits import checked_threads
 

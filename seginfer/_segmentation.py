@@ -15,7 +15,7 @@ from ._errors import InputError
 from ._formats import PixelFormat, check_image, image_size, pixels_of
 from ._geometry import Geometry
 from ._images import write_image
-from ._spec import ClassSpec, Task
+from ._spec.model_spec import ClassSpec, Task
 from ._system.limits import usable_cores
 from ._system.optional import require
 

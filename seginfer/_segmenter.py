@@ -22,7 +22,7 @@ from ._outputs import checked_maps, checked_masks
 from ._pipeline import Evidence, Part
 from ._reference import Mask
 from ._segmentation import Segmentation, Timings
-from ._spec import ModelSpec
+from ._spec.model_spec import ModelSpec
 from ._system.arrays import check_apart
 from ._system.limits import checked_threads
 from .backends import open_backend, read_any_model

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ._errors import InputError
 from ._geometry import Geometry, Size
-from ._spec import ModelSpec
+from ._spec.model_spec import ModelSpec
 
 
 class Window(NamedTuple):

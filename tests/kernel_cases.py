@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from seginfer import ClassSpec, InputSpec, ModelSpec, OutputSpec, _reference, postprocess, preprocess
 from seginfer._geometry import Geometry
 from seginfer._postprocess import confidence, margin
-from seginfer._spec import UpsampleSpec
+from seginfer._spec.model_spec import UpsampleSpec
 
 FORMATS = ("rgb", "bgr", "rgba", "bgra", "gray", "nv12", "yuyv")
 RESAMPLINGS = ("opencv", "pillow", "torch", "torch-antialias", "nearest")

@@ -24,7 +24,7 @@ from rtx import needs_rtx
 from seginfer import BackendError, InputError, MissingFileError, ModelFileError, OutputWriteError
 from seginfer._assets import SOCCER
 from seginfer._errors import BackendUnavailableError, MissingDependencyError
-from seginfer._schema import structure, unstructure
+from seginfer._spec.schema import structure, unstructure
 from seginfer._tensorrt import (
     BuildError,
     BuildStep,

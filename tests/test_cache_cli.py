@@ -18,7 +18,7 @@ from models import SPECS, save_model
 
 from seginfer._cli import cache as cache_cli
 from seginfer._cli import main
-from seginfer._schema import unstructure
+from seginfer._spec.schema import unstructure
 from seginfer._tensorrt._cache import entry_lock, lock_path, timing_path
 from seginfer._tensorrt._engine_file import EngineFile, sidecar_path
 from seginfer._tensorrt._engines import build_engine

@@ -13,7 +13,7 @@ import pytest
 from models import make_spec
 
 from seginfer import Geometry, InputError
-from seginfer._spec import MAX_SIDE
+from seginfer._spec.model_spec import MAX_SIDE
 from seginfer._system.limits import usable_cores
 
 ROOT = Path(__file__).parent.parent

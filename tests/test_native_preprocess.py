@@ -14,7 +14,7 @@ from native import THREADS, assert_native_equals_reference, image_of, level, lev
 
 from seginfer import InputError, _native, _reference, preprocess
 from seginfer._formats import PixelFormat
-from seginfer._spec import Resampling, Resize
+from seginfer._spec.model_spec import Resampling, Resize
 
 pytestmark = needs_core
 FORMATS = get_args(PixelFormat)

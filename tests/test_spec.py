@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from models import make_spec
 
 from seginfer import Certificate, ClassSpec, InputSpec, ModelSpec, OutputSpec
-from seginfer._certificate import FlipCount
-from seginfer._spec import Provenance
+from seginfer._spec.certificate import FlipCount
+from seginfer._spec.model_spec import Provenance
 
 TEXT = st.text(min_size=1, max_size=12)
 COLOR = st.tuples(*[st.integers(0, 255)] * 3)

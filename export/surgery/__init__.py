@@ -15,7 +15,7 @@ from torch.export.graph_signature import TensorArgument
 from torch.fx import Node
 
 from seginfer._errors import ExportError
-from seginfer._spec import ModelSpec, UpsampleSpec
+from seginfer._spec.model_spec import ModelSpec, UpsampleSpec
 
 from .._graph import module_path
 from . import _adaptive_pool, _antialias, _attention, _head, _transposed, _unpool

@@ -11,7 +11,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from seginfer._spec import ModelSpec, UpsampleSpec
+from seginfer._spec.model_spec import ModelSpec, UpsampleSpec
 
 from ._splice import arguments, is_known, sizes
 

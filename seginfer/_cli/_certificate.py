@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._certificate import Certificate
+from .._spec.certificate import Certificate
 
 
 def rows(certificate: Certificate) -> list[tuple[str, str]]:

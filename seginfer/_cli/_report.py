@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from .._certificate import Certificate
+from .._spec.certificate import Certificate
 from .._system.atomic import atomic_path
 from . import _certificate, _latency
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .._errors import InputError
-from .._schema import unstructure
+from .._spec.schema import unstructure
 from .._system.limits import parse_device
 from .._tensorrt import EngineOptions, EngineProfile, EngineReport, ShapeRange
 from .._tensorrt._engine_file import EngineFile

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .._schema import unstructure
+from .._spec.schema import unstructure
 from .._system.cache_folder import cache_folder
 from .._tensorrt._engine_file import EngineFile
 from .._tensorrt._entries import CacheEntry, Cleared, clear, list_entries

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .._errors import MissingDependencyError, SegInferError
-from .._schema import unstructure
+from .._spec.schema import unstructure
 from .._tensorrt import CheckReport, EngineTensor, check
 from ._output import Output
 

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._assets import SOCCER
-from .._certificate import Certificate
 from .._errors import MissingDependencyError, ModelFileError
 from .._images import write_image
 from .._model_file import read_model
-from .._schema import unstructure
 from .._segmentation import Segmentation, Timings
 from .._segmenter import Segmenter
-from .._spec import ModelSpec
+from .._spec.certificate import Certificate
+from .._spec.model_spec import ModelSpec
+from .._spec.schema import unstructure
 from .._system.atomic import atomic_path, make_folder
 from .._video import VideoReader, video_writer
 from . import _certificate, _latency

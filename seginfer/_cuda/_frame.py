@@ -16,7 +16,7 @@ from .._geometry import Size
 from .._mask_fill import _clear, _has_unseen
 from .._pipeline import Part
 from .._segmentation import Timings
-from .._spec import MAX_SIDE, ModelSpec
+from .._spec.model_spec import MAX_SIDE, ModelSpec
 from ._arena import Arena
 from ._capture import CaptureError, Graph
 from ._failures import explained

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .._formats import PixelFormat, image_shape
 from .._geometry import Geometry, Size
-from .._spec import ModelSpec
+from .._spec.model_spec import ModelSpec
 from ._arena import aligned
 from ._mask_plans import PlaneAt, ResultsAt
 from ._plans import ImageAt

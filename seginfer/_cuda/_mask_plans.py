@@ -12,7 +12,7 @@ from .._errors import InputError
 from .._geometry import Geometry, Size
 from .._mask_fill import logit_threshold
 from .._mask_taps import label_cells, taps_of
-from .._spec import ModelSpec
+from .._spec.model_spec import ModelSpec
 from . import _records
 from ._plans import Launch, Records, Upload
 from ._records import Confidence, Value

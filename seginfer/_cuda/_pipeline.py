@@ -16,7 +16,7 @@ from .._geometry import Geometry, Size
 from .._pipeline import Evidence, Part
 from .._preprocess import batch_shape
 from .._segmentation import Timings
-from .._spec import ModelSpec
+from .._spec.model_spec import ModelSpec
 from ._frame import Frame
 from ._launch import Gpu
 from ._layout import FrameKey

@@ -12,7 +12,7 @@ from .._errors import InputError
 from .._formats import PixelFormat
 from .._geometry import Geometry
 from .._preprocess import _affine
-from .._spec import InputSpec
+from .._spec.model_spec import InputSpec
 from . import _records
 from ._records import Filter, Source
 from ._taps import AxisTaps, input_taps

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from .._backend import CLOSED, DeviceBackend, Execution
 from .._errors import BackendError
 from .._formats import PixelFormat
-from .._spec import ModelSpec
+from .._spec.model_spec import ModelSpec
 from ._capture import CaptureError
 from ._frame import Frame
 from ._launch import Gpu

@@ -13,7 +13,7 @@ from .._errors import InputError
 from .._formats import PixelFormat
 from .._geometry import Geometry, Size
 from .._outputs import NOT_FINITE
-from .._spec import InputSpec, ModelSpec
+from .._spec.model_spec import InputSpec, ModelSpec
 from . import _mask_plans, _plans, _records
 from ._arena import Arena
 from ._failures import explained

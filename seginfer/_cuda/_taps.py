@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .. import _reference
 from .._geometry import Geometry, Rect
-from .._spec import InputSpec
+from .._spec.model_spec import InputSpec
 from ._records import Filter
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import BackendError, MissingFileError, ModelFileError, OutputWriteError, SegInferError
-from .._schema import structure, unstructure
-from .._spec import ModelSpec
+from .._spec.model_spec import ModelSpec
+from .._spec.schema import structure, unstructure
 from .._system.atomic import PART_NAME, atomic_path
 from ._cache import folder_lock
 from ._key import EngineKey, file_sha256, file_stamp

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from .. import _errors
 from .._errors import BackendError, InputError, SegInferError
-from .._schema import structure, unstructure
+from .._spec.schema import structure, unstructure
 from .._system.atomic import atomic_path
 from ._build import BuildError, BuildStep, Progress
 from ._options import EngineOptions

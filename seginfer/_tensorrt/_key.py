@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 from .._errors import BackendUnavailableError, MissingDependencyError, MissingFileError, ModelFileError, SegInferError
 from .._onnx_file import external_files
-from .._schema import coerce_fields, unstructure
+from .._spec.schema import coerce_fields, unstructure
 from .._system.driver import GpuInfo, find_gpu
 from .._version import __version__
 from ._library import RTX, Library, find_library, has_gpu

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from .._errors import ModelFileError, OutputWriteError
 from .._model_file import METADATA_KEY, read_model
 from .._onnx_file import read_onnx
-from .._spec import ModelSpec
+from .._spec.model_spec import ModelSpec
 from ._build import BuildError, Built, Profile, Progress, build_engine
 from ._library import find_library, has_gpu
 from ._options import EngineOptions

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .._errors import InputError, SpecError
-from .._schema import coerce_fields
+from .._spec.schema import coerce_fields
 
 _MOST_BATCH = 4096
 

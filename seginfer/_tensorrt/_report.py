@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .._schema import coerce_fields
+from .._spec.schema import coerce_fields
 
 Status = Literal["supported", "needs_plugin", "unsupported"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from .._errors import InputError, ModelFileError
-from .._spec import ModelSpec
+from .._spec.model_spec import ModelSpec
 from ._options import EngineOptions, EngineProfile
 from ._report import EngineTensor, ShapeRange
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .._spec import ModelSpec
+from .._spec.model_spec import ModelSpec
 from ._build import BuildError, Profile
 from ._islands import WEIGHTED
 from ._kernels import HOST_KINDS

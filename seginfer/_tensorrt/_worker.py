@@ -12,7 +12,7 @@ from threading import Thread
 from typing import Any, NamedTuple
 
 from .._errors import BackendUnavailableError, SegInferError
-from .._schema import structure, unstructure
+from .._spec.schema import structure, unstructure
 from ._build import BuildError, BuildStep
 from ._check import check_here
 from ._library import has_gpu

@@ -12,7 +12,7 @@ import numpy as np
 from .._backend import CLOSED, DeviceBackend, Execution, Tensor
 from .._errors import BackendError
 from .._geometry import Size
-from .._spec import Layout
+from .._spec.model_spec import Layout
 
 if TYPE_CHECKING:
     from .._cuda._launch import Gpu

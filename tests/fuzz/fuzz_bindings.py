@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from seginfer import SegInferError, _formats, _geometry, _native, _reference
 from seginfer._formats import PixelFormat, pixels_of
 from seginfer._geometry import Geometry, Rect
-from seginfer._spec import Resampling
+from seginfer._spec.model_spec import Resampling
 
 core: Any = _native.core
 MOST = 90  # pixels along a side; seldom more than a fifth of that

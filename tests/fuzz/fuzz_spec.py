@@ -17,18 +17,16 @@ from models import SPECS, save_model
 from seginfer import (
     ModelSpec,
     SegInferError,
-    _certificate,
     _geometry,
     _model_file,
     _onnx_file,
-    _schema,
-    _spec,
     _tiles,
     postprocess,
     preprocess,
     read_model,
 )
 from seginfer._onnx_file import graph_sha256, read_nodes, read_onnx, write_metadata
+from seginfer._spec.model_spec import certificate, model_spec, schema
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz_spec_", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
 PATH, COPY = FOLDER / "model.onnx", FOLDER / "copy.onnx"
@@ -162,5 +160,5 @@ def target(provider: Provider) -> None:
 
 
 if __name__ == "__main__":
-    instrument(_certificate, _geometry, _model_file, _onnx_file, _schema, _spec, _tiles)
+    instrument(certificate, _geometry, _model_file, _onnx_file, schema, model_spec, _tiles)
     run(target, most_bytes=300)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ._errors import ExportError
-from ._schema import coerce_fields
+from .._errors import ExportError
+from .schema import coerce_fields
 
 Stage = Literal["preprocess", "network", "postprocess"]
 

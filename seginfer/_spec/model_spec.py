@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ._certificate import Certificate
-from ._errors import MissingFileError, SpecError
-from ._palettes import default_colors
-from ._schema import coerce_fields, structure, unstructure
+from .._errors import MissingFileError, SpecError
+from .certificate import Certificate
+from .palettes import default_colors
+from .schema import coerce_fields, structure, unstructure
 
 SCHEMA_VERSION = 1
 

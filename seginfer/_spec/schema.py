@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from ._errors import SpecError
+from .._errors import SpecError
 
 T = TypeVar("T")
 

@@ -1,0 +1,1 @@
+"""The contract that travels inside a model file."""
