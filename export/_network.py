@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from seginfer._errors import ExportError
+from seginfer._geometry.tiles import size_problem
 from seginfer._spec.model_spec import ModelSpec, OutputSpec
-from seginfer._tiles import size_problem
 
 _LOGIT_KEYS = ("logits", "out")
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seginfer._errors import ExportError
-from seginfer._geometry import Geometry
+from seginfer._geometry.geometry import Geometry
+from seginfer._geometry.tiles import size_problem
 from seginfer._spec.model_spec import InputSpec, ModelSpec, OutputSpec
-from seginfer._tiles import size_problem
 from seginfer.backends.torch import TorchBackend
 
 from ._network import Network

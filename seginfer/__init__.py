@@ -23,7 +23,7 @@ from ._errors import (
     SpecError,
     WeightsError,
 )
-from ._geometry import Geometry
+from ._geometry.geometry import Geometry
 from ._model_file import attach_spec, read_model
 from ._postprocess import confidence, margin, postprocess
 from ._preprocess import preprocess

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from numpy.typing import NDArray
 
-from ._geometry import Size
+from ._geometry.geometry import Size
 
 if TYPE_CHECKING:
     from ._cuda._launch import Gpu

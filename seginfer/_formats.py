@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from . import _reference
 from ._errors import InputError
-from ._geometry import Size
+from ._geometry.geometry import Size
 from ._spec.model_spec import MAX_SIDE, InputSpec
 
 PixelFormat = Literal["rgb", "bgr", "rgba", "bgra", "gray", "nv12", "yuyv"]

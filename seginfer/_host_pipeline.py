@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from . import _native
 from ._backend import Backend, Tensor, as_device_backend
 from ._formats import PixelFormat
-from ._geometry import Geometry, Size
+from ._geometry.geometry import Geometry, Size
 from ._mask_fill import FillResults, filler_of
 from ._outputs import checked_output
 from ._pipeline import Evidence, Part

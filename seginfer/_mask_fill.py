@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from . import _native, _reference
 from ._errors import InputError
-from ._geometry import Geometry, Size
+from ._geometry.geometry import Geometry, Size
+from ._geometry.tiles import window_of
 from ._mask_taps import label_cells, taps_of
 from ._outputs import NOT_FINITE, Output, as_finite_floats
 from ._reference import Floats, Mask
 from ._spec.model_spec import ModelSpec
-from ._tiles import window_of
 
 
 class Results(NamedTuple):

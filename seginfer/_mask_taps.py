@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _reference
-from ._geometry import Geometry, Size
+from ._geometry.geometry import Geometry, Size
+from ._geometry.tiles import window_of
 from ._reference import Taps
 from ._spec.model_spec import ModelSpec
-from ._tiles import window_of
 
 
 def taps_of(geometry: Geometry, logits_hw: Size, spec: ModelSpec) -> tuple[Taps, Taps]:

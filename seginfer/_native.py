@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._geometry import Geometry
+from ._geometry.geometry import Geometry
 
 if TYPE_CHECKING:
     from . import _ext

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._errors import InputError
-from ._geometry import Geometry, Size
+from ._geometry.geometry import Geometry, Size
 from ._reference import Floats, Mask
 from ._spec.model_spec import MAX_SIDE, ModelSpec
 from ._system.arrays import check_no_overlap

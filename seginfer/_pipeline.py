@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._backend import Tensor
-from ._geometry import Geometry, Size
+from ._geometry.geometry import Geometry, Size
 from ._mask_fill import Results
 from ._segmentation import Timings
 

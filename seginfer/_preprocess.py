@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from . import _native, _reference
 from ._errors import InputError
 from ._formats import PixelFormat, check_image, checked_color, image_size, pixels_of
-from ._geometry import Geometry, Rect, Size
+from ._geometry.geometry import Geometry, Rect, Size
 from ._spec.model_spec import InputSpec, ModelSpec
 from ._system.arrays import check_apart, check_no_overlap
 from ._system.limits import checked_threads

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from . import _native, _reference
 from ._errors import InputError
 from ._formats import PixelFormat, check_image, image_size, pixels_of
-from ._geometry import Geometry
+from ._geometry.geometry import Geometry
 from ._images import write_image
 from ._spec.model_spec import ClassSpec, Task
 from ._system.limits import usable_cores

@@ -15,7 +15,7 @@ from . import _native
 from ._backend import Backend, Tensor
 from ._errors import InputError
 from ._formats import PixelFormat, check_image, checked_color, even, image_size, pattern_image
-from ._geometry import Geometry, Size
+from ._geometry.geometry import Geometry, Size
 from ._mask_fill import Results
 from ._open_pipeline import Pixels, open_pipeline
 from ._outputs import checked_maps, checked_masks

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seginfer import ClassSpec, InputSpec, ModelSpec, OutputSpec, _reference, postprocess, preprocess
-from seginfer._geometry import Geometry
+from seginfer._geometry.geometry import Geometry
 from seginfer._postprocess import confidence, margin
 from seginfer._spec.model_spec import UpsampleSpec
 

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from seginfer import ModelSpec, ParityError, Segmenter, _host_pipeline, _native, _reference, attach_spec, read_model
 from seginfer._assets import SOCCER
-from seginfer._geometry import Geometry
+from seginfer._geometry.geometry import Geometry
 from seginfer._images import read_image
 from seginfer._model_file import certificate_matches
 from seginfer.export import certify, export_onnx, load_source, load_weights

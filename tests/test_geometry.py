@@ -14,7 +14,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as TF
 
 from seginfer import Geometry, InputError, InputSpec, postprocess, preprocess
-from seginfer._geometry import Rect
+from seginfer._geometry.geometry import Rect
 
 Size = tuple[int, int]
 IMAGE = st.tuples(st.integers(1, 300), st.integers(1, 300))

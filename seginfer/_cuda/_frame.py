@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .._backend import DeviceTensor, Execution
 from .._errors import InputError
 from .._formats import PixelFormat
-from .._geometry import Size
+from .._geometry.geometry import Size
 from .._mask_fill import _clear, _has_unseen
 from .._pipeline import Part
 from .._segmentation import Timings

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._formats import PixelFormat, image_shape
-from .._geometry import Geometry, Size
+from .._geometry.geometry import Geometry, Size
 from .._spec.model_spec import ModelSpec
 from ._arena import aligned
 from ._mask_plans import PlaneAt, ResultsAt

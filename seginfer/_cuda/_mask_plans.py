@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._errors import InputError
-from .._geometry import Geometry, Size
+from .._geometry.geometry import Geometry, Size
 from .._mask_fill import logit_threshold
 from .._mask_taps import label_cells, taps_of
 from .._spec.model_spec import ModelSpec

@@ -12,7 +12,7 @@ import numpy as np
 from .._backend import DeviceBackend, DeviceTensor, Tensor
 from .._errors import BackendError, InputError
 from .._formats import PixelFormat
-from .._geometry import Geometry, Size
+from .._geometry.geometry import Geometry, Size
 from .._pipeline import Evidence, Part
 from .._preprocess import batch_shape
 from .._segmentation import Timings

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .._errors import InputError
 from .._formats import PixelFormat
-from .._geometry import Geometry
+from .._geometry.geometry import Geometry
 from .._preprocess import _affine
 from .._spec.model_spec import InputSpec
 from . import _records

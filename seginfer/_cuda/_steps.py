@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .._errors import InputError
 from .._formats import PixelFormat
-from .._geometry import Geometry, Size
+from .._geometry.geometry import Geometry, Size
 from .._outputs import NOT_FINITE
 from .._spec.model_spec import InputSpec, ModelSpec
 from . import _mask_plans, _plans, _records

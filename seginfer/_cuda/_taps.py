@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import _reference
-from .._geometry import Geometry, Rect
+from .._geometry.geometry import Geometry, Rect
 from .._spec.model_spec import InputSpec
 from ._records import Filter
 

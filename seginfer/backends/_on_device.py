@@ -11,7 +11,7 @@ import numpy as np
 
 from .._backend import CLOSED, DeviceBackend, Execution, Tensor
 from .._errors import BackendError
-from .._geometry import Size
+from .._geometry.geometry import Size
 from .._spec.model_spec import Layout
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import torch
 
 from .._backend import CLOSED, DeviceTensor, Tensor
 from .._errors import BackendError
-from .._geometry import Size
+from .._geometry.geometry import Size
 
 if TYPE_CHECKING:
     from .._cuda._launch import Gpu

@@ -15,9 +15,9 @@ from driver import Provider, instrument, run
 from guarded import Arena
 from numpy.typing import NDArray
 
-from seginfer import SegInferError, _formats, _geometry, _native, _reference
+from seginfer import SegInferError, _formats, _native, _reference
 from seginfer._formats import PixelFormat, pixels_of
-from seginfer._geometry import Geometry, Rect
+from seginfer._geometry.geometry import Geometry, Rect, geometry
 from seginfer._spec.model_spec import Resampling
 
 core: Any = _native.core
@@ -412,5 +412,5 @@ def target(provider: Provider) -> None:
 
 
 if __name__ == "__main__":
-    instrument(_formats, _geometry, _reference)
+    instrument(_formats, geometry, _reference)
     run(target, most_bytes=400)

@@ -14,17 +14,8 @@ import numpy as np
 from driver import Provider, instrument, run
 from models import SPECS, save_model
 
-from seginfer import (
-    ModelSpec,
-    SegInferError,
-    _geometry,
-    _model_file,
-    _onnx_file,
-    _tiles,
-    postprocess,
-    preprocess,
-    read_model,
-)
+from seginfer import ModelSpec, SegInferError, _model_file, _onnx_file, postprocess, preprocess, read_model
+from seginfer._geometry.geometry import geometry, tiles
 from seginfer._onnx_file import graph_sha256, read_nodes, read_onnx, write_metadata
 from seginfer._spec.model_spec import certificate, model_spec, schema
 
@@ -160,5 +151,5 @@ def target(provider: Provider) -> None:
 
 
 if __name__ == "__main__":
-    instrument(certificate, _geometry, _model_file, _onnx_file, schema, model_spec, _tiles)
+    instrument(certificate, geometry, _model_file, _onnx_file, schema, model_spec, tiles)
     run(target, most_bytes=300)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ._errors import InputError
-from ._spec.model_spec import InputSpec
+from .._errors import InputError
+from .._spec.model_spec import InputSpec
 
 Size = tuple[int, int]
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from ._errors import InputError
-from ._geometry import Geometry, Size
-from ._spec.model_spec import ModelSpec
+from .._errors import InputError
+from .._spec.model_spec import ModelSpec
+from .geometry import Geometry, Size
 
 
 class Window(NamedTuple):
