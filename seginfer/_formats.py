@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _reference
 from ._errors import InputError
 from ._geometry.geometry import Size
+from ._reference.resize import rgb_from_nv12, rgb_from_yuyv
 from ._spec.model_spec import MAX_SIDE, InputSpec
 
 PixelFormat = Literal["rgb", "bgr", "rgba", "bgra", "gray", "nv12", "yuyv"]
@@ -102,9 +102,9 @@ def pattern_image(size: Size, color: PixelFormat) -> NDArray[np.uint8]:
 def pixels_of(image: NDArray[np.uint8], color: PixelFormat) -> tuple[NDArray[np.uint8], PixelFormat]:
     """Return a checked image as (H, W, 3) in "rgb" or "bgr", or (H, W, 1) "gray", and which of them."""
     if color == "nv12":
-        return _reference.rgb_from_nv12(image), "rgb"
+        return rgb_from_nv12(image), "rgb"
     if color == "yuyv":
-        return _reference.rgb_from_yuyv(image), "rgb"
+        return rgb_from_yuyv(image), "rgb"
     if color in ("rgba", "bgra"):
         return image[..., :3], "rgb" if color == "rgba" else "bgr"
     return image.reshape(*image.shape[:2], -1), color

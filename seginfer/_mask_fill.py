@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _native, _reference
+from . import _native
 from ._errors import InputError
 from ._geometry.geometry import Geometry, Size
 from ._geometry.tiles import window_of
 from ._mask_taps import label_cells, taps_of
 from ._outputs import NOT_FINITE, Output, as_finite_floats
-from ._reference import Floats, Mask
+from ._reference.mask import classify_pixels, interpolated_rows, margins
+from ._reference.taps import Floats, Mask
 from ._spec.model_spec import ModelSpec
 
 
@@ -150,12 +151,12 @@ def _fill(output: Output, results: Results, geometry: Geometry, spec: ModelSpec,
     rows, cols = taps_of(geometry, values.shape[:2], spec)
     seen = _seen(results.mask, geometry)
     for channels, target in _decisions(values, seen, spec):
-        _reference.classify_pixels(channels, rows, cols, _classifier(spec), target)
+        classify_pixels(channels, rows, cols, _classifier(spec), target)
     if remap:
         seen[...] = _remapped(seen, remap, seen)
     if results.confidence is None and results.margin is None:
         return
-    for part, interpolated in _reference.interpolated_rows(values, rows, cols):
+    for part, interpolated in interpolated_rows(values, rows, cols):
         if results.confidence is not None:
             _seen(results.confidence, geometry)[..., part, :] = _probability(interpolated, spec)
         if results.margin is not None:
@@ -197,7 +198,7 @@ def _probability(values: Floats, spec: ModelSpec) -> Floats:
 def _margin(values: Floats, spec: ModelSpec) -> Floats:
     """Map interpolated (rows, W, C) values to the margin of (rows, W), or (C, rows, W) for multilabel."""
     if spec.task == "semantic":
-        return _reference.margins(values)
+        return margins(values)
     distance: Floats = np.abs(np.moveaxis(values, -1, 0) - logit_threshold(spec))
     return distance if spec.task == "multilabel" else distance[0]
 

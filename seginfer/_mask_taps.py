@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _reference
 from ._geometry.geometry import Geometry, Size
 from ._geometry.tiles import window_of
-from ._reference import Taps
+from ._reference.taps import Taps, compose, is_aligned, mask_taps, nearest_labels, upsampling_taps, windowed
 from ._spec.model_spec import ModelSpec
 
 
@@ -19,7 +18,7 @@ def taps_of(geometry: Geometry, logits_hw: Size, spec: ModelSpec) -> tuple[Taps,
     """
     window = window_of(geometry, logits_hw, spec)
     rows, cols = (
-        _reference.windowed(taps, window.corner_yx[axis], logits_hw[axis])
+        windowed(taps, window.corner_yx[axis], logits_hw[axis])
         for axis, taps in enumerate(_graph_taps(window.whole, window.output_hw, spec))
     )
     return rows, cols
@@ -32,21 +31,21 @@ def _graph_taps(geometry: Geometry, logits_hw: Size, spec: ModelSpec) -> tuple[T
     upsampled_hw = (logits_hw[0] * upsample.factor, logits_hw[1] * upsample.factor)
     rows, cols = _placed_taps(geometry, upsampled_hw, spec.output.align_corners)
     inner = [
-        _reference.upsampling_taps(n, m, align_corners=upsample.align_corners)
+        upsampling_taps(n, m, align_corners=upsample.align_corners)
         for n, m in zip(logits_hw, upsampled_hw, strict=True)
     ]
-    return _reference.compose(rows, inner[0]), _reference.compose(cols, inner[1])
+    return compose(rows, inner[0]), compose(cols, inner[1])
 
 
 def _placed_taps(geometry: Geometry, logits_hw: Size, align_corners: bool) -> tuple[Taps, Taps]:
     """Return the taps from the visible image pixels into logits that cover the network's input."""
     g = geometry
     aligned = all(
-        _reference.is_aligned(g.resized_hw[axis], g.offset_yx[axis], g.input_hw[axis], logits_hw[axis], align_corners)
+        is_aligned(g.resized_hw[axis], g.offset_yx[axis], g.input_hw[axis], logits_hw[axis], align_corners)
         for axis in (0, 1)
     )
     rows, cols = (
-        _reference.mask_taps(
+        mask_taps(
             g.image_hw[axis],
             g.resized_hw[axis],
             g.offset_yx[axis],
@@ -64,7 +63,7 @@ def _placed_taps(geometry: Geometry, logits_hw: Size, align_corners: bool) -> tu
 def label_cells(geometry: Geometry, labels_hw: Size, spec: ModelSpec) -> list[NDArray[np.intp]]:
     g, whole_hw, corner_yx = window_of(geometry, labels_hw, spec)
     return [
-        _reference.nearest_labels(
+        nearest_labels(
             g.image_hw[axis],
             g.resized_hw[axis],
             g.offset_yx[axis],

@@ -14,7 +14,7 @@ from ._geometry.tiles import image_indices
 from ._mask_fill import Results, filler_of
 from ._mask_taps import taps_of
 from ._outputs import Output, checked_maps, checked_masks, checked_output
-from ._reference import Floats, Mask
+from ._reference.taps import Floats, Mask
 from ._spec.model_spec import ModelSpec
 from ._system.arrays import check_apart
 from ._system.limits import checked_threads

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _native, _reference
+from . import _native
 from ._errors import InputError
 from ._formats import PixelFormat, check_image, checked_color, image_size, pixels_of
 from ._geometry.geometry import Geometry, Rect, Size
+from ._reference.resize import RESIZE, normalize
+from ._reference.taps import mirrored
 from ._spec.model_spec import InputSpec, ModelSpec
 from ._system.arrays import check_apart, check_no_overlap
 from ._system.limits import checked_threads
@@ -148,7 +150,7 @@ def _fill(target: Batch, image: Image, geometry: Geometry, spec: InputSpec, colo
     """Write one image into its (h, w, C) view of the batch."""
     pixels, order = pixels_of(image, color)
     if geometry.resized_hw != geometry.image_hw:
-        pixels = _reference.RESIZE[spec.resampling](pixels, geometry.resized_hw)
+        pixels = RESIZE[spec.resampling](pixels, geometry.resized_hw)
     content, (offset_y, offset_x) = geometry.content, geometry.offset_yx
     top, left = content.top - offset_y, content.left - offset_x
     seen = pixels[top : top + content.height, left : left + content.width]
@@ -159,13 +161,13 @@ def _fill(target: Batch, image: Image, geometry: Geometry, spec: InputSpec, colo
         else:
             target[...] = padding
     seen = seen[:, :, :: -1 if order != spec.color else 1]
-    target[content.slices] = seen if spec.dtype == "uint8" else _reference.normalize(seen, gain, bias)
+    target[content.slices] = seen if spec.dtype == "uint8" else normalize(seen, gain, bias)
 
 
 def _mirrored(pixels: Image, geometry: Geometry) -> Image:
     """Return the pixels that fill the whole input, of an image mirrored at its borders as often as it takes."""
     rows, cols = (
-        _reference.mirrored(np.arange(full) - offset, image)
+        mirrored(np.arange(full) - offset, image)
         for full, offset, image in zip(geometry.input_hw, geometry.offset_yx, geometry.image_hw, strict=True)
     )
     return pixels[np.ix_(rows, cols)]
@@ -178,7 +180,7 @@ def _affine(spec: InputSpec) -> tuple[NDArray[np.float32], NDArray[np.float32], 
     gain = (spec.scale / std).astype(np.float32)
     bias = (-mean / std).astype(np.float32)
     padding = np.array(spec.per_channel(spec.pad_value), np.float32)
-    return gain, bias, padding if spec.dtype == "uint8" else _reference.normalize(padding, gain, bias)
+    return gain, bias, padding if spec.dtype == "uint8" else normalize(padding, gain, bias)
 
 
 def _checked_out(out: Batch | None, shape: tuple[int, ...], spec: InputSpec) -> Batch:

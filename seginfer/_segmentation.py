@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _native, _reference
+from . import _native
 from ._errors import InputError
 from ._formats import PixelFormat, check_image, image_size, pixels_of
 from ._geometry.geometry import Geometry
 from ._images import write_image
+from ._reference.mask import blend
 from ._spec.model_spec import ClassSpec, Task
 from ._system.limits import usable_cores
 from ._system.optional import require
@@ -120,7 +121,7 @@ class Segmentation:
         weight = round(alpha * 256)
         if _native.core:
             return self._painted(pixels, weight)
-        return _reference.blend(pixels, self._lookup[self._color_ids], weight)
+        return blend(pixels, self._lookup[self._color_ids], weight)
 
     def save(self, path: str | Path) -> None:
         """Write the mask as a picture of class ids; the suffix names the format (.png keeps values exactly).

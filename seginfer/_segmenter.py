@@ -20,7 +20,7 @@ from ._mask_fill import Results
 from ._open_pipeline import Pixels, open_pipeline
 from ._outputs import checked_maps, checked_masks
 from ._pipeline import Evidence, Part
-from ._reference import Mask
+from ._reference.taps import Mask
 from ._segmentation import Segmentation, Timings
 from ._spec.model_spec import ModelSpec
 from ._system.arrays import check_apart

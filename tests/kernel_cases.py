@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seginfer import ClassSpec, InputSpec, ModelSpec, OutputSpec, _reference, postprocess, preprocess
+from seginfer import ClassSpec, InputSpec, ModelSpec, OutputSpec, postprocess, preprocess
 from seginfer._geometry.geometry import Geometry
 from seginfer._postprocess import confidence, margin
+from seginfer._reference.mask import blend
 from seginfer._spec.model_spec import UpsampleSpec
 
 FORMATS = ("rgb", "bgr", "rgba", "bgra", "gray", "nv12", "yuyv")
@@ -205,5 +206,5 @@ def overlay_case(seed: int) -> OverlayCase:
         painted = table[np.minimum(mask.astype(np.int64), len(colors))]
         images.append(image)
         masks.append(mask)
-        expected.append(_reference.blend(np.broadcast_to(pixels, painted.shape), painted, weight))
+        expected.append(blend(np.broadcast_to(pixels, painted.shape), painted, weight))
     return OverlayCase(images, masks, colors, weight, expected)

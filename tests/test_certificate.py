@@ -15,11 +15,12 @@ import torch
 from networks import Tiny, make_spec, pictures
 from onnx import numpy_helper
 
-from seginfer import ModelSpec, ParityError, Segmenter, _host_pipeline, _native, _reference, attach_spec, read_model
+from seginfer import ModelSpec, ParityError, Segmenter, _host_pipeline, _mask_fill, _native, attach_spec, read_model
 from seginfer._assets import SOCCER
 from seginfer._geometry.geometry import Geometry
 from seginfer._images import read_image
 from seginfer._model_file import certificate_matches
+from seginfer._reference import taps as reference_taps
 from seginfer.export import certify, export_onnx, load_source, load_weights
 
 # Letterboxed, larger than the input and at a stride: every step of the pipeline has something to get wrong.
@@ -51,7 +52,7 @@ def argmax_before_resize(monkeypatch: pytest.MonkeyPatch) -> None:
         out[...] = classify(logits)[np.ix_(*nearest)]
 
     monkeypatch.setattr(_native, "core", None)  # mistakes are made in the specification, which runs in its place then
-    monkeypatch.setattr(_reference, "classify_pixels", classify)
+    monkeypatch.setattr(_mask_fill, "classify_pixels", classify)
 
 
 def bgr_for_rgb(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,13 +61,13 @@ def bgr_for_rgb(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_half_pixel_centre(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = _reference._taps
+    original = reference_taps._taps
 
     def taps(m: int, scale: Any, _centre: Any, *rest: Any) -> Any:
         return original(m, scale, np.float32(0), *rest)
 
     monkeypatch.setattr(_native, "core", None)
-    monkeypatch.setattr(_reference, "_taps", taps)
+    monkeypatch.setattr(reference_taps, "_taps", taps)
 
 
 def padding_not_cropped(monkeypatch: pytest.MonkeyPatch) -> None:

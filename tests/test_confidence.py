@@ -13,7 +13,6 @@ from models import make_spec
 from numpy.typing import NDArray
 
 from seginfer import Geometry, InputError, ModelSpec, confidence, postprocess
-from seginfer import _reference as reference
 
 TASKS = ["semantic", "binary", "multilabel"]
 KINDS = ["logits", "probabilities"]
@@ -102,7 +101,7 @@ def test_working_in_chunks_changes_neither_mask_nor_confidence(
     logits = rng.normal(size=(1, 3, 20, 30)).astype(np.float32)
     whole = postprocess(logits, [geometry], spec)[0], confidence(logits, [geometry], spec)[0]
     for chunk in (1, 64 * 3 * 5 + 1):
-        monkeypatch.setattr(reference, "_CHUNK", chunk)
+        monkeypatch.setattr("seginfer._reference.mask._CHUNK", chunk)
         np.testing.assert_array_equal(postprocess(logits, [geometry], spec)[0], whole[0])
         np.testing.assert_array_equal(confidence(logits, [geometry], spec)[0], whole[1])
 

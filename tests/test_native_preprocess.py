@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from models import make_spec
 from native import THREADS, assert_native_equals_reference, image_of, level, levels, needs_core, sides
 
-from seginfer import InputError, _native, _reference, preprocess
+from seginfer import InputError, _native, preprocess
 from seginfer._formats import PixelFormat
+from seginfer._reference.resize import rgb_from_nv12, rgb_from_yuyv
 from seginfer._spec.model_spec import Resampling, Resize
 
 pytestmark = needs_core
@@ -112,14 +113,14 @@ def test_strided_images_and_batches(rng: np.random.Generator) -> None:
 @pytest.mark.parametrize("code", ["nv12", "yuyv"])
 def test_camera_formats_equal_opencv(code: PixelFormat, rng: np.random.Generator) -> None:
     conversion = {"nv12": cv2.COLOR_YUV2RGB_NV12, "yuyv": cv2.COLOR_YUV2RGB_YUYV}[code]
-    reference = {"nv12": _reference.rgb_from_nv12, "yuyv": _reference.rgb_from_yuyv}[code]
+    reference = {"nv12": rgb_from_nv12, "yuyv": rgb_from_yuyv}[code]
     for _ in range(20):
         image = image_of(code, *(2 * rng.integers(1, 200, 2)), rng)
         np.testing.assert_array_equal(reference(np.ascontiguousarray(image)), cv2.cvtColor(image, conversion))
     grid = np.stack(np.meshgrid(np.arange(256), np.arange(256), indexing="ij"), -1).astype(np.uint8)
     luma = rng.integers(0, 256, (2, 256 * 256), dtype=np.uint8)
     every = np.concatenate([np.repeat(luma, 2, 1), grid.reshape(1, -1)])  # each pair of chroma values
-    np.testing.assert_array_equal(_reference.rgb_from_nv12(every), cv2.cvtColor(every, cv2.COLOR_YUV2RGB_NV12))
+    np.testing.assert_array_equal(rgb_from_nv12(every), cv2.cvtColor(every, cv2.COLOR_YUV2RGB_NV12))
 
 
 @pytest.mark.parametrize(

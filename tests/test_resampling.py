@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from seginfer._reference import RESIZE
+from seginfer._reference.resize import RESIZE
 
 Pixels = NDArray[np.uint8]
 Size = tuple[int, int]

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _reference
 from .._geometry.geometry import Geometry, Rect
+from .._reference.taps import linear_taps, mirrored, nearest_indices, opencv_taps, triangle_taps
 from .._spec.model_spec import InputSpec
 from ._records import Filter
 
@@ -57,14 +57,14 @@ def _resized(geometry: Geometry, axis: int, resampling: str) -> AxisTaps:
     """Return the taps of the whole resized image."""
     n, m = geometry.image_hw[axis], geometry.resized_hw[axis]
     if resampling == "torch":
-        return _axis(*_reference.linear_taps(n, m))
+        return _axis(*linear_taps(n, m))
     if resampling == "opencv":
-        first, second, *weights = _reference._opencv_taps(n, m, clamp_weights=axis == 1)
+        first, second, *weights = opencv_taps(n, m, clamp_weights=axis == 1)
         return _axis(np.stack((first, second)), np.stack(weights))
     if resampling == "nearest":
-        return _axis(_reference._nearest_indices(n, m)[None], None)
+        return _axis(nearest_indices(n, m)[None], None)
     real = np.float64 if resampling == "pillow" else np.float32
-    index, weight = map(np.stack, zip(*_reference._triangle_taps(n, m, real), strict=True))
+    index, weight = map(np.stack, zip(*triangle_taps(n, m, real), strict=True))
     return _axis(index, (weight * (1 << 22) + 0.5).astype(np.int32) if resampling == "pillow" else weight)
 
 
@@ -77,7 +77,7 @@ def _part(taps: AxisTaps, geometry: Geometry, axis: int) -> AxisTaps:
 
 def _mirrored(geometry: Geometry, axis: int) -> AxisTaps:
     positions = np.arange(geometry.input_hw[axis]) - geometry.offset_yx[axis]
-    return _axis(_reference.mirrored(positions, geometry.image_hw[axis])[None], None)
+    return _axis(mirrored(positions, geometry.image_hw[axis])[None], None)
 
 
 def _axis(index: NDArray[Any], weight: NDArray[Any] | None) -> AxisTaps:

@@ -15,9 +15,22 @@ from driver import Provider, instrument, run
 from guarded import Arena
 from numpy.typing import NDArray
 
-from seginfer import SegInferError, _formats, _native, _reference
+from seginfer import SegInferError, _formats, _native
 from seginfer._formats import PixelFormat, pixels_of
 from seginfer._geometry.geometry import Geometry, Rect, geometry
+from seginfer._reference import mask, resize, taps
+from seginfer._reference.mask import blend, classify_pixels, interpolated_rows, margins
+from seginfer._reference.resize import RESIZE, normalize
+from seginfer._reference.taps import (
+    Taps,
+    compose,
+    is_aligned,
+    mask_taps,
+    mirrored,
+    nearest_labels,
+    upsampling_taps,
+    windowed,
+)
 from seginfer._spec.model_spec import Resampling
 
 core: Any = _native.core
@@ -188,11 +201,11 @@ def expected_batch(image: NDArray[np.uint8], dtype: np.dtype[Any], arguments: di
     gain, bias, padding = (np.array(list(arguments[key])[:channels], np.float32) for key in ("gain", "bias", "padding"))
     pixels, order = pixels_of(np.ascontiguousarray(image), arguments["pixel_format"])
     if geometry.resized_hw != geometry.image_hw:
-        pixels = _reference.RESIZE[arguments["resampling"]](pixels, geometry.resized_hw)
+        pixels = RESIZE[arguments["resampling"]](pixels, geometry.resized_hw)
     content = geometry.content
     if arguments["is_mirrored"]:
         rows, cols = (
-            _reference.mirrored(np.arange(full) - offset, image)
+            mirrored(np.arange(full) - offset, image)
             for full, offset, image in zip(geometry.input_hw, geometry.offset_yx, geometry.image_hw, strict=True)
         )
         seen, content = pixels[np.ix_(rows, cols)], Rect(0, 0, *geometry.input_hw)
@@ -203,7 +216,7 @@ def expected_batch(image: NDArray[np.uint8], dtype: np.dtype[Any], arguments: di
         seen = seen[..., ::-1]
     with np.errstate(over="ignore", invalid="ignore"):
         result = np.broadcast_to(padding, (*geometry.input_hw, channels)).astype(dtype)
-        result[content.slices] = _reference.normalize(seen, gain, bias).astype(dtype)
+        result[content.slices] = normalize(seen, gain, bias).astype(dtype)
     return result
 
 
@@ -297,25 +310,24 @@ def expected_results(
         if not labels.size:
             continue
         classify = (lambda v: v.argmax(-1)) if is_argmax else (lambda v: v[..., 0] > threshold)
-        _reference.classify_pixels(plane, rows, cols, classify, labels)
+        classify_pixels(plane, rows, cols, classify, labels)
         mask[at] = np.array(arguments["table"], np.uint16)[labels] if arguments["table"] else labels
         if margin is None:
             continue
-        for part, interpolated in _reference.interpolated_rows(plane, rows, cols):
-            best = _reference.margins(interpolated) if is_argmax else np.abs(interpolated[..., 0] - threshold)
+        for part, interpolated in interpolated_rows(plane, rows, cols):
+            best = margins(interpolated) if is_argmax else np.abs(interpolated[..., 0] - threshold)
             margin[at][part] = best
     return mask, margin
 
 
-def expected_taps(arguments: dict[str, Any], axis: int) -> _reference.Taps:
+def expected_taps(arguments: dict[str, Any], axis: int) -> Taps:
     factor, fields = arguments["upsampling"], ("resized_hw", "offset_yx", "input_hw")
     whole = [n * (factor or 1) for n in arguments["whole_hw"]]
     is_aligned = all(
-        _reference.is_aligned(*(arguments[key][i] for key in fields), whole[i], arguments["align_corners"])
-        for i in (0, 1)
+        is_aligned(*(arguments[key][i] for key in fields), whole[i], arguments["align_corners"]) for i in (0, 1)
     )
     visible = arguments["visible"]
-    taps = _reference.mask_taps(
+    taps = mask_taps(
         arguments["image_hw"][axis],
         *(arguments[key][axis] for key in fields),
         whole[axis],
@@ -324,11 +336,11 @@ def expected_taps(arguments: dict[str, Any], axis: int) -> _reference.Taps:
         real=np.float32 if is_aligned else np.float64,
     )
     if factor:
-        inner = _reference.upsampling_taps(
+        inner = upsampling_taps(
             arguments["whole_hw"][axis], whole[axis], align_corners=arguments["upsampling_align_corners"]
         )
-        taps = _reference.compose(taps, inner)
-    return _reference.windowed(taps, arguments["corner_yx"][axis], arguments["logits_hw"][axis])
+        taps = compose(taps, inner)
+    return windowed(taps, arguments["corner_yx"][axis], arguments["logits_hw"][axis])
 
 
 def fuzz_label_picker(provider: Provider) -> None:
@@ -348,7 +360,7 @@ def fuzz_label_picker(provider: Provider) -> None:
     visible = arguments["visible"]
     cells = [
         np.clip(
-            _reference.nearest_labels(
+            nearest_labels(
                 *(arguments[key][axis] for key in ("image_hw", "resized_hw", "offset_yx", "input_hw", "whole_hw")),
                 (visible[axis], visible[axis + 2]),
             )
@@ -380,7 +392,7 @@ def fuzz_overlay(provider: Provider) -> None:
     fill(memory, [out], core.overlay, image, mask, colors, weight, out, provider.pick(pools))
     lookup = np.concatenate([colors, np.zeros((1, 3), np.uint8)])[np.minimum(mask, len(colors))]
     pixels = np.zeros_like(lookup) if image is None else image[..., None] if image.ndim == 2 else image
-    assert_equal(out, _reference.blend(np.broadcast_to(pixels, lookup.shape), lookup, weight))
+    assert_equal(out, blend(np.broadcast_to(pixels, lookup.shape), lookup, weight))
 
 
 def fuzz_small_calls(provider: Provider) -> None:
@@ -412,5 +424,5 @@ def target(provider: Provider) -> None:
 
 
 if __name__ == "__main__":
-    instrument(_formats, geometry, _reference)
+    instrument(_formats, geometry, mask, resize, taps)
     run(target, most_bytes=400)

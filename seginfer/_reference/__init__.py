@@ -1,0 +1,1 @@
+"""Executable specification in NumPy: the arithmetic that every fast kernel must equal."""

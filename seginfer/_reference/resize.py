@@ -1,0 +1,113 @@
+"""Resizing and colour conversion of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .taps import Floats, Image, linear_taps, nearest_indices, opencv_taps, sum_in_order, triangle_taps
+
+
+def resize_opencv(image: Image, size: tuple[int, int]) -> Image:
+    """Resize (h, w, c) uint8 as cv2.resize does with INTER_LINEAR: 11-bit weights, rows kept at 2^7, no antialias.
+
+    Source: OpenCV imgproc/src/resize.cpp, the fixed-point path for uchar.
+    """
+    x0, x1, ax, bx = opencv_taps(image.shape[1], size[1])
+    y0, y1, ay, by = opencv_taps(image.shape[0], size[0], clamp_weights=False)
+    top, bottom = (
+        ((image[y][:, x0] * ax[:, None] + image[y][:, x1] * bx[:, None] >> 4) * weight[:, None, None] >> 16)
+        for y, weight in ((y0, ay), (y1, by))
+    )
+    resized: Image = (top + bottom + 2 >> 2).astype(np.uint8)
+    return resized
+
+
+def resize_pillow(image: Image, size: tuple[int, int]) -> Image:
+    """Resize (h, w, c) uint8 as Pillow does with BILINEAR: antialiased, 22-bit weights, uint8 between the passes.
+
+    Columns first, as every version does for usual sizes; Pillow 13 begins with the rows for some sizes whose height
+    shrinks, which moves some pixels by one level.
+
+    Source: Pillow src/libImaging/Resample.c.
+    """
+    columns = _pillow_pass(image, size[1], axis=1)
+    return _pillow_pass(columns, size[0], axis=0)
+
+
+def resize_torch(image: Image, size: tuple[int, int]) -> Floats:
+    """Resize (h, w, c) to float32 as torch.nn.functional.interpolate(mode="bilinear") does: half-pixel centres."""
+    rows, cols = (linear_taps(n, m) for n, m in zip(image.shape, size, strict=False))
+    pixels = image.astype(np.float32)
+    wide = sum_in_order(pixels[:, index] * weight[:, None] for index, weight in zip(*cols, strict=True))
+    return sum_in_order(wide[index] * weight[:, None, None] for index, weight in zip(*rows, strict=True))
+
+
+def resize_torch_antialias(image: Image, size: tuple[int, int]) -> Floats:
+    """Resize (h, w, c) to float32 as torch's interpolate(mode="bilinear", antialias=True) does."""
+    columns = _weighted_pass(image.astype(np.float32), size[1], axis=1)
+    return _weighted_pass(columns, size[0], axis=0)
+
+
+def resize_nearest(image: Image, size: tuple[int, int]) -> Image:
+    """Resize (h, w, c) uint8 as torch's interpolate(mode="nearest") does: floor of the float32 source position."""
+    y, x = (nearest_indices(n, m) for n, m in zip(image.shape, size, strict=False))
+    return image[y[:, None], x]
+
+
+RESIZE: dict[str, Callable[[Image, tuple[int, int]], NDArray[Any]]] = {
+    "opencv": resize_opencv,
+    "pillow": resize_pillow,
+    "torch": resize_torch,
+    "torch-antialias": resize_torch_antialias,
+    "nearest": resize_nearest,
+}
+
+
+def _pillow_pass(image: Image, m: int, axis: int) -> Image:
+    total: NDArray[Any] = np.array(1 << 21)
+    for index, weight in triangle_taps(image.shape[axis], m, np.float64):
+        fixed = (weight * (1 << 22) + 0.5).astype(np.int64)
+        total = total + image.take(index, axis) * np.expand_dims(fixed, tuple({0, 1, 2} - {axis}))
+    resized: Image = np.clip(total >> 22, 0, 255).astype(np.uint8)
+    return resized
+
+
+def _weighted_pass(image: Floats, m: int, axis: int) -> Floats:
+    total: NDArray[Any] = np.array(0, np.float32)
+    for index, weight in triangle_taps(image.shape[axis], m, np.float32):
+        total = total + image.take(index, axis) * np.expand_dims(weight, tuple({0, 1, 2} - {axis}))
+    return total
+
+
+def rgb_from_yuv(y: NDArray[Any], u: NDArray[Any], v: NDArray[Any]) -> Image:
+    """Return (..., 3) uint8 RGB of BT.601 luma and chroma with limited range, in 20-bit fixed point.
+
+    Source: ITU-R BT.601, rounded as cv2.cvtColor(COLOR_YUV2RGB_NV12) rounds.
+    """
+    luma = np.maximum(y.astype(np.int32) - 16, 0) * 1220542 + (1 << 19)
+    u, v = u.astype(np.int32) - 128, v.astype(np.int32) - 128
+    channels = (luma + v * 1673527, luma - v * 852492 - u * 409993, luma + u * 2116026)
+    rgb: Image = np.clip(np.stack(channels, -1) >> 20, 0, 255).astype(np.uint8)
+    return rgb
+
+
+def rgb_from_nv12(image: Image) -> Image:
+    """Return (H, W, 3) uint8 RGB of an (H * 3 / 2, W) image; each chroma pair stands for 2 x 2 pixels."""
+    height = image.shape[0] // 3 * 2
+    chroma = image[height:].reshape(height // 2, -1, 2).repeat(2, 0).repeat(2, 1)
+    return rgb_from_yuv(image[:height], chroma[..., 0], chroma[..., 1])
+
+
+def rgb_from_yuyv(image: Image) -> Image:
+    """Return (H, W, 3) uint8 RGB of an (H, W, 2) image; each chroma pair stands for two pixels of a row."""
+    u, v = (image[:, first::2, 1].repeat(2, 1) for first in (0, 1))
+    return rgb_from_yuv(image[..., 0], u, v)
+
+
+def normalize(pixels: NDArray[Any], gain: Floats, bias: Floats) -> Floats:
+    """Return `pixels * gain + bias` per channel, each operation rounded to float32; (h, w, c) float32."""
+    return pixels.astype(np.float32) * gain + bias

@@ -1,0 +1,203 @@
+"""Sampling positions and weights along one axis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import reduce
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+
+Floats = NDArray[np.float32]
+
+
+Indices = NDArray[np.intp]
+
+
+Fixed = NDArray[np.int32]
+
+
+Mask = NDArray[Any]
+
+
+Real = np.floating[Any]
+
+
+class Taps(NamedTuple):
+    """The K source indices and float32 weights of every output position along one axis; K is 2 or, composed, 3."""
+
+    indices: Indices
+    """(K, n)"""
+    weights: Floats
+    """(K, n), not negative; they sum to one."""
+
+    def at(self, positions: Any) -> Taps:
+        """Return the taps of some positions: a slice of them, or their numbers."""
+        return Taps(self.indices[:, positions], self.weights[:, positions])
+
+
+def linear_taps(n: int, m: int) -> Taps:
+    """Return the taps that resize n samples to m with half-pixel centres.
+
+    Source: torch.nn.functional.interpolate(mode="bilinear", align_corners=False), computed in float32.
+    """
+    return _taps(m, np.float32(n / m), np.float32(0.5), np.float32(0), 0, n - 1)
+
+
+def upsampling_taps(n: int, m: int, *, align_corners: bool) -> Taps:
+    """Return the taps that upsample n logits to m.
+
+    Source: torch.nn.functional.interpolate(mode="bilinear"), computed in float32.
+    """
+    if align_corners:
+        return _taps(m, np.float32((n - 1) / (m - 1)), np.float32(0), np.float32(0), 0, n - 1)
+    return linear_taps(n, m)
+
+
+def _taps(m: int, scale: Real, centre: Real, shift: Real, low: int, high: int) -> Taps:
+    """Return taps at `scale * (i + centre) - centre + shift`, kept inside [low, high]; positions in scale's type."""
+    real = type(scale)
+    position = scale * (np.arange(m, dtype=real) + centre) - centre + shift
+    position = np.maximum(position, real(low))
+    i0 = np.minimum(np.floor(position).astype(np.intp), high)
+    w1 = np.clip(position - i0.astype(real), real(0), real(1)).astype(np.float32)
+    return Taps(np.stack((i0, np.minimum(i0 + 1, high))), np.stack((np.float32(1) - w1, w1)))
+
+
+def opencv_taps(n: int, m: int, *, clamp_weights: bool = True) -> tuple[Indices, Indices, Fixed, Fixed]:
+    """Return two indices and two 11-bit weights; beyond the border OpenCV drops a column's weight but not a row's."""
+    scale = 1.0 / (m / n)
+    position = ((np.arange(m) + 0.5) * scale - 0.5).astype(np.float32)
+    i0 = np.floor(position).astype(np.intp)
+    w1 = position - i0.astype(np.float32)
+    if clamp_weights:
+        w1[(i0 < 0) | (i0 >= n - 1)] = 0
+    a, b = (np.rint(w * np.float32(2048)).astype(np.int32) for w in (np.float32(1) - w1, w1))
+    return np.clip(i0, 0, n - 1), np.clip(i0 + 1, 0, n - 1), a, b
+
+
+def triangle_taps(n: int, m: int, real: type[np.floating[Any]]) -> Iterator[tuple[Indices, NDArray[Any]]]:
+    """Yield (indices, normalised weights) per tap of the triangle filter, widened when it shrinks the image.
+
+    Source: Pillow's precompute_coeffs with the bilinear filter, in float64; torch's antialias does the same in float32.
+    """
+    half = real(0.5)
+    scale = real(n / m)
+    support = max(scale, real(1))
+    centre = scale * (np.arange(m, dtype=real) + half)
+    first = np.maximum((centre - support + half).astype(np.intp), 0)
+    count = np.minimum((centre + support + half).astype(np.intp), n) - first
+    taps = first[:, None] + np.arange(count.max())
+    distance = taps.astype(real) - centre[:, None] + half
+    weights = np.maximum(real(0), real(1) - np.abs(distance * (real(1) / support)))
+    weights[np.arange(count.max()) >= count[:, None]] = 0
+    weights /= sum_in_order(iter(weights.T))[:, None]  # in order, as both libraries add them up
+    return zip(np.minimum(taps, n - 1).T, weights.T, strict=True)
+
+
+def nearest_indices(n: int, m: int) -> Indices:
+    position = np.arange(m, dtype=np.float32) * np.float32(n / m)
+    index: Indices = np.minimum(position.astype(np.intp), n - 1)
+    return index
+
+
+def mirrored(positions: Indices, n: int) -> Indices:
+    """Return which of n samples stands at any whole position where they are mirrored without repeating the border.
+
+    Source: numpy.pad(mode="reflect"), which repeats a single sample.
+    """
+    period = max(1, 2 * (n - 1))
+    index: Indices = positions % period
+    return np.minimum(index, period - index)
+
+
+def is_aligned(resized: int, offset: int, source: int, logits: int, align_corners: bool) -> bool:
+    """Tell whether, along one axis, the content starts and ends on cell borders: a crop then leaves just the content.
+
+    Arguments as in `mask_taps`.
+    """
+    if offset < 0 or offset + resized > source:
+        return False
+    if align_corners:
+        return source in (logits, resized)
+    return offset * logits % source == 0 == resized * logits % source
+
+
+def mask_taps(
+    image: int,
+    resized: int,
+    offset: int,
+    source: int,
+    logits: int,
+    visible: tuple[int, int],
+    *,
+    align_corners: bool,
+    real: type[np.floating[Any]],
+) -> Taps:
+    """Return the taps, along one axis, from image pixels into the logits.
+
+    A pixel centre goes through the resize (`image` to `resized` samples), the placement (`offset` inside an input of
+    `source` samples) and the stride (`source` to `logits` samples). Taps stay inside the cells that show the image,
+    so padding never leaks in.
+
+    Args:
+        image: the image's size along the axis, in pixels.
+        resized: the image's size after the resize.
+        offset: position of the resized image inside the input; negative where it is cut.
+        source: size of the network input.
+        logits: size of the network output.
+        visible: first image pixel and number of image pixels to return taps for.
+        align_corners: as in torch, sizes minus one are scaled and centres are whole numbers.
+        real: type of the positions. float32 where both axes are aligned: the taps are then those that
+            torch.nn.functional.interpolate computes on the cropped logits. float64 where torch has no such operation.
+    """
+    cells = logits
+    if align_corners:
+        image, resized, source, cells = image - 1, resized - 1, max(source - 1, 1), logits - 1
+    centre = real(0 if align_corners else 0.5)
+    scale = real(resized * cells / (image * source) if image else 0)
+    start = offset * cells // source
+    shift = real(offset * cells / source - start)
+    end = -(-(offset + resized) * cells // source) - (0 if align_corners else 1)
+    taps = _taps(visible[0] + visible[1], scale, centre, shift, max(0, start) - start, min(logits - 1, end) - start)
+    taps = taps.at(slice(visible[0], None))
+    return Taps(taps.indices + start, taps.weights)
+
+
+def windowed(taps: Taps, first: int, cells: int) -> Taps:
+    """Return taps into the `cells` samples from `first` on; a tap outside of them has no weight and may read any."""
+    return Taps(np.clip(taps.indices - first, 0, cells - 1), taps.weights)
+
+
+def compose(outer: Taps, inner: Taps) -> Taps:
+    """Return the taps that do `inner` and then `outer` at once.
+
+    `outer` reads neighbouring samples of what `inner` makes, which is not coarser than its source: together they reach
+    three neighbouring source samples at most.
+    """
+    first = inner.indices[0, outer.indices[0]]
+    index = first + np.arange(3)[:, None]
+    weight = np.zeros(index.shape, np.float32)
+    for between, outer_weight in zip(*outer, strict=True):
+        for source, inner_weight in zip(*inner.at(between), strict=True):
+            weight += np.where(index == source, outer_weight * inner_weight, np.float32(0))
+    last: int = inner.indices.max()
+    return Taps(np.minimum(index, last), weight)
+
+
+def sum_in_order(terms: Iterator[Floats]) -> Floats:
+    """Add up in order, each sum rounded; the first term is not added to a zero, which would lose its sign."""
+    return reduce(np.add, terms)
+
+
+def nearest_labels(
+    image: int, resized: int, offset: int, source: int, labels: int, visible: tuple[int, int]
+) -> Indices:
+    """Return the label cell that holds the centre of each visible image pixel; arguments as in `mask_taps`."""
+    i = np.arange(visible[0], visible[0] + visible[1], dtype=np.int64)
+    cell = ((2 * i + 1) * resized * labels + 2 * offset * labels * image) // (2 * image * source)
+    return np.clip(cell, 0, labels - 1).astype(np.intp)
