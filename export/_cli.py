@@ -17,7 +17,7 @@ from seginfer._cli._inputs import sample
 from seginfer._cli._opening import open_segmenter
 from seginfer._cli._output import Output
 from seginfer._errors import InputError
-from seginfer._model_file import ModelFile, pipeline_sha256
+from seginfer._files.model_file import ModelFile, pipeline_sha256
 from seginfer._spec.certificate import Certificate
 from seginfer._spec.model_spec import InputSpec, ModelSpec
 from seginfer._spec.schema import unstructure

@@ -23,8 +23,8 @@ from ._errors import (
     SpecError,
     WeightsError,
 )
+from ._files.model_file import attach_spec, read_model
 from ._geometry.geometry import Geometry
-from ._model_file import attach_spec, read_model
 from ._postprocess import confidence, margin, postprocess
 from ._preprocess import preprocess
 from ._segmentation import Segmentation, Timings

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from seginfer import MissingDependencyError
-from seginfer._onnx_file import read_nodes
+from seginfer._files.onnx_file import read_nodes
 from seginfer._tensorrt._library import find_library, has_gpu
 from seginfer.export import check_tensorrt
 

@@ -30,8 +30,8 @@ from seginfer import (
     attach_spec,
     read_model,
 )
-from seginfer import _onnx_file as onnx_file
-from seginfer._model_file import pipeline_sha256
+from seginfer._files import onnx_file as onnx_file
+from seginfer._files.model_file import pipeline_sha256
 from seginfer._system.atomic import atomic_path
 
 SPEC = SPECS["semantic"]

@@ -21,7 +21,7 @@ from rtx import needs_rtx
 
 from seginfer import BackendError, InputError, MissingDependencyError, MissingFileError, ModelFileError, SegInferError
 from seginfer._assets import SOCCER
-from seginfer._onnx_file import read_nodes
+from seginfer._files.onnx_file import read_nodes
 from seginfer._tensorrt import BuildStep, CheckReport, _library, check
 from seginfer._tensorrt._library import RTX, find_library
 

@@ -12,7 +12,7 @@ import pytest
 from seginfer import read_model
 from seginfer._assets import SOCCER
 from seginfer._cli import main
-from seginfer._model_file import certificate_matches
+from seginfer._files.model_file import certificate_matches
 from seginfer._video import VideoReader
 
 

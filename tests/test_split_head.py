@@ -31,7 +31,7 @@ from seginfer import (
     confidence,
     postprocess,
 )
-from seginfer._model_file import read_model
+from seginfer._files.model_file import read_model
 from seginfer.export import certify, export_onnx
 from seginfer.export._oracle import decide, upsampled
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from .._assets import SOCCER
 from .._errors import MissingDependencyError, ModelFileError
+from .._files.model_file import read_model
 from .._images import write_image
-from .._model_file import read_model
 from .._segmentation import Segmentation, Timings
 from .._segmenter import Segmenter
 from .._spec.certificate import Certificate

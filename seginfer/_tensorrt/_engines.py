@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from .._errors import BackendError, InputError, ModelFileError, OutputWriteError
-from .._model_file import ENGINE_SUFFIX, ModelFile, read_model
+from .._files.model_file import ENGINE_SUFFIX, ModelFile, read_model
 from .._system.cache_folder import VARIABLE, cache_folder
 from ._build import Progress
 from ._cache import entry_lock, entry_path, leftovers, timing_path

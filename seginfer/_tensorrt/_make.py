@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .._errors import ModelFileError, OutputWriteError
-from .._model_file import METADATA_KEY, read_model
-from .._onnx_file import read_onnx
+from .._files.model_file import METADATA_KEY, read_model
+from .._files.onnx_file import read_onnx
 from .._spec.model_spec import ModelSpec
 from ._build import BuildError, Built, Profile, Progress, build_engine
 from ._library import find_library, has_gpu

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .._errors import ModelFileError
-from .._onnx_file import NodeInfo, read_nodes
+from .._files.onnx_file import NodeInfo, read_nodes
 from ._library import RTX, Library, Message, message_log
 from ._report import EngineTensor, NodeProblem
 from ._start import start

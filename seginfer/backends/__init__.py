@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .._backend import Backend
 from .._errors import BackendUnavailableError, InputError
-from .._model_file import ENGINE_SUFFIX, ModelFile, read_model
+from .._files.model_file import ENGINE_SUFFIX, ModelFile, read_model
 
 if TYPE_CHECKING:
     from .._tensorrt._build import Progress

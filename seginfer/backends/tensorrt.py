@@ -10,8 +10,8 @@ from .._backend import CLOSED, Tensor
 from .._cuda._compile import require_cuda
 from .._cuda._launch import Gpu
 from .._errors import BackendError, BackendUnavailableError, InputError
+from .._files.model_file import ModelFile
 from .._geometry.geometry import Size
-from .._model_file import ModelFile
 from .._system.driver import find_gpu
 from .._system.limits import parse_device
 from .._tensorrt._engine_file import EngineFile, check_fits

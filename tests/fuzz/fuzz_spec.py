@@ -14,9 +14,10 @@ import numpy as np
 from driver import Provider, instrument, run
 from models import SPECS, save_model
 
-from seginfer import ModelSpec, SegInferError, _model_file, _onnx_file, postprocess, preprocess, read_model
+from seginfer import ModelSpec, SegInferError, postprocess, preprocess, read_model
+from seginfer._files import model_file, onnx_file
+from seginfer._files.onnx_file import graph_sha256, read_nodes, read_onnx, write_metadata
 from seginfer._geometry.geometry import geometry, tiles
-from seginfer._onnx_file import graph_sha256, read_nodes, read_onnx, write_metadata
 from seginfer._spec.model_spec import certificate, model_spec, schema
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz_spec_", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
@@ -151,5 +152,5 @@ def target(provider: Provider) -> None:
 
 
 if __name__ == "__main__":
-    instrument(certificate, geometry, _model_file, _onnx_file, schema, model_spec, tiles)
+    instrument(certificate, geometry, model_file, onnx_file, schema, model_spec, tiles)
     run(target, most_bytes=300)

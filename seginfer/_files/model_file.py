@@ -8,11 +8,11 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ._errors import ModelFileError, SpecError
-from ._geometry.tiles import size_problem
-from ._onnx_file import OnnxFile, TensorInfo, graph_sha256, read_onnx, write_metadata
-from ._spec.model_spec import InputSpec, Layout, ModelSpec, OutputSpec
-from ._spec.schema import unstructure
+from .._errors import ModelFileError, SpecError
+from .._geometry.tiles import size_problem
+from .._spec.model_spec import InputSpec, Layout, ModelSpec, OutputSpec
+from .._spec.schema import unstructure
+from .onnx_file import OnnxFile, TensorInfo, graph_sha256, read_onnx, write_metadata
 
 METADATA_KEY = "seginfer"
 ENGINE_SUFFIX = ".engine"  # of a file that is built from a model file, see `_tensorrt`

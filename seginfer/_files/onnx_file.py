@@ -8,15 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
-from ._errors import MissingFileError, ModelFileError
-from ._system.atomic import atomic_path
+from .._errors import ModelFileError
+from .._system.atomic import atomic_path
+from .protobuf import (
+    _BYTES,
+    _MOST_FIELDS,
+    _at_most,
+    _copy,
+    _Field,
+    _fields,
+    _MalformedError,
+    _mapped,
+    _nested,
+    _string_pair,
+    _tag,
+    _text,
+    _top_level,
+)
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA, _MODEL_FUNCTION = 7, 8, 14, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
 _NODE_NAME, _NODE_OP, _NODE_ATTRIBUTE, _NODE_DOMAIN = 3, 4, 5, 7
@@ -24,7 +38,6 @@ _FUNCTION_NODE = 7
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = (5, 10), (6, 11)
 _TENSOR_NAME, _TENSOR_EXTERNAL = 8, 13
 
-_MOST_FIELDS = 10_000  # metadata entries, inputs, outputs
 _MOST_DIMENSIONS = 64
 _MOST_NODES = 1_000_000
 _MOST_GRAPHS_DEEP = 32
@@ -70,14 +83,6 @@ class NodeInfo(NamedTuple):
     name: str
     op: str
     domain: str
-
-
-class _Field(NamedTuple):
-    number: int
-    wire: int
-    start: int  # of the header
-    value: int  # the number, or where the bytes begin
-    end: int
 
 
 def read_onnx(path: str | Path) -> OnnxFile:
@@ -150,95 +155,6 @@ def write_metadata(source: str | Path, target: str | Path, key: str, value: str)
             for start, end in _spans_without(data, key, source):
                 _copy(data, start, end, out)
         out.write(_tag(_MODEL_METADATA, entry))
-
-
-class _MalformedError(Exception):
-    """The bytes are not a protobuf message of the expected form."""
-
-
-class _mapped:  # noqa: N801  # reads as a function in `with _mapped(path) as data`
-    """Map a file into memory; an empty or missing file is an error."""
-
-    def __init__(self, path: str | Path) -> None:
-        self._path = Path(path)
-
-    def __enter__(self) -> mmap.mmap:
-        if not self._path.is_file():
-            raise MissingFileError(f"no model file at {self._path}; check the path")
-        if self._path.stat().st_size == 0:
-            raise ModelFileError(f"{self._path} is empty; copy or export it again")
-        try:
-            with open(self._path, "rb") as file:
-                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            reason = error.strerror or error
-            raise ModelFileError(f"cannot read {self._path}: {reason}; check its permissions") from error
-        return self._data
-
-    def __exit__(self, *_: object) -> None:
-        self._data.close()
-
-
-def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[_Field]:
-    position = start
-    while position < end:
-        key, value_at = _varint(data, position, end)
-        number, wire = key >> 3, key & 7
-        if number == 0:
-            raise _MalformedError(f"bad field at byte {position}")
-        if wire == _VARINT:
-            value, after = _varint(data, value_at, end)
-        elif wire == _BYTES:
-            length, value = _varint(data, value_at, end)
-            after = value + length
-        elif wire in (_FIXED32, _FIXED64):
-            value, after = value_at, value_at + (4 if wire == _FIXED32 else 8)
-        else:
-            raise _MalformedError(f"bad wire type {wire} at byte {position}")
-        if after > end:
-            raise _MalformedError(f"it ends at byte {end}, {after - end} bytes too early")
-        yield _Field(number, wire, position, value, after)
-        position = after
-
-
-def _top_level(data: mmap.mmap) -> Iterator[_Field]:
-    return _at_most(_MOST_FIELDS, _fields(data, 0, len(data)))
-
-
-def _at_most(limit: int, fields: Iterable[_Field]) -> Iterator[_Field]:
-    """Yield fields up to a count that no real model comes near: a hostile file must not take all time and memory."""
-    for i, field in enumerate(fields):
-        if i >= limit:
-            raise _MalformedError(f"it repeats a field more than {limit} times")
-        yield field
-
-
-def _varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
-    result = shift = 0
-    while position < end and shift < 64:
-        byte = data[position]
-        position += 1
-        result |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return result, position
-        shift += 7
-    raise _MalformedError(f"bad number at byte {position}")
-
-
-def _nested(data: mmap.mmap, field: _Field, number: int) -> Iterator[_Field]:
-    """Yield the sub-fields `number` of a message field."""
-    if field.wire != _BYTES:
-        raise _MalformedError(f"bad field at byte {field.start}")
-    return (f for f in _fields(data, field.value, field.end) if f.number == number)
-
-
-def _text(data: mmap.mmap, field: _Field, number: int) -> str:
-    found = [f for f in _nested(data, field, number) if f.wire == _BYTES]
-    return data[found[-1].value : found[-1].end].decode() if found else ""
-
-
-def _string_pair(data: mmap.mmap, field: _Field) -> tuple[str, str]:
-    return _text(data, field, 1), _text(data, field, 2)
 
 
 def _locations(data: mmap.mmap) -> Iterator[str]:
@@ -342,22 +258,3 @@ def _spans_without(data: mmap.mmap, key: str, path: str | Path) -> list[tuple[in
         return [(f.start, f.end) for f in _top_level(data) if f.number != _MODEL_METADATA or _text(data, f, 1) != key]
     except (_MalformedError, UnicodeDecodeError) as error:
         raise ModelFileError(f"{path} is not a complete ONNX model ({error}); copy or export it again") from error
-
-
-def _tag(number: int, payload: bytes) -> bytes:
-    return _encode(number << 3 | _BYTES) + _encode(len(payload)) + payload
-
-
-def _encode(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _copy(data: mmap.mmap, start: int, end: int, out: BinaryIO) -> None:
-    step = 1 << 24
-    for position in range(start, end, step):
-        out.write(data[position : min(position + step, end)])

@@ -1,0 +1,1 @@
+"""Model files: ONNX metadata and the ModelSpec inside."""

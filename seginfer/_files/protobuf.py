@@ -1,0 +1,131 @@
+"""Protobuf wire format: walk and write fields without a schema."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from .._errors import MissingFileError, ModelFileError
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+_MOST_FIELDS = 10_000  # metadata entries, inputs, outputs
+
+
+class _Field(NamedTuple):
+    number: int
+    wire: int
+    start: int  # of the header
+    value: int  # the number, or where the bytes begin
+    end: int
+
+
+class _MalformedError(Exception):
+    """The bytes are not a protobuf message of the expected form."""
+
+
+class _mapped:  # noqa: N801  # reads as a function in `with _mapped(path) as data`
+    """Map a file into memory; an empty or missing file is an error."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+
+    def __enter__(self) -> mmap.mmap:
+        if not self._path.is_file():
+            raise MissingFileError(f"no model file at {self._path}; check the path")
+        if self._path.stat().st_size == 0:
+            raise ModelFileError(f"{self._path} is empty; copy or export it again")
+        try:
+            with open(self._path, "rb") as file:
+                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as error:
+            reason = error.strerror or error
+            raise ModelFileError(f"cannot read {self._path}: {reason}; check its permissions") from error
+        return self._data
+
+    def __exit__(self, *_: object) -> None:
+        self._data.close()
+
+
+def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[_Field]:
+    position = start
+    while position < end:
+        key, value_at = _varint(data, position, end)
+        number, wire = key >> 3, key & 7
+        if number == 0:
+            raise _MalformedError(f"bad field at byte {position}")
+        if wire == _VARINT:
+            value, after = _varint(data, value_at, end)
+        elif wire == _BYTES:
+            length, value = _varint(data, value_at, end)
+            after = value + length
+        elif wire in (_FIXED32, _FIXED64):
+            value, after = value_at, value_at + (4 if wire == _FIXED32 else 8)
+        else:
+            raise _MalformedError(f"bad wire type {wire} at byte {position}")
+        if after > end:
+            raise _MalformedError(f"it ends at byte {end}, {after - end} bytes too early")
+        yield _Field(number, wire, position, value, after)
+        position = after
+
+
+def _top_level(data: mmap.mmap) -> Iterator[_Field]:
+    return _at_most(_MOST_FIELDS, _fields(data, 0, len(data)))
+
+
+def _at_most(limit: int, fields: Iterable[_Field]) -> Iterator[_Field]:
+    """Yield fields up to a count that no real model comes near: a hostile file must not take all time and memory."""
+    for i, field in enumerate(fields):
+        if i >= limit:
+            raise _MalformedError(f"it repeats a field more than {limit} times")
+        yield field
+
+
+def _varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
+    result = shift = 0
+    while position < end and shift < 64:
+        byte = data[position]
+        position += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return result, position
+        shift += 7
+    raise _MalformedError(f"bad number at byte {position}")
+
+
+def _nested(data: mmap.mmap, field: _Field, number: int) -> Iterator[_Field]:
+    """Yield the sub-fields `number` of a message field."""
+    if field.wire != _BYTES:
+        raise _MalformedError(f"bad field at byte {field.start}")
+    return (f for f in _fields(data, field.value, field.end) if f.number == number)
+
+
+def _text(data: mmap.mmap, field: _Field, number: int) -> str:
+    found = [f for f in _nested(data, field, number) if f.wire == _BYTES]
+    return data[found[-1].value : found[-1].end].decode() if found else ""
+
+
+def _string_pair(data: mmap.mmap, field: _Field) -> tuple[str, str]:
+    return _text(data, field, 1), _text(data, field, 2)
+
+
+def _tag(number: int, payload: bytes) -> bytes:
+    return _encode(number << 3 | _BYTES) + _encode(len(payload)) + payload
+
+
+def _encode(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _copy(data: mmap.mmap, start: int, end: int, out: BinaryIO) -> None:
+    step = 1 << 24
+    for position in range(start, end, step):
+        out.write(data[position : min(position + step, end)])
