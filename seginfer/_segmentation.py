@@ -14,7 +14,7 @@ from . import _native
 from ._errors import InputError
 from ._formats import PixelFormat, check_image, image_size, pixels_of
 from ._geometry.geometry import Geometry
-from ._images import write_image
+from ._media.images import write_image
 from ._reference.mask import blend
 from ._spec.model_spec import ClassSpec, Task
 from ._system.limits import usable_cores

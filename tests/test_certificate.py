@@ -19,7 +19,7 @@ from seginfer import ModelSpec, ParityError, Segmenter, _host_pipeline, _mask_fi
 from seginfer._assets import SOCCER
 from seginfer._files.model_file import certificate_matches
 from seginfer._geometry.geometry import Geometry
-from seginfer._images import read_image
+from seginfer._media.images import read_image
 from seginfer._reference import taps as reference_taps
 from seginfer.export import certify, export_onnx, load_source, load_weights
 

@@ -24,7 +24,7 @@ from seginfer import read_model
 from seginfer._assets import SOCCER
 from seginfer._cli import main
 from seginfer._cli._inputs import sample
-from seginfer._video import VideoReader
+from seginfer._media.video import VideoReader
 
 MODEL, SPEC, WEIGHTS = (str(SOCCER / name) for name in ("pitch.onnx", "spec.json", "pitch.safetensors"))
 BROKEN = ["broken.jpg", "broken.mp4", "dangling.png", "empty.png"]
@@ -77,7 +77,7 @@ def test_run_and_info_say_that_a_model_works_on_tiles(
 
 def test_run_writes_the_masks_that_the_sdk_makes(run: Run, photos: Path, tmp_path: Path) -> None:
     from seginfer import Segmenter
-    from seginfer._images import read_image
+    from seginfer._media.images import read_image
 
     code, result = run("run", MODEL, photos, "-o", tmp_path / "out")
     assert code == 0

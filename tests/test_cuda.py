@@ -10,7 +10,7 @@ import pytest
 
 from seginfer import Segmenter
 from seginfer._assets import SOCCER
-from seginfer._video import VideoReader
+from seginfer._media.video import VideoReader
 
 
 @pytest.mark.needs_cuda

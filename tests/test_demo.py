@@ -13,7 +13,7 @@ from seginfer import read_model
 from seginfer._assets import SOCCER
 from seginfer._cli import main
 from seginfer._files.model_file import certificate_matches
-from seginfer._video import VideoReader
+from seginfer._media.video import VideoReader
 
 
 def test_the_demo_exports_certifies_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from networks import Tiny, make_spec, pictures
 
 from seginfer import BackendUnavailableError, InputError, Segmenter, build_engine
 from seginfer._cli import main
-from seginfer._images import write_image
+from seginfer._media.images import write_image
 from seginfer._system.driver import has_gpu
 from seginfer._tensorrt._engine_file import EngineFile
 from seginfer._tensorrt._options import EngineOptions

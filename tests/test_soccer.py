@@ -56,7 +56,7 @@ def test_rendered_frames_are_labelled(frames: Path) -> None:
 def test_the_shipped_model_holds_its_promise_on_fresh_frames(frames: Path) -> None:
     from seginfer import Segmenter
     from seginfer._assets import SOCCER
-    from seginfer._images import read_image
+    from seginfer._media.images import read_image
 
     agreement = []
     with Segmenter.open(SOCCER / "pitch.onnx") as segmenter:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from seginfer import EngineOptions, EngineProfile, InputError, ModelSpec, Segmenter, build_engine
 from seginfer._assets import SOCCER
-from seginfer._images import read_image
+from seginfer._media.images import read_image
 from seginfer._system.driver import find_gpu
 from seginfer._tensorrt._library import TENSORRT, find_library
 from seginfer.export import certify, load_source, load_weights

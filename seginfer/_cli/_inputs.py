@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._errors import InputError, MissingFileError
-from .._images import IMAGE_SUFFIXES, read_image
-from .._video import VIDEO_SUFFIXES, VideoReader
+from .._media.images import IMAGE_SUFFIXES, read_image
+from .._media.video import VIDEO_SUFFIXES, VideoReader
 
 Image = NDArray[np.uint8]
 

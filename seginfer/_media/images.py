@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._errors import InputError, MissingFileError, OutputWriteError
-from ._system.atomic import atomic_path
-from ._system.optional import require
+from .._errors import InputError, MissingFileError, OutputWriteError
+from .._system.atomic import atomic_path
+from .._system.optional import require
 
 Image = NDArray[np.uint8]
 
