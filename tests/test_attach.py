@@ -117,7 +117,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(
     target = bare if in_place else bare.with_name("target.onnx")
     attach_spec(bare, SPEC, target)
     before = {path: path.read_bytes() for path in bare.parent.iterdir()}
-    copy, calls = onnx_file._copy, []
+    copy, calls = onnx_file.copy_bytes, []
 
     def interrupted_copy(data: Any, start: int, end: int, out: Any) -> None:
         copy(data, start, end, out)
@@ -131,7 +131,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(
         raise error
 
     if moment == "in the middle":
-        monkeypatch.setattr(onnx_file, "_copy", interrupted_copy)
+        monkeypatch.setattr(onnx_file, "copy_bytes", interrupted_copy)
     else:
         monkeypatch.setattr(os, "replace", no_replace)
     with pytest.raises(OutputWriteError if error is OSError else error):
@@ -145,7 +145,7 @@ def test_a_full_disk_is_reported_as_such(bare: Path, monkeypatch: pytest.MonkeyP
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(onnx_file, "_copy", full)
+    monkeypatch.setattr(onnx_file, "copy_bytes", full)
     with pytest.raises(OutputWriteError, match=r"out\.onnx: No space left on device"):
         attach_spec(bare, SPEC, bare.with_name("out.onnx"))
     assert list(bare.parent.iterdir()) == [bare]

@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from refusal import refuses
 
 from seginfer import BackendUnavailableError, MissingFileError, ModelFileError, attach_spec
-from seginfer._files.onnx_file import external_files
+from seginfer._files.external import external_files
 from seginfer._spec.schema import structure, unstructure
 from seginfer._tensorrt._key import EngineGpu, EngineKey, engine_key, file_sha256, file_stamp, file_stamps, onnx_sha256
 from seginfer._tensorrt._options import EngineOptions, EngineProfile

@@ -9,13 +9,13 @@ from typing import BinaryIO, NamedTuple
 
 from .._errors import MissingFileError, ModelFileError
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
-_MOST_FIELDS = 10_000  # metadata entries, inputs, outputs
+MOST_FIELDS = 10_000  # metadata entries, inputs, outputs
 
 
-class _Field(NamedTuple):
+class Field(NamedTuple):
     number: int
     wire: int
     start: int  # of the header
@@ -23,11 +23,11 @@ class _Field(NamedTuple):
     end: int
 
 
-class _MalformedError(Exception):
+class MalformedError(Exception):
     """The bytes are not a protobuf message of the expected form."""
 
 
-class _mapped:  # noqa: N801  # reads as a function in `with _mapped(path) as data`
+class map_file:  # noqa: N801  # reads as a function in `with map_file(path) as data`
     """Map a file into memory; an empty or missing file is an error."""
 
     def __init__(self, path: str | Path) -> None:
@@ -50,41 +50,41 @@ class _mapped:  # noqa: N801  # reads as a function in `with _mapped(path) as da
         self._data.close()
 
 
-def _fields(data: mmap.mmap, start: int, end: int) -> Iterator[_Field]:
+def walk_fields(data: mmap.mmap, start: int, end: int) -> Iterator[Field]:
     position = start
     while position < end:
-        key, value_at = _varint(data, position, end)
+        key, value_at = read_varint(data, position, end)
         number, wire = key >> 3, key & 7
         if number == 0:
-            raise _MalformedError(f"bad field at byte {position}")
-        if wire == _VARINT:
-            value, after = _varint(data, value_at, end)
-        elif wire == _BYTES:
-            length, value = _varint(data, value_at, end)
+            raise MalformedError(f"bad field at byte {position}")
+        if wire == VARINT:
+            value, after = read_varint(data, value_at, end)
+        elif wire == BYTES:
+            length, value = read_varint(data, value_at, end)
             after = value + length
-        elif wire in (_FIXED32, _FIXED64):
-            value, after = value_at, value_at + (4 if wire == _FIXED32 else 8)
+        elif wire in (FIXED32, FIXED64):
+            value, after = value_at, value_at + (4 if wire == FIXED32 else 8)
         else:
-            raise _MalformedError(f"bad wire type {wire} at byte {position}")
+            raise MalformedError(f"bad wire type {wire} at byte {position}")
         if after > end:
-            raise _MalformedError(f"it ends at byte {end}, {after - end} bytes too early")
-        yield _Field(number, wire, position, value, after)
+            raise MalformedError(f"it ends at byte {end}, {after - end} bytes too early")
+        yield Field(number, wire, position, value, after)
         position = after
 
 
-def _top_level(data: mmap.mmap) -> Iterator[_Field]:
-    return _at_most(_MOST_FIELDS, _fields(data, 0, len(data)))
+def walk_model(data: mmap.mmap) -> Iterator[Field]:
+    return at_most(MOST_FIELDS, walk_fields(data, 0, len(data)))
 
 
-def _at_most(limit: int, fields: Iterable[_Field]) -> Iterator[_Field]:
+def at_most(limit: int, fields: Iterable[Field]) -> Iterator[Field]:
     """Yield fields up to a count that no real model comes near: a hostile file must not take all time and memory."""
     for i, field in enumerate(fields):
         if i >= limit:
-            raise _MalformedError(f"it repeats a field more than {limit} times")
+            raise MalformedError(f"it repeats a field more than {limit} times")
         yield field
 
 
-def _varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
+def read_varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
     result = shift = 0
     while position < end and shift < 64:
         byte = data[position]
@@ -93,30 +93,30 @@ def _varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
         if byte < 0x80:
             return result, position
         shift += 7
-    raise _MalformedError(f"bad number at byte {position}")
+    raise MalformedError(f"bad number at byte {position}")
 
 
-def _nested(data: mmap.mmap, field: _Field, number: int) -> Iterator[_Field]:
+def walk_nested(data: mmap.mmap, field: Field, number: int) -> Iterator[Field]:
     """Yield the sub-fields `number` of a message field."""
-    if field.wire != _BYTES:
-        raise _MalformedError(f"bad field at byte {field.start}")
-    return (f for f in _fields(data, field.value, field.end) if f.number == number)
+    if field.wire != BYTES:
+        raise MalformedError(f"bad field at byte {field.start}")
+    return (f for f in walk_fields(data, field.value, field.end) if f.number == number)
 
 
-def _text(data: mmap.mmap, field: _Field, number: int) -> str:
-    found = [f for f in _nested(data, field, number) if f.wire == _BYTES]
+def read_text(data: mmap.mmap, field: Field, number: int) -> str:
+    found = [f for f in walk_nested(data, field, number) if f.wire == BYTES]
     return data[found[-1].value : found[-1].end].decode() if found else ""
 
 
-def _string_pair(data: mmap.mmap, field: _Field) -> tuple[str, str]:
-    return _text(data, field, 1), _text(data, field, 2)
+def read_string_pair(data: mmap.mmap, field: Field) -> tuple[str, str]:
+    return read_text(data, field, 1), read_text(data, field, 2)
 
 
-def _tag(number: int, payload: bytes) -> bytes:
-    return _encode(number << 3 | _BYTES) + _encode(len(payload)) + payload
+def encode_field(number: int, payload: bytes) -> bytes:
+    return _encode_varint(number << 3 | BYTES) + _encode_varint(len(payload)) + payload
 
 
-def _encode(value: int) -> bytes:
+def _encode_varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -125,7 +125,7 @@ def _encode(value: int) -> bytes:
     return bytes(out)
 
 
-def _copy(data: mmap.mmap, start: int, end: int, out: BinaryIO) -> None:
+def copy_bytes(data: mmap.mmap, start: int, end: int, out: BinaryIO) -> None:
     step = 1 << 24
     for position in range(start, end, step):
         out.write(data[position : min(position + step, end)])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from .._errors import BackendUnavailableError, MissingDependencyError, MissingFileError, ModelFileError, SegInferError
-from .._files.onnx_file import external_files
+from .._files.external import external_files
 from .._spec.schema import coerce_fields, unstructure
 from .._system.driver import GpuInfo, find_gpu
 from .._version import __version__
