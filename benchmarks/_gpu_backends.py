@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from seginfer import EngineOptions, EngineProfile, SegInferError, Segmenter, build_engine
 from seginfer._backend import as_device_backend
-from seginfer._cuda import _compile
-from seginfer._cuda._capture import CaptureError, Graph
-from seginfer._cuda._launch import Gpu
+from seginfer._cuda import compiler
 from seginfer._cuda._pipeline import GpuPipeline
+from seginfer._cuda.gpu import Gpu
+from seginfer._cuda.graph import CaptureError, Graph
 from seginfer._tensorrt._library import find_library
 from seginfer.backends import open_backend, read_any_model
 from seginfer.backends.torch import TorchBackend
@@ -208,7 +208,7 @@ class EventClock:
     """Times work on a stream by the GPU's own clock."""
 
     def __init__(self, gpu: Gpu, stream: Any) -> None:
-        options = _compile.require_cuda().EventOptions(timing_enabled=True)
+        options = compiler.require_cuda().EventOptions(timing_enabled=True)
         self._start, self._end = (gpu.device.create_event(options) for _ in range(2))
         self._gpu, self._stream = gpu, stream
 

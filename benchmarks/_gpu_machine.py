@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from _machine import versions_record
 
-from seginfer._cuda import _compile
+from seginfer._cuda import compiler
 from seginfer._system.driver import find_gpu
 
 _PACKAGES = (
@@ -60,7 +60,7 @@ def gpu_state() -> dict[str, Any]:
 
 def _nvml() -> Any:
     """Return the first GPU as NVML sees it, whose numbering is another."""
-    return _compile.require_cuda().Device(0).to_system_device()
+    return compiler.require_cuda().Device(0).to_system_device()
 
 
 def _asked(question: Callable[[], Any]) -> Any:
@@ -85,8 +85,8 @@ def all_versions() -> dict[str, Any]:
 
 def free_and_total_bytes() -> tuple[int, int]:
     """Return how much memory of the first GPU is free and how much it has, for all processes together."""
-    _compile.require_cuda().Device(0).set_current()
-    code, free, total = _compile.require_cuda("cuda.bindings.driver").cuMemGetInfo()
+    compiler.require_cuda().Device(0).set_current()
+    code, free, total = compiler.require_cuda("cuda.bindings.driver").cuMemGetInfo()
     if int(code):
         raise RuntimeError(f"cuMemGetInfo returned {code}")
     return int(free), int(total)

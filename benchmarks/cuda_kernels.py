@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from pictures import mixed_share, picture, smooth_logits
 
 from seginfer import ClassSpec, InputSpec, ModelSpec, OutputSpec, SegInferError, postprocess, preprocess
-from seginfer._cuda import _compile, _plans, _records
-from seginfer._cuda._launch import Gpu
-from seginfer._cuda._mask_plans import OutputAt, PlaneAt, ResultsAt
-from seginfer._cuda._steps import InputStep, MaskStep, OverlayStep
+from seginfer._cuda import compiler, kernel_args
+from seginfer._cuda.gpu import Gpu
+from seginfer._inputs import launches
+from seginfer._inputs.steps import InputStep
+from seginfer._tasks.dense.launches import OutputAt, PlaneAt, ResultsAt
+from seginfer._tasks.dense.steps import MaskStep, OverlayStep
 
 IMAGE_HW, INPUT_HW, LOGITS_HW, CLASSES = (1080, 1920), (512, 1024), (128, 256), 19
 GOAL = 0.7
@@ -53,7 +55,7 @@ class Bench:
 
     def __init__(self, gpu: Gpu, count: int) -> None:
         self.gpu, self.count = gpu, count
-        core = _compile.require_cuda()
+        core = compiler.require_cuda()
         options = core.EventOptions(timing_enabled=True)
         self._start, self._end = (gpu.device.create_event(options) for _ in range(2))
         self.frames = [picture(IMAGE_HW, seed) for seed in range(count)]
@@ -95,7 +97,7 @@ class Bench:
         spec = _spec(resampling, dtype)
         expected, geometries = preprocess(self.frames[:1], spec)
         batch = self._allocate(expected.nbytes * self.count)
-        images = [_plans.ImageAt(int(buffer.handle), 3 * IMAGE_HW[1]) for buffer in self.frame_buffers]
+        images = [launches.ImageAt(int(buffer.handle), 3 * IMAGE_HW[1]) for buffer in self.frame_buffers]
         step = InputStep(self.gpu, geometries * self.count, spec.input, "rgb", images, int(batch.handle))
         self._steps.append(step)
         step.start(self.gpu.stream)
@@ -143,7 +145,7 @@ class Bench:
         masks = [self.gpu.upload(mask) for _ in range(self.count)]
         self._buffers += masks
         outs = [self._allocate(self.frames[0].nbytes) for _ in range(self.count)]
-        records = np.zeros(self.count, _records.OVERLAY)
+        records = np.zeros(self.count, kernel_args.OVERLAY)
         records["height"], records["width"] = IMAGE_HW
         records["channels"], records["mask_bytes"] = 3, 1
         records["row_bytes"] = records["out_row_bytes"] = 3 * IMAGE_HW[1]

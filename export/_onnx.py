@@ -15,8 +15,8 @@ from torch.export import ExportedProgram
 
 from seginfer._errors import InputError
 from seginfer._files.model_file import attach_spec, pipeline_sha256
-from seginfer._formats import check_image, checked_color
-from seginfer._preprocess import preprocess
+from seginfer._inputs.formats import check_image, checked_color
+from seginfer._inputs.preprocess import preprocess
 from seginfer._segmenter import Segmenter
 from seginfer._spec.certificate import Certificate, ParityError
 from seginfer._spec.model_spec import ModelSpec, Provenance

@@ -25,12 +25,13 @@ from ._errors import (
 )
 from ._files.model_file import attach_spec, read_model
 from ._geometry.geometry import Geometry
-from ._postprocess import confidence, margin, postprocess
-from ._preprocess import preprocess
-from ._segmentation import Segmentation, Timings
+from ._inputs.preprocess import preprocess
 from ._segmenter import Segmenter
 from ._spec.certificate import Certificate, ParityError
 from ._spec.model_spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, UpsampleSpec
+from ._tasks.dense.postprocess import confidence, margin, postprocess
+from ._tasks.dense.segmentation import Segmentation
+from ._tasks.timings import Timings
 from ._tensorrt._engine_file import EngineFile, read_engine
 from ._tensorrt._engines import build_engine
 from ._tensorrt._options import EngineOptions, EngineProfile

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from numpy.typing import NDArray
 
+from ._cuda.tensors import DeviceTensor
 from ._geometry.geometry import Size
 
 if TYPE_CHECKING:
-    from ._cuda._launch import Gpu
+    from ._cuda.gpu import Gpu
 
 Tensor = NDArray[Any]
 
@@ -57,14 +58,6 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Free what the backend holds; it cannot run afterwards."""
-
-
-class DeviceTensor(NamedTuple):
-    """A contiguous tensor in the memory of a GPU."""
-
-    address: int
-    shape: tuple[int, ...]
-    dtype: str
 
 
 class Execution(Protocol):

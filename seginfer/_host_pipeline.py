@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 from . import _native
 from ._backend import Backend, Tensor, as_device_backend
-from ._formats import PixelFormat
 from ._geometry.geometry import Geometry, Size
-from ._mask_fill import FillResults, filler_of
-from ._outputs import checked_output
+from ._inputs.formats import PixelFormat
+from ._inputs.preprocess import FillInput, batch_shape, channels_last, input_filler
 from ._pipeline import Evidence, Part
-from ._preprocess import FillInput, batch_shape, channels_last, input_filler
-from ._segmentation import Timings
 from ._spec.model_spec import ModelSpec
+from ._tasks.dense.decode import FillResults, filler_of
+from ._tasks.dense.outputs import checked_output
+from ._tasks.timings import Timings
 from ._workspaces import Workspace, Workspaces
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from ._backend import Backend, as_device_backend
 from ._errors import BackendUnavailableError, InputError
-from ._formats import PixelFormat
 from ._host_pipeline import HostPipeline
+from ._inputs.formats import PixelFormat
 from ._pipeline import Pipeline
 from ._spec.model_spec import ModelSpec
 

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from ._backend import Tensor
 from ._geometry.geometry import Geometry, Size
-from ._mask_fill import Results
-from ._segmentation import Timings
+from ._tasks.dense.decode import Results
+from ._tasks.timings import Timings
 
 Image = NDArray[np.uint8]
 

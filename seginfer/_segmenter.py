@@ -14,17 +14,18 @@ from numpy.typing import NDArray
 from . import _native
 from ._backend import Backend, Tensor
 from ._errors import InputError
-from ._formats import PixelFormat, check_image, checked_color, even, image_size, pattern_image
 from ._geometry.geometry import Geometry, Size
-from ._mask_fill import Results
+from ._inputs.formats import PixelFormat, check_image, checked_color, even, image_size, pattern_image
 from ._open_pipeline import Pixels, open_pipeline
-from ._outputs import checked_maps, checked_masks
 from ._pipeline import Evidence, Part
 from ._reference.taps import Mask
-from ._segmentation import Segmentation, Timings
 from ._spec.model_spec import ModelSpec
 from ._system.arrays import check_apart
 from ._system.limits import checked_threads
+from ._tasks.dense.decode import Results
+from ._tasks.dense.outputs import checked_maps, checked_masks
+from ._tasks.dense.segmentation import Segmentation
+from ._tasks.timings import Timings
 from .backends import open_backend, read_any_model
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import kernels_on_cpu as on_cpu
 import pytest
 
-from seginfer._cuda import _launch
+from seginfer._cuda import gpu
 from seginfer._system.driver import GpuInfo
 
 DEVICES = 2
@@ -330,8 +330,8 @@ def installed(cpu: on_cpu.Cpu) -> Iterator[World]:
     global _world
     _world = World(cpu)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_launch, "require_cuda", module)
-        patch.setattr(_launch, "cubins", lambda architecture: iter([("a test", f"cubin of {architecture}".encode())]))
-        patch.setattr(_launch, "find_gpu", lambda index: GpuInfo(index, "A CPU", (9, 0), 1 << 34, "13.0", ""))
+        patch.setattr(gpu, "require_cuda", module)
+        patch.setattr(gpu, "cubins", lambda architecture: iter([("a test", f"cubin of {architecture}".encode())]))
+        patch.setattr(gpu, "find_gpu", lambda index: GpuInfo(index, "A CPU", (9, 0), 1 << 34, "13.0", ""))
         yield _world
     assert not _world.violations

@@ -8,10 +8,11 @@ import kernels_on_cpu as on_cpu
 import numpy as np
 from kernel_cases import Array, MaskCase, input_case, mask_case, overlay_case
 
-from seginfer._cuda._launch import Gpu
-from seginfer._cuda._mask_plans import OutputAt, PlaneAt, ResultsAt
-from seginfer._cuda._plans import ImageAt
-from seginfer._cuda._steps import InputStep, MaskStep, OverlayStep
+from seginfer._cuda.gpu import Gpu
+from seginfer._inputs.launches import ImageAt
+from seginfer._inputs.steps import InputStep
+from seginfer._tasks.dense.launches import OutputAt, PlaneAt, ResultsAt
+from seginfer._tasks.dense.steps import MaskStep, OverlayStep
 
 
 class Held:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from seginfer import ClassSpec, InputSpec, ModelSpec, OutputSpec, postprocess, preprocess
 from seginfer._geometry.geometry import Geometry
-from seginfer._postprocess import confidence, margin
 from seginfer._reference.mask import blend
 from seginfer._spec.model_spec import UpsampleSpec
+from seginfer._tasks.dense.postprocess import confidence, margin
 
 FORMATS = ("rgb", "bgr", "rgba", "bgra", "gray", "nv12", "yuyv")
 RESAMPLINGS = ("opencv", "pillow", "torch", "torch-antialias", "nearest")

@@ -13,8 +13,10 @@ import numpy as np
 from kernel_cases import InputCase, MaskCase, OverlayCase, input_case, mask_case, overlay_case
 from numpy.typing import NDArray
 
-from seginfer._cuda import _mask_plans, _plans, _records
-from seginfer._cuda._plans import Launch
+from seginfer._cuda import kernel_args
+from seginfer._cuda.steps import Launch
+from seginfer._inputs import launches as input_launches
+from seginfer._tasks.dense import launches as mask_launches
 
 ROOT = Path(__file__).resolve().parent.parent
 Array = NDArray[Any]
@@ -53,20 +55,22 @@ class Cpu:
             getattr(self.library, name)(ctypes.c_void_p(one.ctypes.data))
 
 
-def input_records(case: InputCase, upload: Callable[[Array], int], images: list[_plans.ImageAt], out: int) -> Array:
-    records = _plans.input_records(case.geometries, case.spec.input, case.color, upload)
-    _plans.set_images(records, images, case.geometries)
-    _plans.set_batch(records, out, case.spec.input)
+def input_records(
+    case: InputCase, upload: Callable[[Array], int], images: list[input_launches.ImageAt], out: int
+) -> Array:
+    records = input_launches.input_records(case.geometries, case.spec.input, case.color, upload)
+    input_launches.set_images(records, images, case.geometries)
+    input_launches.set_batch(records, out, case.spec.input)
     return records
 
 
 def check_input(cpu: Cpu, seed: int) -> str:
     """Hold kernel and functor to the CPU's batch, bit for bit; return the kernel that ran."""
     case = input_case(seed)
-    images = [_plans.ImageAt(image.ctypes.data, image.strides[0]) for image in case.inputs()]
+    images = [input_launches.ImageAt(image.ctypes.data, image.strides[0]) for image in case.inputs()]
     out = _garbage(case.expected)
     records = input_records(case, cpu.upload, images, out.ctypes.data)
-    launch = _plans.input_launch(records)
+    launch = input_launches.input_launch(records)
     cpu.run(launch)
     assert_same(out, case.expected, case.spec)
     out[...] = _garbage(out)
@@ -80,18 +84,20 @@ def check_mask(cpu: Cpu, seed: int) -> int:
     """Hold kernels and functor to the CPU's masks, margins (bit for bit) and confidences; return the number of taps."""
     case = mask_case(seed)
     faults = np.zeros(len(case.geometries), np.uint32)
-    labels = np.empty(_mask_plans.label_count(len(case.geometries), case.hw(), case.spec), np.uint16)
+    labels = np.empty(mask_launches.label_count(len(case.geometries), case.hw(), case.spec), np.uint16)
     addresses = labels.ctypes.data, faults.ctypes.data
-    records = _mask_plans.mask_records(case.geometries, case.hw(), case.spec, *addresses, cpu.upload)
-    _mask_plans.set_output(records, _mask_plans.OutputAt(case.output.ctypes.data, case.output.dtype.name), case.spec)
+    records = mask_launches.mask_records(case.geometries, case.hw(), case.spec, *addresses, cpu.upload)
+    mask_launches.set_output(
+        records, mask_launches.OutputAt(case.output.ctypes.data, case.output.dtype.name), case.spec
+    )
     output = _with_strides(case, records) if seed % 3 == 0 and case.margins else case.output
     for has_maps in (False, True) if case.margins else (False,):
         masks = [_unseen(case, mask, is_roomy=seed % 2 == 0) for mask in case.masks]
         maps = _empty_maps(case) if has_maps else ([], [])
-        _mask_plans.set_results(
+        mask_launches.set_results(
             records, results_at(case, masks, *maps), case.geometries, masks[0].dtype, table=table_of(case, cpu.upload)
         )
-        for launch in _mask_plans.mask_launches(records):
+        for launch in mask_launches.mask_launches(records):
             cpu.run(launch)
         for mask, expected in zip(masks, case.masks, strict=True):
             assert_same(mask, expected, case.spec)
@@ -120,19 +126,19 @@ def check_maps(case: MaskCase, confidences: list[Array], margins: list[Array]) -
 
 def results_at(
     case: MaskCase, masks: list[Array], confidences: list[Array], margins: list[Array]
-) -> list[_mask_plans.ResultsAt]:
+) -> list[mask_launches.ResultsAt]:
     planes = [
         [plane_at(array) for array in case.per_geometry(arrays)] for arrays in (masks, confidences, margins) if arrays
     ]
-    return [_mask_plans.ResultsAt(*one) for one in zip(*planes, strict=True)]
+    return [mask_launches.ResultsAt(*one) for one in zip(*planes, strict=True)]
 
 
-def plane_at(array: Array) -> _mask_plans.PlaneAt:
+def plane_at(array: Array) -> mask_launches.PlaneAt:
     strides = [stride // array.itemsize for stride in array.strides]
-    return _mask_plans.PlaneAt(array.ctypes.data, strides[-2], strides[0] if array.ndim == 3 else 0)
+    return mask_launches.PlaneAt(array.ctypes.data, strides[-2], strides[0] if array.ndim == 3 else 0)
 
 
-def _with_strides(case: MaskCase, records: _mask_plans.MaskRecords) -> Array:
+def _with_strides(case: MaskCase, records: mask_launches.MaskRecords) -> Array:
     """Let the records read the output from a larger array, which is returned."""
     output = _garbage(case.output, is_roomy=True)
     output[...] = case.output
@@ -168,7 +174,7 @@ def _empty_maps(case: MaskCase) -> tuple[list[Array], list[Array]]:
 
 def overlay_records(case: OverlayCase, addresses: list[tuple[int, int, int]]) -> Array:
     """Return records of contiguous arrays, but for the palette; addresses are of image, mask and output."""
-    records = np.zeros(len(case.masks), _records.OVERLAY)
+    records = np.zeros(len(case.masks), kernel_args.OVERLAY)
     for record, image, mask, where in zip(records, case.images, case.masks, addresses, strict=True):
         record["pixels"], record["mask"], record["out"] = where
         channels = 3 if image is None or image.ndim == 3 else 1
@@ -191,9 +197,9 @@ def check_overlay(cpu: Cpu, seed: int) -> None:
         for image, mask, out in zip(images, case.masks, outs, strict=True)
     ]
     records = overlay_records(case, addresses)
-    records["palette"] = cpu.upload(_mask_plans.palette_of(case.colors, case.weight))
+    records["palette"] = cpu.upload(mask_launches.palette_of(case.colors, case.weight))
     records["classes"] = len(case.colors)
-    cpu.run(_mask_plans.overlay_launch(records))
+    cpu.run(mask_launches.overlay_launch(records))
     for out, expected in zip(outs, case.expected, strict=True):
         assert_same(out, expected, seed)
     cpu.kept.clear()

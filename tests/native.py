@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from seginfer import _native
-from seginfer._formats import PixelFormat
+from seginfer._inputs.formats import PixelFormat
 
 needs_core = pytest.mark.skipif(_native.core is None, reason=f"no compiled core: {_native.describe()}")
 THREADS = (1, 2, 3, 8)

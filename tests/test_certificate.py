@@ -15,12 +15,13 @@ import torch
 from networks import Tiny, make_spec, pictures
 from onnx import numpy_helper
 
-from seginfer import ModelSpec, ParityError, Segmenter, _host_pipeline, _mask_fill, _native, attach_spec, read_model
+from seginfer import ModelSpec, ParityError, Segmenter, _host_pipeline, _native, attach_spec, read_model
 from seginfer._assets import SOCCER
 from seginfer._files.model_file import certificate_matches
 from seginfer._geometry.geometry import Geometry
 from seginfer._media.images import read_image
 from seginfer._reference import taps as reference_taps
+from seginfer._tasks.dense import decode
 from seginfer.export import certify, export_onnx, load_source, load_weights
 
 # Letterboxed, larger than the input and at a stride: every step of the pipeline has something to get wrong.
@@ -52,7 +53,7 @@ def argmax_before_resize(monkeypatch: pytest.MonkeyPatch) -> None:
         out[...] = classify(logits)[np.ix_(*nearest)]
 
     monkeypatch.setattr(_native, "core", None)  # mistakes are made in the specification, which runs in its place then
-    monkeypatch.setattr(_mask_fill, "classify_pixels", classify)
+    monkeypatch.setattr(decode, "classify_pixels", classify)
 
 
 def bgr_for_rgb(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,8 @@ from fake_pipelines import SIZES, assert_same, both, on_gpu, picture, pipeline_o
 from models import SPECS, make_spec, save_model
 
 from seginfer import BackendError, InputError
-from seginfer._cuda import _launch
-from seginfer._cuda._launch import Gpu
+from seginfer._cuda import gpu
+from seginfer._cuda.gpu import Gpu
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -249,8 +249,8 @@ def test_kernels_that_the_driver_refuses_are_replaced_by_the_next(
 ) -> None:
     world.refuses_to.add("newer")
     found = [("the wheel", b"newer"), ("NVRTC", b"cubin of sm_90")]
-    monkeypatch.setattr(_launch, "cubins", lambda _: iter(found))
+    monkeypatch.setattr(gpu, "cubins", lambda _: iter(found))
     Gpu(0).close()
-    monkeypatch.setattr(_launch, "cubins", lambda _: iter(found[:1]))
+    monkeypatch.setattr(gpu, "cubins", lambda _: iter(found[:1]))
     with pytest.raises(ImportError, match=r"CUDA_ERROR_INVALID_IMAGE.*run on the CPU"):
         Gpu(0)

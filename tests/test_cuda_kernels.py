@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from seginfer import BackendUnavailableError
-from seginfer._cuda import _compile, _launch, _records
+from seginfer._cuda import compiler, gpu, kernel_args
 from seginfer._system.driver import has_gpu
 
 PARITY = {"seginfer_preprocess", "seginfer_preprocess_filtered", "seginfer_label", "seginfer_mask", "seginfer_overlay"}
@@ -38,7 +38,7 @@ def cubins() -> dict[str, bytes]:
     """Every kernel for every architecture, through cuda-core."""
     pytest.importorskip("cuda.core", reason="needs cuda-core: pip install 'seginfer[cuda]'")
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(_compile.ARCHITECTURES, pool.map(_compile.compile_cubin, _compile.ARCHITECTURES), strict=True))
+        return dict(zip(compiler.ARCHITECTURES, pool.map(compiler.compile_cubin, compiler.ARCHITECTURES), strict=True))
 
 
 @pytest.mark.slow
@@ -51,9 +51,9 @@ def test_nvrtc_compiles_every_kernel_for_every_architecture(cubins: dict[str, by
 def ptx(*, contracts: bool) -> str:
     """Return what NVRTC makes of the kernels before it turns to one GPU."""
     nvrtc: Any = pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings: pip install 'seginfer[cuda]'")
-    _, program = nvrtc.nvrtcCreateProgram(_compile.SOURCE.encode(), b"kernels.cu", 0, [], [])
+    _, program = nvrtc.nvrtcCreateProgram(compiler.SOURCE.encode(), b"kernels.cu", 0, [], [])
     options = ["--gpu-architecture=compute_80", "--std=c++17", f"--fmad={str(contracts).lower()}"]
-    options.append(f"--include-path={_compile.include_folder()}")
+    options.append(f"--include-path={compiler.include_folder()}")
     (code,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
     assert code == nvrtc.nvrtcResult.NVRTC_SUCCESS
     _, size = nvrtc.nvrtcGetPTXSize(program)
@@ -116,7 +116,7 @@ def site_tools(name: str) -> Iterator[Path]:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc on PATH")
 def test_nvcc_compiles_the_cpp_header_for_every_architecture(tmp_path: Path) -> None:
-    targets = [name.removeprefix("sm_") for name in _compile.ARCHITECTURES]
+    targets = [name.removeprefix("sm_") for name in compiler.ARCHITECTURES]
     codes = [f"-gencode=arch=compute_{target},code=sm_{target}" for target in targets]
     command = [
         "nvcc",
@@ -129,7 +129,7 @@ def test_nvcc_compiles_the_cpp_header_for_every_architecture(tmp_path: Path) -> 
     source = on_cpu.ROOT / "tests" / "cpp" / "uses_cuda.cu"
     object_file = ["-c", str(source), "-o", str(tmp_path / "uses_cuda.o")]
     done = subprocess.run(
-        [*command, *codes, f"-I{_compile.include_folder()}", *object_file], capture_output=True, text=True
+        [*command, *codes, f"-I{compiler.include_folder()}", *object_file], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 
@@ -137,13 +137,13 @@ def test_nvcc_compiles_the_cpp_header_for_every_architecture(tmp_path: Path) -> 
 def test_a_missing_compiler_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.core", None)
     with pytest.raises(BackendUnavailableError, match=r"cuda\.core.*pip install 'seginfer\[cuda\]'"):
-        _compile.compile_cubin("sm_87")
+        compiler.compile_cubin("sm_87")
 
 
 def test_an_unknown_architecture_is_named_with_its_remedy() -> None:
     pytest.importorskip("cuda.core", reason="needs cuda-core: pip install 'seginfer[cuda]'")
     with pytest.raises(BackendUnavailableError, match=r"sm_1.*driver"):
-        _compile.compile_cubin("sm_1")
+        compiler.compile_cubin("sm_1")
 
 
 # ------------------------------------------------------------------------------------- the kernels, on the CPU
@@ -152,12 +152,12 @@ def test_an_unknown_architecture_is_named_with_its_remedy() -> None:
 @needs_compiler
 def test_records_are_laid_out_as_in_cpp(cpu: on_cpu.Cpu) -> None:
     expected: list[int] = []
-    for record in (_records.PREPROCESS, _records.LABEL, _records.MASK, _records.OVERLAY):
+    for record in (kernel_args.PREPROCESS, kernel_args.LABEL, kernel_args.MASK, kernel_args.OVERLAY):
         expected += [record.itemsize, *(record.fields[name][1] for name in record.names)]
     found = (ctypes.c_int * (len(expected) + 1))(*[-1] * (len(expected) + 1))
     cpu.library.layout(found)
     assert list(found) == [*expected, -1]
-    assert _records.PALETTE_ENTRY.itemsize == 8
+    assert kernel_args.PALETTE_ENTRY.itemsize == 8
 
 
 @needs_compiler
@@ -165,10 +165,10 @@ def test_tiles_are_as_in_cpp(cpu: on_cpu.Cpu) -> None:
     found = (ctypes.c_int * 7)()
     cpu.library.tiles(found)
     block_x, block_y, gather, filtered, mask_cols, mask_rows, overlay = found
-    assert (block_x, block_y, 1) == _records.BLOCK
-    assert ((block_x, gather), (block_x, filtered)) == (_records.GATHER_TILE, _records.FILTER_TILE)
-    assert ((mask_cols, mask_rows), (overlay, block_y)) == (_records.MASK_TILE, _records.OVERLAY_TILE)
-    assert (block_x, block_y) == _records.PIXEL_TILE
+    assert (block_x, block_y, 1) == kernel_args.BLOCK
+    assert ((block_x, gather), (block_x, filtered)) == (kernel_args.GATHER_TILE, kernel_args.FILTER_TILE)
+    assert ((mask_cols, mask_rows), (overlay, block_y)) == (kernel_args.MASK_TILE, kernel_args.OVERLAY_TILE)
+    assert (block_x, block_y) == kernel_args.PIXEL_TILE
 
 
 @needs_compiler
@@ -195,7 +195,7 @@ def test_overlays_equal_the_specification_bit_for_bit(cpu: on_cpu.Cpu) -> None:
     [(np.nan, np.float32, 1), (-np.inf, np.float16, 1), (3, np.int64, 2), (-1, np.int32, 2), (3, np.uint8, 2)],
 )
 def test_bad_values_are_reported_of_their_image_alone(cpu: on_cpu.Cpu, value: float, kind: type, fault: int) -> None:
-    records = np.zeros(2, _records.LABEL)
+    records = np.zeros(2, kernel_args.LABEL)
     is_labels = issubclass(kind, np.integer)
     values = np.zeros((2, 1 if is_labels else 3, 9, 5), kind)
     values[1, -1, 8, 4] = value
@@ -249,7 +249,7 @@ def test_the_benchmark_measures_every_kernel(cpu: on_cpu.Cpu, monkeypatch: pytes
     sizes = {"IMAGE_HW": (54, 96), "INPUT_HW": (32, 48), "LOGITS_HW": (8, 12), "COPIED_BYTES": 1 << 16}
     for name, value in {**sizes, "ROUNDS": 2, "WARM_UP": 1, "CALLS": 1}.items():
         monkeypatch.setattr(cuda_kernels, name, value)
-    monkeypatch.setattr(_compile, "require_cuda", fake_cuda_core.module)
+    monkeypatch.setattr(compiler, "require_cuda", fake_cuda_core.module)
     with fake_cuda_core.installed(cpu):
         record = cuda_kernels.measure(2)
     assert record["architecture"] == "sm_90"
@@ -263,7 +263,7 @@ def test_the_benchmark_measures_every_kernel(cpu: on_cpu.Cpu, monkeypatch: pytes
 def test_a_missing_gpu_is_named_with_its_remedy() -> None:
     pytest.importorskip("cuda.core", reason="needs cuda-core: pip install 'seginfer[cuda]'")
     with pytest.raises(BackendUnavailableError, match=r"driver is not here|expected GPU 99, the driver sees"):
-        _launch.Gpu(99)
+        gpu.Gpu(99)
 
 
 def test_the_benchmark_refuses_without_a_gpu(tmp_path: Path) -> None:

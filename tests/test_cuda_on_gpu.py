@@ -14,9 +14,9 @@ import pytest
 from kernel_cases import mask_case
 
 from seginfer import InputError
-from seginfer._cuda import _compile
-from seginfer._cuda._launch import Gpu
-from seginfer._cuda._mask_plans import ResultsAt
+from seginfer._cuda import compiler
+from seginfer._cuda.gpu import Gpu
+from seginfer._tasks.dense.launches import ResultsAt
 
 pytestmark = pytest.mark.needs_cuda
 
@@ -68,4 +68,4 @@ def test_the_sanitizer_finds_nothing(tool: str) -> None:
 
 
 def test_cubins_of_this_machine_load(gpu: Gpu) -> None:
-    assert f"sm_{gpu.device.arch}" in _compile.ARCHITECTURES, "add this architecture to ARCHITECTURES"
+    assert f"sm_{gpu.device.arch}" in compiler.ARCHITECTURES, "add this architecture to ARCHITECTURES"

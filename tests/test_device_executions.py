@@ -17,7 +17,7 @@ from models import SPECS, make_spec, save_model
 
 from seginfer import BackendError, BackendUnavailableError, Segmenter
 from seginfer._backend import as_device_backend
-from seginfer._cuda._launch import Gpu
+from seginfer._cuda.gpu import Gpu
 from seginfer.backends import _onnxruntime_execution
 from seginfer.backends.onnxruntime import OnnxRuntimeBackend
 from seginfer.backends.torch import TorchBackend

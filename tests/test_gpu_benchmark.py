@@ -18,7 +18,7 @@ import pytest
 from fake_network import FakeDeviceBackend
 
 from seginfer import Segmenter
-from seginfer._cuda import _compile
+from seginfer._cuda import compiler
 from seginfer._system.driver import GpuInfo, has_gpu
 from seginfer.backends import read_any_model
 from seginfer.backends.onnxruntime import OnnxRuntimeBackend
@@ -166,7 +166,7 @@ def main_with_a_fake_gpu(library: str, path: str, obstacle: str = "") -> int:
     ):
         for name, value in {**small, "ROUNDS": 1, "WARM_UP": 0, "CALLS": 1}.items():
             patch.setattr(cuda_kernels, name, value)
-        patch.setattr(_compile, "require_cuda", fake_cuda_core.module)
+        patch.setattr(compiler, "require_cuda", fake_cuda_core.module)
         patch.setattr(_gpu_cases, "why_missing", lambda *_: "")
         patch.setattr(_gpu_cases, "prepare", lambda *_: None)
         patch.setattr(_gpu_cases, "open_segmenter", opened)

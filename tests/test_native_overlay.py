@@ -12,7 +12,7 @@ from native import THREADS, assert_native_equals_reference, image_of, needs_core
 from test_segmentation import result_of
 
 from seginfer import ClassSpec, Geometry, Segmentation, Timings
-from seginfer._formats import PixelFormat, pixels_of
+from seginfer._inputs.formats import PixelFormat, pixels_of
 
 pytestmark = needs_core
 

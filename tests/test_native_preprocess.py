@@ -13,7 +13,7 @@ from models import make_spec
 from native import THREADS, assert_native_equals_reference, image_of, level, levels, needs_core, sides
 
 from seginfer import InputError, _native, preprocess
-from seginfer._formats import PixelFormat
+from seginfer._inputs.formats import PixelFormat
 from seginfer._reference.resize import rgb_from_nv12, rgb_from_yuyv
 from seginfer._spec.model_spec import Resampling, Resize
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .._segmentation import Timings
+from .._tasks.timings import Timings
 
 STAGES = ("preprocess", "infer", "postprocess", "total")
 Summary = dict[str, dict[str, float]]

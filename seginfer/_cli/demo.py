@@ -19,12 +19,13 @@ from .._errors import MissingDependencyError, ModelFileError
 from .._files.model_file import read_model
 from .._media.images import write_image
 from .._media.video import VideoReader, video_writer
-from .._segmentation import Segmentation, Timings
 from .._segmenter import Segmenter
 from .._spec.certificate import Certificate
 from .._spec.model_spec import ModelSpec
 from .._spec.schema import unstructure
 from .._system.atomic import atomic_path, make_folder
+from .._tasks.dense.segmentation import Segmentation
+from .._tasks.timings import Timings
 from . import _certificate, _latency
 from ._inputs import spread
 from ._opening import open_segmenter

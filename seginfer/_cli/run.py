@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from .._errors import InputError, MissingFileError
 from .._media.images import read_image, write_image
 from .._media.video import VideoReader, VideoSink, video_writer
-from .._segmentation import Segmentation, Timings
 from .._segmenter import Segmenter
 from .._system.atomic import atomic_path, make_folder
+from .._tasks.dense.segmentation import Segmentation
+from .._tasks.timings import Timings
 from . import _latency
 from ._inputs import expand, is_video
 from ._opening import open_segmenter

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from .._errors import SegInferError
 from .._system.atomic import make_folder
-from . import _compile
+from . import compiler
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Write a cubin per architecture into a folder, and drop those of older kernels."""
     parser = argparse.ArgumentParser(prog="python -m seginfer._cuda", description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, default=_compile.SHIPPED, help="default: inside the package")
+    parser.add_argument("folder", nargs="?", type=Path, default=compiler.SHIPPED, help="default: inside the package")
     folder = parser.parse_args(arguments).folder
     try:
         make_folder(folder)
-        written = {_written(folder, architecture) for architecture in _compile.ARCHITECTURES}
+        written = {_written(folder, architecture) for architecture in compiler.ARCHITECTURES}
     except SegInferError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _written(folder: Path, architecture: str) -> Path:
     start = time.perf_counter()
-    path = _compile.write_cubin(folder, architecture, _compile.compile_cubin(architecture))
+    path = compiler.write_cubin(folder, architecture, compiler.compile_cubin(architecture))
     sys.stdout.write(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB, {time.perf_counter() - start:.1f} s\n")
     return path
 

@@ -9,21 +9,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .._backend import DeviceTensor, Execution
+from .._backend import Execution
 from .._errors import InputError
-from .._formats import PixelFormat
 from .._geometry.geometry import Size
-from .._mask_fill import _clear, _has_unseen
+from .._inputs.formats import PixelFormat
+from .._inputs.steps import InputStep
 from .._pipeline import Part
-from .._segmentation import Timings
 from .._spec.model_spec import MAX_SIDE, ModelSpec
-from ._arena import Arena
-from ._capture import CaptureError, Graph
-from ._failures import explained
-from ._launch import Gpu, as_bytes
+from .._tasks.dense.decode import _clear, _has_unseen
+from .._tasks.dense.launches import OutputAt
+from .._tasks.dense.steps import MaskStep, check_faults
+from .._tasks.timings import Timings
 from ._layout import FrameKey, ImageLayout, ResultLayout
-from ._mask_plans import OutputAt
-from ._steps import InputStep, MaskStep, check_faults
+from .arena import Arena
+from .errors import explained
+from .gpu import Gpu, as_bytes
+from .graph import CaptureError, Graph
+from .tensors import DeviceTensor
 
 
 class _Views(NamedTuple):

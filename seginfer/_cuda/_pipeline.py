@@ -9,18 +9,19 @@ from contextlib import suppress
 
 import numpy as np
 
-from .._backend import DeviceBackend, DeviceTensor, Tensor
+from .._backend import DeviceBackend, Tensor
 from .._errors import BackendError, InputError
-from .._formats import PixelFormat
 from .._geometry.geometry import Geometry, Size
+from .._inputs.formats import PixelFormat
+from .._inputs.preprocess import batch_shape
 from .._pipeline import Evidence, Part
-from .._preprocess import batch_shape
-from .._segmentation import Timings
 from .._spec.model_spec import ModelSpec
+from .._tasks.timings import Timings
 from ._frame import Frame
-from ._launch import Gpu
 from ._layout import FrameKey
 from ._slots import Slot, Slots
+from .gpu import Gpu
+from .tensors import DeviceTensor
 
 _log = logging.getLogger("seginfer")
 

@@ -9,12 +9,12 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from .._backend import CLOSED, DeviceBackend, Execution
 from .._errors import BackendError
-from .._formats import PixelFormat
+from .._inputs.formats import PixelFormat
 from .._spec.model_spec import ModelSpec
-from ._capture import CaptureError
 from ._frame import Frame
-from ._launch import Gpu
 from ._layout import FrameKey
+from .gpu import Gpu
+from .graph import CaptureError
 
 FRAMES_KEPT = 16
 """Of a slot: an image of many tiles has a frame for every batch of them."""

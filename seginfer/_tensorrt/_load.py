@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._backend import DeviceTensor
-from .._cuda._tensors import TensorMemory
+from .._cuda.tensors import DeviceTensor, TensorMemory
 from .._errors import BackendError, BackendUnavailableError, InputError, MissingFileError
 from ._library import Library, Message, message_log
 from ._parse import dtype_name
@@ -18,7 +17,7 @@ from ._start import start
 from ._words import first_error, gpu_error
 
 if TYPE_CHECKING:
-    from .._cuda._launch import Gpu
+    from .._cuda.gpu import Gpu
 
 
 class LoadedEngine:

@@ -15,8 +15,8 @@ from .._geometry.geometry import Size
 from .._spec.model_spec import Layout
 
 if TYPE_CHECKING:
-    from .._cuda._launch import Gpu
-    from .._cuda._tensors import TensorMemory
+    from .._cuda.gpu import Gpu
+    from .._cuda.tensors import TensorMemory
 
 
 class _Ready(NamedTuple):

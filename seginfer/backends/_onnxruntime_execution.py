@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .._backend import DeviceTensor
-from .._cuda._launch import Gpu
-from .._cuda._tensors import TensorMemory
+from .._cuda.gpu import Gpu
+from .._cuda.tensors import DeviceTensor, TensorMemory
 from .._errors import BackendError
 from ._onnxruntime_session import cuda_first, one_line, open_session, ort
 

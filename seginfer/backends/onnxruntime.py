@@ -16,7 +16,7 @@ from .._system.limits import checked_threads, parse_device
 from ._onnxruntime_session import CPU, CUDA, cuda_first, load_cuda, one_line, open_session, ort
 
 if TYPE_CHECKING:
-    from .._cuda._launch import Gpu
+    from .._cuda.gpu import Gpu
     from ._onnxruntime_execution import OnnxRuntimeExecution
 
 _log = logging.getLogger("seginfer")

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .._backend import CLOSED, Tensor
-from .._cuda._compile import require_cuda
-from .._cuda._launch import Gpu
+from .._cuda.compiler import require_cuda
+from .._cuda.gpu import Gpu
 from .._errors import BackendError, BackendUnavailableError, InputError
 from .._files.model_file import ModelFile
 from .._geometry.geometry import Size

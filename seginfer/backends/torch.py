@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .._backend import CLOSED, DeviceTensor, Tensor
+from .._backend import CLOSED, Tensor
+from .._cuda.tensors import DeviceTensor
 from .._errors import BackendError
 from .._geometry.geometry import Size
 
 if TYPE_CHECKING:
-    from .._cuda._launch import Gpu
+    from .._cuda.gpu import Gpu
 
 
 class TorchBackend:

@@ -15,9 +15,10 @@ from driver import Provider, instrument, run
 from guarded import Arena
 from numpy.typing import NDArray
 
-from seginfer import SegInferError, _formats, _native
-from seginfer._formats import PixelFormat, pixels_of
+from seginfer import SegInferError, _native
 from seginfer._geometry.geometry import Geometry, Rect, geometry
+from seginfer._inputs import formats
+from seginfer._inputs.formats import PixelFormat, pixels_of
 from seginfer._reference import mask, resize, taps
 from seginfer._reference.mask import blend, classify_pixels, interpolated_rows, margins
 from seginfer._reference.resize import RESIZE, normalize
@@ -424,5 +425,5 @@ def target(provider: Provider) -> None:
 
 
 if __name__ == "__main__":
-    instrument(_formats, geometry, mask, resize, taps)
+    instrument(formats, geometry, mask, resize, taps)
     run(target, most_bytes=400)

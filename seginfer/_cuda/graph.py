@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from .._errors import BackendError
-from ._failures import explained, in_one_line
-from ._launch import Gpu
+from .errors import explained, in_one_line
+from .gpu import Gpu
 
 
 class CaptureError(BackendError):

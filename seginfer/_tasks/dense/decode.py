@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _native
-from ._errors import InputError
-from ._geometry.geometry import Geometry, Size
-from ._geometry.tiles import window_of
-from ._mask_taps import label_cells, taps_of
-from ._outputs import NOT_FINITE, Output, as_finite_floats
-from ._reference.mask import classify_pixels, interpolated_rows, margins
-from ._reference.taps import Floats, Mask
-from ._spec.model_spec import ModelSpec
+from ... import _native
+from ..._errors import InputError
+from ..._geometry.geometry import Geometry, Size
+from ..._geometry.tiles import window_of
+from ..._reference.mask import classify_pixels, interpolated_rows, margins
+from ..._reference.taps import Floats, Mask
+from ..._spec.model_spec import ModelSpec
+from .outputs import NOT_FINITE, Output, as_finite_floats
+from .taps import label_cells, taps_of
 
 
 class Results(NamedTuple):

@@ -8,10 +8,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ._errors import InputError
-from ._geometry.geometry import Size
-from ._reference.resize import rgb_from_nv12, rgb_from_yuyv
-from ._spec.model_spec import MAX_SIDE, InputSpec
+from .._errors import InputError
+from .._geometry.geometry import Size
+from .._reference.resize import rgb_from_nv12, rgb_from_yuyv
+from .._spec.model_spec import MAX_SIDE, InputSpec
 
 PixelFormat = Literal["rgb", "bgr", "rgba", "bgra", "gray", "nv12", "yuyv"]
 """How an image is laid out; all uint8. nv12: (H * 3 / 2, W), luma rows above chroma rows, as OpenCV and V4L2 have it.

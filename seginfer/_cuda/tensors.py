@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._backend import DeviceTensor
 from .._errors import InputError
-from ._launch import Gpu
+from .gpu import Gpu
 
 _DTYPES = ("float32", "float16", "int8", "uint8", "int32", "int64", "bool")
+
+
+class DeviceTensor(NamedTuple):
+    """A contiguous tensor in the memory of a GPU."""
+
+    address: int
+    shape: tuple[int, ...]
+    dtype: str
 
 
 class TensorMemory:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ._geometry.geometry import Geometry, Size
-from ._geometry.tiles import window_of
-from ._reference.taps import Taps, compose, is_aligned, mask_taps, nearest_labels, upsampling_taps, windowed
-from ._spec.model_spec import ModelSpec
+from ..._geometry.geometry import Geometry, Size
+from ..._geometry.tiles import window_of
+from ..._reference.taps import Taps, compose, is_aligned, mask_taps, nearest_labels, upsampling_taps, windowed
+from ..._spec.model_spec import ModelSpec
 
 
 def taps_of(geometry: Geometry, logits_hw: Size, spec: ModelSpec) -> tuple[Taps, Taps]:

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .._cuda import kernel_args
+from .._cuda.kernel_args import Filter, Source
+from .._cuda.steps import Launch, Records, Upload
 from .._errors import InputError
-from .._formats import PixelFormat
 from .._geometry.geometry import Geometry
-from .._preprocess import _affine
 from .._spec.model_spec import InputSpec
-from . import _records
-from ._records import Filter, Source
-from ._taps import AxisTaps, input_taps
-
-Records = NDArray[Any]
-Upload = Callable[[NDArray[Any]], int]
-"""Puts an array where kernels read it, keeps it there, and returns its address."""
-
-
-class Launch(NamedTuple):
-    """A kernel, what it is told, and how many blocks it takes."""
-
-    kernel: str
-    records: Records
-    grid: tuple[int, int, int]
+from .formats import PixelFormat
+from .preprocess import _affine
+from .taps import AxisTaps, input_taps
 
 
 class ImageAt(NamedTuple):
@@ -52,7 +40,7 @@ _SOURCES = {
 
 def input_records(geometries: Sequence[Geometry], spec: InputSpec, color: PixelFormat, upload: Upload) -> Records:
     """Return the records of a batch, but for the images and the batch itself."""
-    records = np.zeros(len(geometries), _records.PREPROCESS)
+    records = np.zeros(len(geometries), kernel_args.PREPROCESS)
     gain, bias, padding = _affine(spec)
     for record, geometry in zip(records, geometries, strict=True):
         taps = input_taps(geometry, spec)
@@ -112,8 +100,8 @@ def input_launch(records: Records) -> Launch:
     has_many_taps = (records["row_taps"] != 2) | (records["col_taps"] != 2)
     is_filtered = (records["filter"] == Filter.PILLOW) | ((records["filter"] == Filter.WEIGHTED) & has_many_taps)
     kernel, tile = (
-        ("seginfer_preprocess_filtered", _records.FILTER_TILE)
+        ("seginfer_preprocess_filtered", kernel_args.FILTER_TILE)
         if is_filtered.any()
-        else ("seginfer_preprocess", _records.GATHER_TILE)
+        else ("seginfer_preprocess", kernel_args.GATHER_TILE)
     )
-    return Launch(kernel, records, _records.grid(tile, records["height"], records["width"]))
+    return Launch(kernel, records, kernel_args.grid(tile, records["height"], records["width"]))

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from .._errors import BackendUnavailableError, InputError
 from .._system.driver import find_gpu
-from . import _records
-from ._compile import cubins, require_cuda
-from ._failures import explained, in_one_line
+from . import kernel_args
+from .compiler import cubins, require_cuda
+from .errors import explained, in_one_line
 
 KERNELS = tuple(
     f"seginfer_{name}" for name in ("preprocess", "preprocess_filtered", "label", "mask", "maps", "overlay")
@@ -179,7 +179,7 @@ class Gpu:
 
     def launch(self, kernel: str, grid: tuple[int, int, int], records: int, stream: Any) -> None:
         """Start a kernel on records at an address."""
-        config = self._core.LaunchConfig(grid=grid, block=_records.BLOCK)
+        config = self._core.LaunchConfig(grid=grid, block=kernel_args.BLOCK)
         self._core.launch(stream, config, self._kernels[kernel], records)
 
     def close(self) -> None:

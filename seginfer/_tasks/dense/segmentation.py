@@ -5,54 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _native
-from ._errors import InputError
-from ._formats import PixelFormat, check_image, image_size, pixels_of
-from ._geometry.geometry import Geometry
-from ._media.images import write_image
-from ._reference.mask import blend
-from ._spec.model_spec import ClassSpec, Task
-from ._system.limits import usable_cores
-from ._system.optional import require
-
-
-@dataclass(frozen=True)
-class Timings:
-    """Wall-clock milliseconds of the calls that made a result; images of one batch share them, tiles add theirs up."""
-
-    preprocess_ms: float
-    infer_ms: float
-    postprocess_ms: float
-    batch_size: int = 1
-    """Images, or tiles, that went through the network together; the most, if there were several calls."""
-
-    @property
-    def total_ms(self) -> float:
-        """The whole call."""
-        return self.preprocess_ms + self.infer_ms + self.postprocess_ms
-
-    def __add__(self, other: Timings) -> Timings:
-        """Return the time of both, one after the other."""
-        return Timings(
-            self.preprocess_ms + other.preprocess_ms,
-            self.infer_ms + other.infer_ms,
-            self.postprocess_ms + other.postprocess_ms,
-            max(self.batch_size, other.batch_size),
-        )
-
-
-class Polygon(NamedTuple):
-    """The outline of one connected region; points are (K, 2) int32 (x, y) pixel positions."""
-
-    class_id: int
-    class_name: str
-    exterior: NDArray[np.int32]
-    holes: tuple[NDArray[np.int32], ...]
+from ... import _native
+from ..._errors import InputError
+from ..._geometry.geometry import Geometry
+from ..._inputs.formats import PixelFormat, check_image, image_size, pixels_of
+from ..._media.images import write_image
+from ..._reference.mask import blend
+from ..._spec.model_spec import ClassSpec, Task
+from ..._system.limits import usable_cores
+from ..._system.optional import require
+from ..regions import Polygon, _outlines, _rle
+from ..timings import Timings
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -213,18 +181,3 @@ class Segmentation:
             if not (self.task == "binary" and i == 0)
         )
         return [(i, name, plane) for i, name, plane in planes if plane.any()]
-
-
-def _rle(plane: NDArray[np.bool_]) -> dict[str, Any]:
-    flat = plane.ravel(order="F")
-    edges = np.flatnonzero(np.diff(flat)) + 1
-    bounds = np.concatenate(([0], edges, [flat.size]))
-    counts = np.diff(bounds).tolist()
-    return {"size": list(plane.shape), "counts": [0, *counts] if flat[0] else counts}
-
-
-def _outlines(cv2: Any, plane: NDArray[np.bool_]) -> list[tuple[NDArray[np.int32], tuple[NDArray[np.int32], ...]]]:
-    contours, hierarchy = cv2.findContours(plane.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    points = [contour.reshape(-1, 2).astype(np.int32) for contour in contours]
-    parents = hierarchy.reshape(-1, 4)[:, 3]
-    return [(points[i], tuple(points[k] for k in np.flatnonzero(parents == i))) for i in np.flatnonzero(parents < 0)]

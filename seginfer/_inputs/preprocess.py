@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _native
-from ._errors import InputError
-from ._formats import PixelFormat, check_image, checked_color, image_size, pixels_of
-from ._geometry.geometry import Geometry, Rect, Size
-from ._reference.resize import RESIZE, normalize
-from ._reference.taps import mirrored
-from ._spec.model_spec import InputSpec, ModelSpec
-from ._system.arrays import check_apart, check_no_overlap
-from ._system.limits import checked_threads
+from .. import _native
+from .._errors import InputError
+from .._geometry.geometry import Geometry, Rect, Size
+from .._reference.resize import RESIZE, normalize
+from .._reference.taps import mirrored
+from .._spec.model_spec import InputSpec, ModelSpec
+from .._system.arrays import check_apart, check_no_overlap
+from .._system.limits import checked_threads
+from .formats import PixelFormat, check_image, checked_color, image_size, pixels_of
 
 Batch = NDArray[Any]
 Image = NDArray[np.uint8]

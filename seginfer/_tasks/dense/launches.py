@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .._errors import InputError
-from .._geometry.geometry import Geometry, Size
-from .._mask_fill import logit_threshold
-from .._mask_taps import label_cells, taps_of
-from .._spec.model_spec import ModelSpec
-from . import _records
-from ._plans import Launch, Records, Upload
-from ._records import Confidence, Value
+from ..._cuda import kernel_args
+from ..._cuda.kernel_args import Confidence, Value
+from ..._cuda.steps import Launch, Records, Upload
+from ..._errors import InputError
+from ..._geometry.geometry import Geometry, Size
+from ..._spec.model_spec import ModelSpec
+from .decode import logit_threshold
+from .taps import label_cells, taps_of
 
 _KINDS = {"float32": Value.FLOAT32, "float16": Value.FLOAT16}
 _IDS = {"uint8": Value.UINT8, "int32": Value.INT32, "int64": Value.INT64}
@@ -76,7 +76,7 @@ def mask_records(
         upload: puts taps where kernels read them.
     """
     n, planes, cells = len(geometries), _planes(spec), output_hw[0] * output_hw[1]
-    first, second = np.zeros(n, _records.LABEL), np.zeros((n, planes), _records.MASK)
+    first, second = np.zeros(n, kernel_args.LABEL), np.zeros((n, planes), kernel_args.MASK)
     first["height"], first["width"] = output_hw
     first["classes"] = spec.num_classes if spec.output.kind == "labels" else spec.num_channels
     first["labels"] = labels + 2 * planes * cells * np.arange(n, dtype=np.uint64)
@@ -167,11 +167,11 @@ def mask_launches(records: MaskRecords) -> list[Launch]:
     labels, masks = records.labels, records.masks.ravel()
     sizes = masks["rows"], masks["cols"]
     launches = [
-        Launch("seginfer_label", labels, _records.grid(_records.PIXEL_TILE, labels["height"], labels["width"])),
-        Launch("seginfer_mask", masks, _records.grid(_records.MASK_TILE, *sizes)),
+        Launch("seginfer_label", labels, kernel_args.grid(kernel_args.PIXEL_TILE, labels["height"], labels["width"])),
+        Launch("seginfer_mask", masks, kernel_args.grid(kernel_args.MASK_TILE, *sizes)),
     ]
     if (masks["confidence"] != 0).any() or (masks["margin"] != 0).any():
-        launches.append(Launch("seginfer_maps", masks, _records.grid(_records.PIXEL_TILE, *sizes)))
+        launches.append(Launch("seginfer_maps", masks, kernel_args.grid(kernel_args.PIXEL_TILE, *sizes)))
     return launches
 
 
@@ -183,7 +183,7 @@ def palette_of(colors: NDArray[np.uint8], weight: int) -> NDArray[Any]:
 
     Black leaves the image as it is, and so does every mask value that is no class, the last entry.
     """
-    palette = np.zeros(len(colors) + 1, _records.PALETTE_ENTRY)
+    palette = np.zeros(len(colors) + 1, kernel_args.PALETTE_ENTRY)
     palette["factor"] = 256
     is_painted = colors.any(-1)
     palette["factor"][:-1][is_painted] = 256 - weight
@@ -194,5 +194,5 @@ def palette_of(colors: NDArray[np.uint8], weight: int) -> NDArray[Any]:
 def overlay_launch(records: Records) -> Launch:
     """Return the launch that paints every image of the records."""
     return Launch(
-        "seginfer_overlay", records, _records.grid(_records.OVERLAY_TILE, records["height"], records["width"])
+        "seginfer_overlay", records, kernel_args.grid(kernel_args.OVERLAY_TILE, records["height"], records["width"])
     )

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._cuda.kernel_args import Filter
 from .._geometry.geometry import Geometry, Rect
 from .._reference.taps import linear_taps, mirrored, nearest_indices, opencv_taps, triangle_taps
 from .._spec.model_spec import InputSpec
-from ._records import Filter
 
 
 class AxisTaps(NamedTuple):

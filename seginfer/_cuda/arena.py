@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._launch import Gpu, as_bytes
+from .gpu import Gpu, as_bytes
 
 ALIGNMENT = 256
 """Of addresses that are handed out; what cuMemAlloc promises too."""

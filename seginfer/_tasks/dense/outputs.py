@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._errors import InputError
-from ._geometry.geometry import Geometry, Size
-from ._reference.taps import Floats, Mask
-from ._spec.model_spec import MAX_SIDE, ModelSpec
-from ._system.arrays import check_no_overlap
+from ..._errors import InputError
+from ..._geometry.geometry import Geometry, Size
+from ..._reference.taps import Floats, Mask
+from ..._spec.model_spec import MAX_SIDE, ModelSpec
+from ..._system.arrays import check_no_overlap
 
 Output = NDArray[Any]
 

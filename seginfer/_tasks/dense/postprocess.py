@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from . import _native
-from ._errors import InputError
-from ._geometry.geometry import Geometry
-from ._geometry.tiles import image_indices
-from ._mask_fill import Results, filler_of
-from ._mask_taps import taps_of
-from ._outputs import Output, checked_maps, checked_masks, checked_output
-from ._reference.taps import Floats, Mask
-from ._spec.model_spec import ModelSpec
-from ._system.arrays import check_apart
-from ._system.limits import checked_threads
+from ... import _native
+from ..._errors import InputError
+from ..._geometry.geometry import Geometry
+from ..._geometry.tiles import image_indices
+from ..._reference.taps import Floats, Mask
+from ..._spec.model_spec import ModelSpec
+from ..._system.arrays import check_apart
+from ..._system.limits import checked_threads
+from .decode import Results, filler_of
+from .outputs import Output, checked_maps, checked_masks, checked_output
+from .taps import taps_of
 
 __all__ = ["confidence", "fill_results", "margin", "postprocess", "taps_of"]
 

@@ -1,0 +1,51 @@
+"""Kernel launches that turn images on a GPU into the network input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .._cuda.errors import explained
+from .._cuda.gpu import Gpu
+from .._cuda.steps import Step
+from .._geometry.geometry import Geometry
+from .._spec.model_spec import InputSpec
+from . import launches
+from .formats import PixelFormat
+from .launches import ImageAt
+
+
+class InputStep(Step):
+    """Images on the GPU into the network's input on the GPU.
+
+    Args:
+        gpu: where everything lies.
+        geometries: one per network input, as `preprocess` returns them.
+        spec: the model's input.
+        color: format of the images.
+        images: where they lie, one per geometry.
+        batch: where the contiguous batch lies.
+
+    Raises:
+        InputError: if an image of four channels is not aligned to its pixels.
+        BackendError: if memory runs out.
+    """
+
+    def __init__(
+        self,
+        gpu: Gpu,
+        geometries: Sequence[Geometry],
+        spec: InputSpec,
+        color: PixelFormat,
+        images: Sequence[ImageAt],
+        batch: int,
+    ) -> None:
+        super().__init__(gpu)
+        try:
+            records = launches.input_records(geometries, spec, color, self._arena.put)
+            launches.set_images(records, images, geometries)
+            launches.set_batch(records, batch, spec)
+            with explained("preparing an input step"):
+                self.place([launches.input_launch(records)])
+        except BaseException:
+            self.close()
+            raise

@@ -1,0 +1,1 @@
+"""Network outputs to results, one folder per task."""

@@ -1,0 +1,1 @@
+"""Dense masks: semantic, binary and multilabel."""
