@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pictures import mixed_share, picture
 
 from seginfer import Segmenter
-from seginfer._pipeline import Evidence
+from seginfer._pipelines.pipeline import Evidence
 from seginfer.export._meter import ROUNDINGS
 from seginfer.export._oracle import Opinion, Oracle, upsampled
 

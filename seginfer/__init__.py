@@ -9,7 +9,6 @@
 Models come from `seginfer.export.export_onnx`, or from anybody: `seginfer attach` puts a ModelSpec into an ONNX file.
 """
 
-from ._backend import Backend
 from ._errors import (
     BackendError,
     BackendUnavailableError,
@@ -37,6 +36,7 @@ from ._tensorrt._engines import build_engine
 from ._tensorrt._options import EngineOptions, EngineProfile
 from ._version import __version__
 from .backends import open_backend
+from .backends._protocol import Backend
 
 __all__ = [
     "Backend",

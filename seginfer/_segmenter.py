@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
-from ._backend import Backend, Tensor
 from ._errors import InputError
 from ._geometry.geometry import Geometry, Size
 from ._inputs.formats import PixelFormat, check_image, checked_color, even, image_size, pattern_image
-from ._open_pipeline import Pixels, open_pipeline
-from ._pipeline import Evidence, Part
+from ._pipelines.open import Pixels, open_pipeline
+from ._pipelines.pipeline import Evidence, Part
 from ._reference.taps import Mask
 from ._spec.model_spec import ModelSpec
 from ._system.arrays import check_apart
@@ -27,6 +26,7 @@ from ._tasks.dense.outputs import checked_maps, checked_masks
 from ._tasks.dense.segmentation import Segmentation
 from ._tasks.timings import Timings
 from .backends import open_backend, read_any_model
+from .backends._protocol import Backend, Tensor
 
 if TYPE_CHECKING:
     from ._tensorrt._build import Progress

@@ -11,9 +11,9 @@ import fake_cuda_core
 import numpy as np
 
 from seginfer import BackendError
-from seginfer._backend import Tensor
 from seginfer._cuda.gpu import Gpu
 from seginfer._cuda.tensors import DeviceTensor
+from seginfer.backends._protocol import Tensor
 from seginfer.backends.onnxruntime import OnnxRuntimeBackend
 
 

@@ -13,7 +13,7 @@ from models import SPECS, save_model
 from numpy.typing import NDArray
 
 from seginfer import ModelSpec, Segmentation, Segmenter
-from seginfer._cuda._pipeline import GpuPipeline
+from seginfer._pipelines.gpu import GpuPipeline
 
 Image = NDArray[np.uint8]
 SIZES = [(24, 32), (61, 50), (9, 100), (1, 1), (48, 20)]

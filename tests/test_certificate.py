@@ -15,11 +15,12 @@ import torch
 from networks import Tiny, make_spec, pictures
 from onnx import numpy_helper
 
-from seginfer import ModelSpec, ParityError, Segmenter, _host_pipeline, _native, attach_spec, read_model
+from seginfer import ModelSpec, ParityError, Segmenter, _native, attach_spec, read_model
 from seginfer._assets import SOCCER
 from seginfer._files.model_file import certificate_matches
 from seginfer._geometry.geometry import Geometry
 from seginfer._media.images import read_image
+from seginfer._pipelines import host
 from seginfer._reference import taps as reference_taps
 from seginfer._tasks.dense import decode
 from seginfer.export import certify, export_onnx, load_source, load_weights
@@ -57,8 +58,8 @@ def argmax_before_resize(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bgr_for_rgb(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = _host_pipeline.input_filler
-    monkeypatch.setattr(_host_pipeline, "input_filler", lambda geometry, spec, _: original(geometry, spec, "bgr"))
+    original = host.input_filler
+    monkeypatch.setattr(host, "input_filler", lambda geometry, spec, _: original(geometry, spec, "bgr"))
 
 
 def no_half_pixel_centre(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,12 +73,12 @@ def no_half_pixel_centre(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def padding_not_cropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = _host_pipeline.filler_of
+    original = host.filler_of
 
     def filler_of(g: Geometry, *rest: Any) -> Any:
         return original(Geometry(g.image_hw, g.input_hw, g.input_hw, (0, 0)), *rest)
 
-    monkeypatch.setattr(_host_pipeline, "filler_of", filler_of)
+    monkeypatch.setattr(host, "filler_of", filler_of)
 
 
 @pytest.mark.parametrize(

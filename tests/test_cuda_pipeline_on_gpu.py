@@ -16,10 +16,10 @@ from models import SPECS, save_model
 from numpy.typing import NDArray
 
 from seginfer import BackendError, InputError, ModelSpec, Segmenter, postprocess, preprocess
-from seginfer._backend import Backend
-from seginfer._cuda._pipeline import GpuPipeline
 from seginfer._cuda.gpu import Gpu
 from seginfer._cuda.tensors import DeviceTensor
+from seginfer._pipelines.gpu import GpuPipeline
+from seginfer.backends._protocol import Backend
 
 pytestmark = pytest.mark.needs_cuda
 

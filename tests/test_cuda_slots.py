@@ -18,8 +18,8 @@ from fake_pipelines import SIZES, assert_same, both, on_gpu, picture, pipeline_o
 from models import SPECS
 
 from seginfer import BackendError, InputError, Segmenter
-from seginfer._cuda import _slots
-from seginfer._cuda._pipeline import GpuPipeline
+from seginfer._pipelines import contexts
+from seginfer._pipelines.gpu import GpuPipeline
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -81,7 +81,7 @@ def test_a_call_gets_the_slot_that_knows_its_images(backend: FakeDeviceBackend, 
 def test_memory_does_not_grow_with_the_sizes_seen(
     backend: FakeDeviceBackend, world: fake_cuda_core.World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_slots, "FRAMES_KEPT", 3)
+    monkeypatch.setattr(contexts, "FRAMES_KEPT", 3)
     with on_gpu(backend) as segmenter:
         found = []
         for i in range(12):
@@ -94,7 +94,7 @@ def test_memory_does_not_grow_with_the_sizes_seen(
 def test_frames_that_are_large_are_not_kept_in_numbers(
     backend: FakeDeviceBackend, world: fake_cuda_core.World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_slots, "FRAME_BYTES_KEPT", 1)
+    monkeypatch.setattr(contexts, "FRAME_BYTES_KEPT", 1)
     with on_gpu(backend) as segmenter:
         for i in range(3):
             segmenter(picture((40, 50 + i)))
@@ -105,7 +105,7 @@ def test_networks_of_many_shapes_are_not_all_kept(
     tmp_path: Path, world: fake_cuda_core.World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del world
-    monkeypatch.setattr(_slots, "EXECUTIONS_KEPT", 2)
+    monkeypatch.setattr(contexts, "EXECUTIONS_KEPT", 2)
     with both(tmp_path, SPECS["dynamic size"]) as (fake, host):
         backend: Any = fake.backend
         for i in (1, 2, 3, 4, 1, 2):

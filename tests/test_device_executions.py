@@ -16,9 +16,9 @@ from fake_network import array_at
 from models import SPECS, make_spec, save_model
 
 from seginfer import BackendError, BackendUnavailableError, Segmenter
-from seginfer._backend import as_device_backend
 from seginfer._cuda.gpu import Gpu
 from seginfer.backends import _onnxruntime_execution
+from seginfer.backends._protocol import as_device_backend
 from seginfer.backends.onnxruntime import OnnxRuntimeBackend
 from seginfer.backends.torch import TorchBackend
 
@@ -101,7 +101,7 @@ def test_without_the_packages_for_it_pixels_stay_on_the_cpu_and_the_log_says_so(
     def missing(_: int) -> None:
         raise BackendUnavailableError("cuda-core is missing; pip install 'seginfer[cuda]'")
 
-    monkeypatch.setattr("seginfer._cuda._pipeline.Gpu", missing)
+    monkeypatch.setattr("seginfer._pipelines.gpu.Gpu", missing)
     with Segmenter(make_spec(), backend) as segmenter:
         assert "cuda-core is missing" in segmenter.pipeline.description
         assert "cuda-core is missing" in caplog.text

@@ -23,8 +23,8 @@ from seginfer._tensorrt import _engines as engines
 from seginfer._tensorrt._engine_file import SCHEMA, EngineFile, check_fits, read_engine, sidecar_path, write_engine
 from seginfer._tensorrt._engines import build_engine
 from seginfer._tensorrt._key import EngineGpu, EngineKey
-from seginfer._tensorrt._load import mapped
 from seginfer._tensorrt._report import EngineReport
+from seginfer.backends._tensorrt_execution import mapped
 
 pytestmark = needs_rtx
 

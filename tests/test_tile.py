@@ -235,7 +235,7 @@ def test_one_batch_may_hold_tiles_of_several_images(tmp_path: Path) -> None:
 def test_the_time_of_an_image_is_that_of_all_its_tiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Segmenter.open(save_model(tmp_path / "m.onnx", TILES)) as segmenter:
         clock = iter(range(1000))
-        monkeypatch.setattr("seginfer._host_pipeline.time.perf_counter", lambda: next(clock))
+        monkeypatch.setattr("seginfer._pipelines.host.time.perf_counter", lambda: next(clock))
         timings = segmenter(PICTURES[0]).timings
     assert (timings.preprocess_ms, timings.infer_ms, timings.postprocess_ms) == (3e3, 3e3, 3e3)  # 12 tiles, 4 a call
 

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from .._backend import Backend
 from .._errors import BackendUnavailableError, InputError
 from .._files.model_file import ENGINE_SUFFIX, ModelFile, read_model
+from ._protocol import Backend
 
 if TYPE_CHECKING:
     from .._tensorrt._build import Progress

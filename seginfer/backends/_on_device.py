@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from .._backend import CLOSED, DeviceBackend, Execution, Tensor
 from .._errors import BackendError
 from .._geometry.geometry import Size
 from .._spec.model_spec import Layout
+from ._protocol import CLOSED, DeviceBackend, Execution, Tensor
 
 if TYPE_CHECKING:
     from .._cuda.gpu import Gpu

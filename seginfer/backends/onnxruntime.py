@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._backend import CLOSED, Tensor
 from .._errors import BackendError, BackendUnavailableError, InputError
 from .._geometry.geometry import Size
 from .._system.limits import checked_threads, parse_device
 from ._onnxruntime_session import CPU, CUDA, cuda_first, load_cuda, one_line, open_session, ort
+from ._protocol import CLOSED, Tensor
 
 if TYPE_CHECKING:
     from .._cuda.gpu import Gpu

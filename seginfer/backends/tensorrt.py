@@ -6,7 +6,6 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .._backend import CLOSED, Tensor
 from .._cuda.compiler import require_cuda
 from .._cuda.gpu import Gpu
 from .._errors import BackendError, BackendUnavailableError, InputError
@@ -18,10 +17,11 @@ from .._tensorrt._engine_file import EngineFile, check_fits
 from .._tensorrt._engines import build_engine
 from .._tensorrt._key import LibraryName, key_here
 from .._tensorrt._library import find_library
-from .._tensorrt._load import EngineExecution, LoadedEngine
 from .._tensorrt._options import EngineOptions
 from .._tensorrt._report import ShapeRange
 from ._on_device import HostCalls
+from ._protocol import CLOSED, Tensor
+from ._tensorrt_execution import EngineExecution, LoadedEngine
 
 if TYPE_CHECKING:
     from .._tensorrt._build import Progress

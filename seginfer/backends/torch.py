@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .._backend import CLOSED, Tensor
 from .._cuda.tensors import DeviceTensor
 from .._errors import BackendError
 from .._geometry.geometry import Size
+from ._protocol import CLOSED, Tensor
 
 if TYPE_CHECKING:
     from .._cuda.gpu import Gpu

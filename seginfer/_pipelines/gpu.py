@@ -9,19 +9,19 @@ from contextlib import suppress
 
 import numpy as np
 
-from .._backend import DeviceBackend, Tensor
+from .._cuda.gpu import Gpu
+from .._cuda.tensors import DeviceTensor
 from .._errors import BackendError, InputError
 from .._geometry.geometry import Geometry, Size
 from .._inputs.formats import PixelFormat
 from .._inputs.preprocess import batch_shape
-from .._pipeline import Evidence, Part
 from .._spec.model_spec import ModelSpec
 from .._tasks.timings import Timings
-from ._frame import Frame
-from ._layout import FrameKey
-from ._slots import Slot, Slots
-from .gpu import Gpu
-from .tensors import DeviceTensor
+from ..backends._protocol import DeviceBackend, Tensor
+from .contexts import Slot, Slots
+from .frame import Frame
+from .layout import FrameKey
+from .pipeline import Evidence, Part
 
 _log = logging.getLogger("seginfer")
 

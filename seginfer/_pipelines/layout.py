@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._cuda.arena import aligned
 from .._geometry.geometry import Geometry, Size
 from .._inputs.formats import PixelFormat, image_shape
 from .._inputs.launches import ImageAt
 from .._spec.model_spec import ModelSpec
 from .._tasks.dense.launches import PlaneAt, ResultsAt
-from .arena import aligned
 
 _VECTOR = 16  # pixels that a thread of the mask kernel stores at once, where rows start at a multiple of them
 

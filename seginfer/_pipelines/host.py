@@ -6,17 +6,17 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from . import _native
-from ._backend import Backend, Tensor, as_device_backend
-from ._geometry.geometry import Geometry, Size
-from ._inputs.formats import PixelFormat
-from ._inputs.preprocess import FillInput, batch_shape, channels_last, input_filler
-from ._pipeline import Evidence, Part
-from ._spec.model_spec import ModelSpec
-from ._tasks.dense.decode import FillResults, filler_of
-from ._tasks.dense.outputs import checked_output
-from ._tasks.timings import Timings
-from ._workspaces import Workspace, Workspaces
+from .. import _native
+from .._geometry.geometry import Geometry, Size
+from .._inputs.formats import PixelFormat
+from .._inputs.preprocess import FillInput, batch_shape, channels_last, input_filler
+from .._spec.model_spec import ModelSpec
+from .._tasks.dense.decode import FillResults, filler_of
+from .._tasks.dense.outputs import checked_output
+from .._tasks.timings import Timings
+from ..backends._protocol import Backend, Tensor, as_device_backend
+from .pipeline import Evidence, Part
+from .workspaces import Workspace, Workspaces
 
 
 class _Plan(NamedTuple):

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ._backend import Tensor
-from ._geometry.geometry import Geometry, Size
-from ._tasks.dense.decode import Results
-from ._tasks.timings import Timings
+from .._geometry.geometry import Geometry, Size
+from .._tasks.dense.decode import Results
+from .._tasks.timings import Timings
+from ..backends._protocol import Tensor
 
 Image = NDArray[np.uint8]
 

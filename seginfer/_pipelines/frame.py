@@ -9,23 +9,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .._backend import Execution
+from .._cuda.arena import Arena
+from .._cuda.errors import explained
+from .._cuda.gpu import Gpu, as_bytes
+from .._cuda.graph import CaptureError, Graph
+from .._cuda.tensors import DeviceTensor
 from .._errors import InputError
 from .._geometry.geometry import Size
 from .._inputs.formats import PixelFormat
 from .._inputs.steps import InputStep
-from .._pipeline import Part
 from .._spec.model_spec import MAX_SIDE, ModelSpec
 from .._tasks.dense.decode import _clear, _has_unseen
 from .._tasks.dense.launches import OutputAt
 from .._tasks.dense.steps import MaskStep, check_faults
 from .._tasks.timings import Timings
-from ._layout import FrameKey, ImageLayout, ResultLayout
-from .arena import Arena
-from .errors import explained
-from .gpu import Gpu, as_bytes
-from .graph import CaptureError, Graph
-from .tensors import DeviceTensor
+from ..backends._protocol import Execution
+from .layout import FrameKey, ImageLayout, ResultLayout
+from .pipeline import Part
 
 
 class _Views(NamedTuple):

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from numpy.typing import NDArray
 
-from ._cuda.tensors import DeviceTensor
-from ._geometry.geometry import Size
+from .._cuda.tensors import DeviceTensor
+from .._geometry.geometry import Size
 
 if TYPE_CHECKING:
-    from ._cuda.gpu import Gpu
+    from .._cuda.gpu import Gpu
 
 Tensor = NDArray[Any]
 

@@ -7,14 +7,14 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
-from .._backend import CLOSED, DeviceBackend, Execution
+from .._cuda.gpu import Gpu
+from .._cuda.graph import CaptureError
 from .._errors import BackendError
 from .._inputs.formats import PixelFormat
 from .._spec.model_spec import ModelSpec
-from ._frame import Frame
-from ._layout import FrameKey
-from .gpu import Gpu
-from .graph import CaptureError
+from ..backends._protocol import CLOSED, DeviceBackend, Execution
+from .frame import Frame
+from .layout import FrameKey
 
 FRAMES_KEPT = 16
 """Of a slot: an image of many tiles has a frame for every batch of them."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Literal
 
-from ._backend import Backend, as_device_backend
-from ._errors import BackendUnavailableError, InputError
-from ._host_pipeline import HostPipeline
-from ._inputs.formats import PixelFormat
-from ._pipeline import Pipeline
-from ._spec.model_spec import ModelSpec
+from .._errors import BackendUnavailableError, InputError
+from .._inputs.formats import PixelFormat
+from .._spec.model_spec import ModelSpec
+from ..backends._protocol import Backend, as_device_backend
+from .host import HostPipeline
+from .pipeline import Pipeline
 
 if TYPE_CHECKING:
     from ._ext import Threads
@@ -41,7 +41,7 @@ def open_pipeline(
         )
     if pixels != "cpu" and on_device is not None:
         try:
-            from ._cuda._pipeline import GpuPipeline
+            from .gpu import GpuPipeline
 
             return GpuPipeline(on_device, spec, color)
         except BackendUnavailableError as error:
