@@ -19,7 +19,7 @@ from seginfer._cuda import compiler
 from seginfer._cuda.gpu import Gpu
 from seginfer._cuda.graph import CaptureError, Graph
 from seginfer._pipelines.gpu import GpuPipeline
-from seginfer._tensorrt._library import find_library
+from seginfer._tensorrt.library import find_library
 from seginfer.backends import open_backend, read_any_model
 from seginfer.backends._protocol import as_device_backend
 from seginfer.backends.torch import TorchBackend

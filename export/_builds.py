@@ -16,8 +16,8 @@ from seginfer._errors import InputError
 from seginfer._segmenter import Segmenter
 from seginfer._spec.certificate import Certificate
 from seginfer._system.limits import parse_device
-from seginfer._tensorrt._engines import build_engine
-from seginfer._tensorrt._options import EngineOptions
+from seginfer._tensorrt.engines import build_engine
+from seginfer._tensorrt.options import EngineOptions
 
 from ._certify import certify
 

@@ -21,7 +21,7 @@ from seginfer._files.model_file import ModelFile, pipeline_sha256
 from seginfer._spec.certificate import Certificate
 from seginfer._spec.model_spec import InputSpec, ModelSpec
 from seginfer._spec.schema import unstructure
-from seginfer._tensorrt._options import EngineOptions
+from seginfer._tensorrt.options import EngineOptions
 from seginfer.backends import read_any_model
 
 from . import Source, certify, export_onnx, load_source, load_weights

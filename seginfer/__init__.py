@@ -31,9 +31,9 @@ from ._spec.model_spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, Upsam
 from ._tasks.dense.postprocess import confidence, margin, postprocess
 from ._tasks.dense.segmentation import Segmentation
 from ._tasks.timings import Timings
-from ._tensorrt._engine_file import EngineFile, read_engine
-from ._tensorrt._engines import build_engine
-from ._tensorrt._options import EngineOptions, EngineProfile
+from ._tensorrt.engine_file import EngineFile, read_engine
+from ._tensorrt.engines import build_engine
+from ._tensorrt.options import EngineOptions, EngineProfile
 from ._version import __version__
 from .backends import open_backend
 from .backends._protocol import Backend

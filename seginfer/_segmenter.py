@@ -29,8 +29,8 @@ from .backends import open_backend, read_any_model
 from .backends._protocol import Backend, Tensor
 
 if TYPE_CHECKING:
-    from ._tensorrt._build import Progress
-    from ._tensorrt._options import EngineOptions
+    from ._tensorrt.build import Progress
+    from ._tensorrt.options import EngineOptions
 
 Image = NDArray[np.uint8]
 

@@ -18,7 +18,7 @@ from models import SPECS, save_model
 
 from seginfer import MissingDependencyError, ModelSpec
 from seginfer._system.driver import has_gpu
-from seginfer._tensorrt._library import find_library
+from seginfer._tensorrt.library import find_library
 
 hypothesis.settings.register_profile("seginfer", deadline=None, database=None)
 hypothesis.settings.load_profile("seginfer")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from seginfer import MissingDependencyError
-from seginfer._tensorrt._engine_file import sidecar_path
-from seginfer._tensorrt._library import find_library, has_gpu
+from seginfer._tensorrt.engine_file import sidecar_path
+from seginfer._tensorrt.library import find_library, has_gpu
 
 
 def _missing() -> str:
@@ -34,7 +34,7 @@ def flip_byte(path: Path, at: int) -> None:
 
 def edit_sidecar(engine: Path, edit: Callable[[dict[str, Any]], None], *, seal: bool) -> None:
     """Change the sidecar of an engine; with `seal`, as seginfer itself would have written it."""
-    from seginfer._tensorrt._engine_file import _seal
+    from seginfer._tensorrt.engine_file import _seal
 
     document = json.loads(sidecar_path(engine).read_text())
     edit(document)

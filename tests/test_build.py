@@ -33,17 +33,17 @@ from seginfer._tensorrt import (
     EngineReport,
     EngineTensor,
     ShapeRange,
-    _isolated,
-    _make,
     check,
+    isolated,
+    make,
 )
-from seginfer._tensorrt._build import _config, _error, build_engine
-from seginfer._tensorrt._isolated import _scratch_copy, build
-from seginfer._tensorrt._library import RTX, TENSORRT, Library, Message, find_library
-from seginfer._tensorrt._parse import ParsedNetwork, parse
-from seginfer._tensorrt._readback import read_back
-from seginfer._tensorrt._shapes import SIDE, profiles_of
-from seginfer._tensorrt._timing import load_timing_cache
+from seginfer._tensorrt.build import _config, _error, build_engine
+from seginfer._tensorrt.inspect import read_back
+from seginfer._tensorrt.isolated import _scratch_copy, build
+from seginfer._tensorrt.library import RTX, TENSORRT, Library, Message, find_library
+from seginfer._tensorrt.parse import ParsedNetwork, parse
+from seginfer._tensorrt.shapes import SIDE, profiles_of
+from seginfer._tensorrt.timing import load_timing_cache
 
 PITCH = SOCCER / "pitch.onnx"
 IMAGE = (3, 192, 320)
@@ -214,7 +214,7 @@ def test_files_and_folders_that_are_not_there_are_refused(tmp_path: Path) -> Non
 
 
 def test_a_worker_that_fails_is_reported_as_what_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_isolated, "_START", "import sys; sys.exit('broken')")
+    monkeypatch.setattr(isolated, "_START", "import sys; sys.exit('broken')")
     with refuses(BackendError, "could not be built (broken)"):
         build(PITCH, EngineOptions(), tmp_path / "p.engine")
     with refuses(BackendError, "could not be checked (broken)"):
@@ -269,10 +269,10 @@ def test_an_engine_that_the_gpu_here_does_not_load_is_built_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a GPU, the library refuses to load its engine just as on one that it does not support."""
-    monkeypatch.setattr(_make, "has_gpu", lambda: True)
+    monkeypatch.setattr(make, "has_gpu", lambda: True)
     warnings: list[str] = []
     target = tmp_path / "p.engine"
-    report = _make.build_here(PITCH, EngineOptions(), target, None, on_stage=lambda _: None, on_warning=warnings.append)
+    report = make.build_here(PITCH, EngineOptions(), target, None, on_stage=lambda _: None, on_warning=warnings.append)
     (warning,) = warnings
     assert "cannot load the engine on this machine's GPU: " in warning
     assert "no reason given" not in warning
@@ -284,7 +284,7 @@ def test_a_worker_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     path = save_model(tmp_path / "m.onnx", make_spec(size=None, resize="pad"))
     code = (
         "import logging, sys; from pathlib import Path; logging.basicConfig(level='INFO');"
-        "from seginfer._tensorrt import EngineOptions, EngineProfile; from seginfer._tensorrt._isolated import build;"
+        "from seginfer._tensorrt import EngineOptions, EngineProfile; from seginfer._tensorrt.isolated import build;"
         "options = EngineOptions(profiles=tuple(map(EngineProfile.fixed, range(1, 200))));"
         "build(sys.argv[1], options, Path(sys.argv[2]))"
     )

@@ -23,8 +23,8 @@ from seginfer._assets import SOCCER
 from seginfer._cli import _end_on, main
 from seginfer._cli._output import Output
 from seginfer._cli.build import show_engine
-from seginfer._tensorrt._engines import build_engine
-from seginfer._tensorrt._library import find_library
+from seginfer._tensorrt.engines import build_engine
+from seginfer._tensorrt.library import find_library
 
 PITCH = str(SOCCER / "pitch.onnx")
 

@@ -26,16 +26,16 @@ from torch import nn
 
 from seginfer import BackendError
 from seginfer._assets import SOCCER
-from seginfer._tensorrt import EngineOptions, EngineProfile, _build
-from seginfer._tensorrt._build import Profile, build_engine
-from seginfer._tensorrt._isolated import build
-from seginfer._tensorrt._kernels import kinds_of_json, kinds_of_log
-from seginfer._tensorrt._library import Message, find_library
-from seginfer._tensorrt._parse import ParsedNetwork, parse
-from seginfer._tensorrt._readback import EngineLayer, dtype_of, layers_of_json, nodes_of, readback_of_log
-from seginfer._tensorrt._report import ShapeRange
-from seginfer._tensorrt._shapes import profiles_of
-from seginfer._tensorrt._verify import Asked, asked_layers, check_asked, check_precisions, check_tensors, verify
+from seginfer._tensorrt import EngineOptions, EngineProfile, build
+from seginfer._tensorrt.build import Profile, build_engine
+from seginfer._tensorrt.inspect import EngineLayer, dtype_of, layers_of_json, nodes_of, readback_of_log
+from seginfer._tensorrt.isolated import build
+from seginfer._tensorrt.kernels import kinds_of_json, kinds_of_log
+from seginfer._tensorrt.library import Message, find_library
+from seginfer._tensorrt.parse import ParsedNetwork, parse
+from seginfer._tensorrt.report import ShapeRange
+from seginfer._tensorrt.shapes import profiles_of
+from seginfer._tensorrt.verify import Asked, asked_layers, check_asked, check_precisions, check_tensors, verify
 from seginfer.export import export_onnx
 
 ASKED = [
@@ -146,7 +146,7 @@ def test_islands_of_every_form_stay_float32(op: str, then: list[str], tmp_path: 
 
 @needs_rtx
 def test_without_protection_an_island_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_build, "protect_islands", lambda *_: None)
+    monkeypatch.setattr(build, "protect_islands", lambda *_: None)
     case = built(nvidia_models.save(lambda: island("Conv", []), tmp_path / "m.onnx"))
     with refuses(BackendError, "island/Conv was asked to compute in float32 and was built in float16"):
         case.verify()

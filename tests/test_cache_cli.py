@@ -19,12 +19,12 @@ from models import SPECS, save_model
 from seginfer._cli import cache as cache_cli
 from seginfer._cli import main
 from seginfer._spec.schema import unstructure
-from seginfer._tensorrt._cache import entry_lock, lock_path, timing_path
-from seginfer._tensorrt._engine_file import EngineFile, sidecar_path
-from seginfer._tensorrt._engines import build_engine
-from seginfer._tensorrt._entries import cache_size
-from seginfer._tensorrt._key import EngineGpu
-from seginfer._tensorrt._options import EngineOptions
+from seginfer._tensorrt.cache import entry_lock, lock_path, timing_path
+from seginfer._tensorrt.engine_file import EngineFile, sidecar_path
+from seginfer._tensorrt.engines import build_engine
+from seginfer._tensorrt.entries import cache_size
+from seginfer._tensorrt.key import EngineGpu
+from seginfer._tensorrt.options import EngineOptions
 
 pytestmark = needs_rtx
 

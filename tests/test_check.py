@@ -22,8 +22,8 @@ from rtx import needs_rtx
 from seginfer import BackendError, InputError, MissingDependencyError, MissingFileError, ModelFileError, SegInferError
 from seginfer._assets import SOCCER
 from seginfer._files.onnx_file import read_nodes
-from seginfer._tensorrt import BuildStep, CheckReport, _library, check
-from seginfer._tensorrt._library import RTX, find_library
+from seginfer._tensorrt import BuildStep, CheckReport, check, library
+from seginfer._tensorrt.library import RTX, find_library
 
 
 @needs_rtx
@@ -218,7 +218,7 @@ def test_an_engine_that_would_be_refused_makes_a_file_unsupported(tmp_path: Path
 
 
 def test_without_either_library_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_library, "_MODULES", dict.fromkeys(_library._MODULES, ("no_such_module",)))
+    monkeypatch.setattr(library, "_MODULES", dict.fromkeys(library._MODULES, ("no_such_module",)))
     with pytest.raises(MissingDependencyError, match=r"pip install 'seginfer\[check\]'") as caught:
         find_library()
     assert "\n" not in str(caught.value)

@@ -22,13 +22,13 @@ from models import SPECS, save_model
 
 from seginfer import OutputWriteError
 from seginfer._system.cache_folder import cache_folder
-from seginfer._tensorrt import _engine_file as engine_file
-from seginfer._tensorrt._cache import ENGINE_NAME, entry_lock, entry_path, free_lock, lock_path
-from seginfer._tensorrt._engine_file import EngineFile, read_engine, sidecar_path
-from seginfer._tensorrt._engines import build_engine
-from seginfer._tensorrt._entries import clear
-from seginfer._tensorrt._key import engine_key
-from seginfer._tensorrt._options import EngineOptions, EngineProfile
+from seginfer._tensorrt import engine_file as engine_file
+from seginfer._tensorrt.cache import ENGINE_NAME, entry_lock, entry_path, free_lock, lock_path
+from seginfer._tensorrt.engine_file import EngineFile, read_engine, sidecar_path
+from seginfer._tensorrt.engines import build_engine
+from seginfer._tensorrt.entries import clear
+from seginfer._tensorrt.key import engine_key
+from seginfer._tensorrt.options import EngineOptions, EngineProfile
 
 pytestmark = needs_rtx
 
@@ -38,7 +38,7 @@ WAITING = "another process builds"
 _BUILD = """
 import logging, os, sys, time
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-from seginfer._tensorrt._engines import build_engine
+from seginfer._tensorrt.engines import build_engine
 """
 
 
@@ -282,7 +282,7 @@ def test_a_lock_that_is_deleted_while_somebody_waits_for_it_still_locks(
 def test_a_lock_ends_with_its_holder_though_a_fork_of_it_lives(cache: Path) -> None:
     code = f"""
 from pathlib import Path
-from seginfer._tensorrt._cache import entry_lock, free_lock
+from seginfer._tensorrt.cache import entry_lock, free_lock
 entry = Path({str(cache)!r}) / "m-0123456789abcdef.engine"
 with entry_lock(entry, "m"):
     child = os.fork()

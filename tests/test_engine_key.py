@@ -22,8 +22,8 @@ from refusal import refuses
 from seginfer import BackendUnavailableError, MissingFileError, ModelFileError, attach_spec
 from seginfer._files.external import external_files
 from seginfer._spec.schema import structure, unstructure
-from seginfer._tensorrt._key import EngineGpu, EngineKey, engine_key, file_sha256, file_stamp, file_stamps, onnx_sha256
-from seginfer._tensorrt._options import EngineOptions, EngineProfile
+from seginfer._tensorrt.key import EngineGpu, EngineKey, engine_key, file_sha256, file_stamp, file_stamps, onnx_sha256
+from seginfer._tensorrt.options import EngineOptions, EngineProfile
 
 ORIN = EngineGpu("Orin", (8, 7), "12.6 (540.4.0)", 16)
 KEY = EngineKey(
@@ -118,8 +118,8 @@ def test_where_there_is_a_gpu_the_key_is_that_of_the_gpu_chosen(semantic_model: 
     folder.mkdir()
     code = f"""
 from seginfer import SegInferError
-from seginfer._tensorrt._key import engine_key
-from seginfer._tensorrt._options import EngineOptions
+from seginfer._tensorrt.key import engine_key
+from seginfer._tensorrt.options import EngineOptions
 for index in range(3):
     try:
         print(engine_key({str(semantic_model)!r}, EngineOptions("tensorrt_rtx"), index).gpu)

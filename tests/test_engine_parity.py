@@ -19,8 +19,8 @@ from seginfer import BackendUnavailableError, InputError, Segmenter, build_engin
 from seginfer._cli import main
 from seginfer._media.images import write_image
 from seginfer._system.driver import has_gpu
-from seginfer._tensorrt._engine_file import EngineFile
-from seginfer._tensorrt._options import EngineOptions
+from seginfer._tensorrt.engine_file import EngineFile
+from seginfer._tensorrt.options import EngineOptions
 from seginfer.export import _builds, certify, export_onnx
 from seginfer.export._builds import certify_builds
 

@@ -30,7 +30,7 @@ from torch import nn
 from seginfer import ClassSpec, InputSpec, MissingDependencyError, ModelSpec
 from seginfer._assets import SOCCER
 from seginfer._tensorrt import check
-from seginfer._tensorrt._library import RTX, find_library, has_gpu
+from seginfer._tensorrt.library import RTX, find_library, has_gpu
 from seginfer.export import export_onnx
 
 TABLE = Path(__file__).with_name("kernel_counts.json")

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from seginfer import BackendError, BackendUnavailableError, InputError, ModelFileError, ModelSpec, Segmenter
 from seginfer._system.driver import has_gpu
-from seginfer._tensorrt._engine_file import EngineFile, write_engine
-from seginfer._tensorrt._engines import build_engine
-from seginfer._tensorrt._key import EngineGpu
-from seginfer._tensorrt._library import MessageLog
-from seginfer._tensorrt._options import EngineOptions, EngineProfile
+from seginfer._tensorrt.engine_file import EngineFile, write_engine
+from seginfer._tensorrt.engines import build_engine
+from seginfer._tensorrt.key import EngineGpu
+from seginfer._tensorrt.library import MessageLog
+from seginfer._tensorrt.options import EngineOptions, EngineProfile
 from seginfer.backends.tensorrt import TensorRtBackend
 
 Image = NDArray[np.uint8]

@@ -16,7 +16,7 @@ from seginfer import EngineOptions, EngineProfile, InputError, ModelSpec, Segmen
 from seginfer._assets import SOCCER
 from seginfer._media.images import read_image
 from seginfer._system.driver import find_gpu
-from seginfer._tensorrt._library import TENSORRT, find_library
+from seginfer._tensorrt.library import TENSORRT, find_library
 from seginfer.export import certify, load_source, load_weights
 
 pytestmark = [pytest.mark.needs_cuda, pytest.mark.needs_tensorrt]

@@ -10,8 +10,8 @@ from .._errors import InputError
 from .._spec.schema import unstructure
 from .._system.limits import parse_device
 from .._tensorrt import EngineOptions, EngineProfile, EngineReport, ShapeRange
-from .._tensorrt._engine_file import EngineFile
-from .._tensorrt._engines import build_engine
+from .._tensorrt.engine_file import EngineFile
+from .._tensorrt.engines import build_engine
 from ._output import Output
 from .check import mb, precisions_text, shape_text
 

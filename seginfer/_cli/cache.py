@@ -9,9 +9,9 @@ from typing import Any
 
 from .._spec.schema import unstructure
 from .._system.cache_folder import cache_folder
-from .._tensorrt._engine_file import EngineFile
-from .._tensorrt._entries import CacheEntry, Cleared, clear, list_entries
-from .._tensorrt._report import ShapeRange
+from .._tensorrt.engine_file import EngineFile
+from .._tensorrt.entries import CacheEntry, Cleared, clear, list_entries
+from .._tensorrt.report import ShapeRange
 from ._output import Output
 
 PARTLY_DONE = 1

@@ -17,8 +17,8 @@ from .._segmenter import Segmenter
 from .._system.cache_folder import VARIABLE, cache_folder
 from .._system.driver import find_gpu
 from .._system.limits import usable_cores
-from .._tensorrt._entries import cache_size
-from .._tensorrt._library import find_library
+from .._tensorrt.entries import cache_size
+from .._tensorrt.library import find_library
 from .._version import __version__
 from ._output import Output
 from .cache import engines_in_words

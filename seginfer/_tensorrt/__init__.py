@@ -5,10 +5,10 @@ a report of it, and `_isolated` runs either in a process of its own, because NVI
 files.
 """
 
-from ._build import BuildError, BuildStep
-from ._isolated import check
-from ._options import EngineOptions, EngineProfile
-from ._report import CheckReport, EngineReport, EngineTensor, NodeProblem, ShapeRange
+from .build import BuildError, BuildStep
+from .isolated import check
+from .options import EngineOptions, EngineProfile
+from .report import CheckReport, EngineReport, EngineTensor, NodeProblem, ShapeRange
 
 __all__ = [
     "BuildError",

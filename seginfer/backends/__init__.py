@@ -12,10 +12,10 @@ from .._files.model_file import ENGINE_SUFFIX, ModelFile, read_model
 from ._protocol import Backend
 
 if TYPE_CHECKING:
-    from .._tensorrt._build import Progress
-    from .._tensorrt._engine_file import EngineFile
-    from .._tensorrt._key import LibraryName
-    from .._tensorrt._options import EngineOptions
+    from .._tensorrt.build import Progress
+    from .._tensorrt.engine_file import EngineFile
+    from .._tensorrt.key import LibraryName
+    from .._tensorrt.options import EngineOptions
 
 
 class _Settings(NamedTuple):
@@ -36,7 +36,7 @@ def read_any_model(path: str | Path) -> ModelFile | EngineFile:
     """
     if Path(path).suffix != ENGINE_SUFFIX:
         return read_model(path)
-    from .._tensorrt._engine_file import read_engine
+    from .._tensorrt.engine_file import read_engine
 
     return read_engine(path)
 

@@ -13,18 +13,18 @@ from .._files.model_file import ModelFile
 from .._geometry.geometry import Size
 from .._system.driver import find_gpu
 from .._system.limits import parse_device
-from .._tensorrt._engine_file import EngineFile, check_fits
-from .._tensorrt._engines import build_engine
-from .._tensorrt._key import LibraryName, key_here
-from .._tensorrt._library import find_library
-from .._tensorrt._options import EngineOptions
-from .._tensorrt._report import ShapeRange
+from .._tensorrt.engine_file import EngineFile, check_fits
+from .._tensorrt.engines import build_engine
+from .._tensorrt.key import LibraryName, key_here
+from .._tensorrt.library import find_library
+from .._tensorrt.options import EngineOptions
+from .._tensorrt.report import ShapeRange
 from ._on_device import HostCalls
 from ._protocol import CLOSED, Tensor
 from ._tensorrt_execution import EngineExecution, LoadedEngine
 
 if TYPE_CHECKING:
-    from .._tensorrt._build import Progress
+    from .._tensorrt.build import Progress
 
 _log = logging.getLogger("seginfer")
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from .._errors import ModelFileError
 from .._files.onnx_file import NodeInfo, read_nodes
-from ._library import RTX, Library, Message, message_log
-from ._report import EngineTensor, NodeProblem
-from ._start import start
-from ._words import first_error, reason_of
+from .library import RTX, Library, Message, message_log
+from .report import EngineTensor, NodeProblem
+from .start import start
+from .words import first_error, reason_of
 
 # Operators that TensorRT's documentation (onnx-tensorrt, docs/operators.md) lists as supported, and that TensorRT for
 # RTX 1.7 cannot build without a GPU: it lacks the plugin, the plugin needs the driver, or there is no kernel.

@@ -10,14 +10,14 @@ from .._errors import ModelFileError, OutputWriteError
 from .._files.model_file import METADATA_KEY, read_model
 from .._files.onnx_file import read_onnx
 from .._spec.model_spec import ModelSpec
-from ._build import BuildError, Built, Profile, Progress, build_engine
-from ._library import find_library, has_gpu
-from ._options import EngineOptions
-from ._parse import ParsedNetwork, parse
-from ._readback import Readback, read_back
-from ._report import EngineReport, ShapeRange, refusal
-from ._shapes import profiles_of
-from ._verify import asked_layers, check_asked, verify
+from .build import BuildError, Built, Profile, Progress, build_engine
+from .inspect import Readback, read_back
+from .library import find_library, has_gpu
+from .options import EngineOptions
+from .parse import ParsedNetwork, parse
+from .report import EngineReport, ShapeRange, refusal
+from .shapes import profiles_of
+from .verify import asked_layers, check_asked, verify
 
 Stage = Callable[[str], None]
 """Called with what comes next, such as "TensorRT 10.16.2.10, parsing"."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from .._errors import BackendUnavailableError, MissingFileError, ModelFileError, OutputWriteError
-from ._cache import ENGINE_NAME, TIMING_NAME, free_lock, leftovers, listing, lock_path, timing_path, timing_prefix
-from ._engine_file import EngineFile, read_engine, read_sidecar, sidecar_path
-from ._key import EngineKey, machine_keys, own_keys
+from .cache import ENGINE_NAME, TIMING_NAME, free_lock, leftovers, listing, lock_path, timing_path, timing_prefix
+from .engine_file import EngineFile, read_engine, read_sidecar, sidecar_path
+from .key import EngineKey, machine_keys, own_keys
 
 State = Literal["usable", "stale", "unknown", "broken", "building"]
 

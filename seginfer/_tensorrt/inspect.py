@@ -8,12 +8,12 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from ._build import BuildError
-from ._kernels import Kinds, kinds_of_json, kinds_of_log
-from ._library import TENSORRT, Library, Message, message_log
-from ._report import Evidence, ShapeRange
-from ._start import start
-from ._words import first_error, gpu_error
+from .build import BuildError
+from .kernels import Kinds, kinds_of_json, kinds_of_log
+from .library import TENSORRT, Library, Message, message_log
+from .report import Evidence, ShapeRange
+from .start import start
+from .words import first_error, gpu_error
 
 _LAYERS = "Layers:\n"
 _TENSORS = "\n\nI/O Tensors:\n"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ._library import Library, message_log
+from .library import Library, message_log
 
 
 def load_timing_cache(library: Library, config: Any, data: bytes) -> str:

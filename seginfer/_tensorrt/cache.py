@@ -19,7 +19,7 @@ from pathlib import Path
 from .._errors import OutputWriteError
 from .._system.atomic import PART_NAME, make_folder
 from .._system.cache_folder import VARIABLE
-from ._key import EngineKey
+from .key import EngineKey
 
 ENGINE_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}-[0-9a-f]{16}\.engine")
 TIMING_NAME = re.compile(r"timing-[A-Za-z0-9._-]+\.cache")

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from .._errors import InputError, ModelFileError
 from .._spec.model_spec import ModelSpec
-from ._options import EngineOptions, EngineProfile
-from ._report import EngineTensor, ShapeRange
+from .options import EngineOptions, EngineProfile
+from .report import EngineTensor, ShapeRange
 
 Range = tuple[int, int, int]
 

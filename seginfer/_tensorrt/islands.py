@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._library import Library
+from .library import Library
 
 WEIGHTED = frozenset({"CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY"})
 """Layers that multiply by weights, or two tensors with each other."""

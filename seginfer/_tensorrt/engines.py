@@ -11,14 +11,14 @@ from pathlib import Path
 from .._errors import BackendError, InputError, ModelFileError, OutputWriteError
 from .._files.model_file import ENGINE_SUFFIX, ModelFile, read_model
 from .._system.cache_folder import VARIABLE, cache_folder
-from ._build import Progress
-from ._cache import entry_lock, entry_path, leftovers, timing_path
-from ._engine_file import EngineFile, write_engine
-from ._entries import look_up, why_missing
-from ._isolated import build as build_isolated
-from ._key import EngineKey, engine_key, file_stamps
-from ._options import EngineOptions
-from ._report import EngineReport
+from .build import Progress
+from .cache import entry_lock, entry_path, leftovers, timing_path
+from .engine_file import EngineFile, write_engine
+from .entries import look_up, why_missing
+from .isolated import build as build_isolated
+from .key import EngineKey, engine_key, file_stamps
+from .options import EngineOptions
+from .report import EngineReport
 
 _log = logging.getLogger("seginfer")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from ._library import Message
+from .library import Message
 
 _LENGTH = 240
 _NOISE = ("cudaError", "Cuda Error", "CUDA driver version", "While parsing node", "--- Begin", "--- End", "Node name:")

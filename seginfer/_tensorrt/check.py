@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ._build import BuildError, Progress
-from ._library import RTX
-from ._make import Made, Stage, make_engine, open_network
-from ._options import EngineOptions
-from ._parse import ParsedNetwork, is_plugin, label, plugin_problems
-from ._readback import nodes_of
-from ._report import CheckReport, EngineTensor, NodeProblem, ShapeRange, status_of
-from ._shapes import with_ranges
+from .build import BuildError, Progress
+from .inspect import nodes_of
+from .library import RTX
+from .make import Made, Stage, make_engine, open_network
+from .options import EngineOptions
+from .parse import ParsedNetwork, is_plugin, label, plugin_problems
+from .report import CheckReport, EngineTensor, NodeProblem, ShapeRange, status_of
+from .shapes import with_ranges
 
 # Layers whose operator a library may parse and be unable to build.
 _LAYER_OPS = {"NMS": "NonMaxSuppression"}

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .._spec.model_spec import ModelSpec
-from ._build import BuildError, Profile
-from ._islands import WEIGHTED
-from ._kernels import HOST_KINDS
-from ._parse import ParsedNetwork
-from ._readback import EngineLayer, IOTensor, Readback, dtype_of, nodes_of
-from ._report import EngineTensor
+from .build import BuildError, Profile
+from .inspect import EngineLayer, IOTensor, Readback, dtype_of, nodes_of
+from .islands import WEIGHTED
+from .kernels import HOST_KINDS
+from .parse import ParsedNetwork
+from .report import EngineTensor
 
 _FLOATS = ("float32", "float16", "bfloat16")
 _QUANTIZED = ("int8", "fp8", "int4", "fp4")

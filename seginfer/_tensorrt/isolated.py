@@ -23,10 +23,10 @@ from .. import _errors
 from .._errors import BackendError, InputError, SegInferError
 from .._spec.schema import structure, unstructure
 from .._system.atomic import atomic_path
-from ._build import BuildError, BuildStep, Progress
-from ._options import EngineOptions
-from ._report import CheckReport, EngineReport
-from ._worker import Request
+from .build import BuildError, BuildStep, Progress
+from .options import EngineOptions
+from .report import CheckReport, EngineReport
+from .worker import Request
 
 TIMEOUT_S = 900.0
 BUILD_TIMEOUT_S = 4 * 3600.0
@@ -35,7 +35,7 @@ BUILD_TIMEOUT_S = 4 * 3600.0
 _log = logging.getLogger("seginfer")
 
 # The search path of this process, which may hold more than the environment says; `sys` cannot be shadowed by a file.
-_START = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from seginfer._tensorrt._worker import main; main()"
+_START = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from seginfer._tensorrt.worker import main; main()"
 
 
 def check(path: str | Path, *, on_progress: Progress | None = None, timeout_s: float = TIMEOUT_S) -> CheckReport:

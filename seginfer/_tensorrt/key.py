@@ -19,8 +19,8 @@ from .._files.external import external_files
 from .._spec.schema import coerce_fields, unstructure
 from .._system.driver import GpuInfo, find_gpu
 from .._version import __version__
-from ._library import RTX, Library, find_library, has_gpu
-from ._options import EngineOptions, EngineProfile
+from .library import RTX, Library, find_library, has_gpu
+from .options import EngineOptions, EngineProfile
 
 _CHUNK = 1 << 22
 

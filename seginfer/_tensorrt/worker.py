@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 from .._errors import BackendUnavailableError, SegInferError
 from .._spec.schema import structure, unstructure
-from ._build import BuildError, BuildStep
-from ._check import check_here
-from ._library import has_gpu
-from ._make import build_here
-from ._options import EngineOptions
-from ._report import CheckReport, EngineReport
+from .build import BuildError, BuildStep
+from .check import check_here
+from .library import has_gpu
+from .make import build_here
+from .options import EngineOptions
+from .report import CheckReport, EngineReport
 
 
 class Request(NamedTuple):

@@ -22,9 +22,9 @@ from .._errors import BackendError, MissingFileError, ModelFileError, OutputWrit
 from .._spec.model_spec import ModelSpec
 from .._spec.schema import structure, unstructure
 from .._system.atomic import PART_NAME, atomic_path
-from ._cache import folder_lock
-from ._key import EngineKey, file_sha256, file_stamp
-from ._report import EngineReport
+from .cache import folder_lock
+from .key import EngineKey, file_sha256, file_stamp
+from .report import EngineReport
 
 SCHEMA = 1
 """Version of the sidecar. It rises whenever engines of older releases must not be run."""

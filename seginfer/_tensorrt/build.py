@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from .._errors import BackendError, InputError
-from ._islands import protect_islands
-from ._library import RTX, Library, Message, message_log
-from ._options import EngineOptions
-from ._parse import ParsedNetwork
-from ._report import ShapeRange
-from ._timing import load_timing_cache, saved_timing_cache
-from ._words import first_error, is_out_of_memory
+from .islands import protect_islands
+from .library import RTX, Library, Message, message_log
+from .options import EngineOptions
+from .parse import ParsedNetwork
+from .report import ShapeRange
+from .timing import load_timing_cache, saved_timing_cache
+from .words import first_error, is_out_of_memory
 
 
 class BuildStep(NamedTuple):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from .._errors import BackendUnavailableError
-from ._library import Library, MessageLog
-from ._words import first_error, gpu_error
+from .library import Library, MessageLog
+from .words import first_error, gpu_error
 
 
 def start(library: Library, kind: Literal["Builder", "Runtime"], log: MessageLog) -> Any:
