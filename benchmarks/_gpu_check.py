@@ -13,8 +13,9 @@ from pictures import mixed_share, picture
 
 from seginfer import Segmenter
 from seginfer._pipelines.pipeline import Evidence
-from seginfer.export._meter import ROUNDINGS
-from seginfer.export._oracle import Opinion, Oracle, upsampled
+from seginfer.export.parity.comparison import ROUNDINGS
+from seginfer.export.parity.dense import upsampled
+from seginfer.export.parity.torch_reference import Opinion, Oracle
 
 Array = NDArray[Any]
 

@@ -10,10 +10,10 @@ from seginfer._tensorrt import CheckReport, EngineTensor, NodeProblem
 from seginfer._tensorrt import check as check_tensorrt
 
 try:
-    from ._certify import certify
     from ._onnx import export_onnx
     from ._sources import Source, load_source
     from ._weights import load_weights, weights_sha256
+    from .parity.certify import certify
 except ImportError as error:
     from seginfer._errors import MissingDependencyError
 

@@ -25,8 +25,8 @@ from seginfer._tensorrt.options import EngineOptions
 from seginfer.backends import read_any_model
 
 from . import Source, certify, export_onnx, load_source, load_weights
-from ._builds import RepeatedBuilds, certify_builds
-from ._samples import sample_images
+from .parity.builds import RepeatedBuilds, certify_builds
+from .parity.samples import sample_images
 
 
 def export(args: argparse.Namespace, output: Output) -> int:

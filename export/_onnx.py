@@ -23,13 +23,13 @@ from seginfer._spec.model_spec import ModelSpec, Provenance
 from seginfer._system.atomic import atomic_path
 
 from . import surgery
-from ._certify import Progress, certify, versions
 from ._graph import OPSET, onnx_graph, write_graph
 from ._network import Network, check_outputs, evaluating
 from ._program import example_batch, export_program
-from ._samples import sample_images
-from ._sizes import check_other_sizes
 from ._weights import weights_sha256
+from .parity.certify import Progress, certify, versions
+from .parity.other_sizes import check_other_sizes
+from .parity.samples import sample_images
 from .precision import PRECISIONS, Conversion, check_precision
 
 _TILE_REMEDY = (

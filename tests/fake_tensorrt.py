@@ -20,7 +20,7 @@ import pytest
 
 from seginfer._system.driver import GpuInfo
 from seginfer._tensorrt.engine_file import EngineFile
-from seginfer._tensorrt.library import RTX, Library, find_library
+from seginfer._tensorrt.library import RTX, Library, find_library, message_log
 from seginfer.backends import _tensorrt_execution
 from seginfer.backends import tensorrt as backend_module
 
@@ -196,7 +196,7 @@ def installed(gpu: GpuInfo | None = None) -> Iterator[Fakes]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backend_module, "find_gpu", lambda index: here if index == 0 else _no_gpu(index))
         patch.setattr(backend_module, "find_library", lambda _: library)
-        patch.setattr(_tensorrt_execution, "message_log", lambda _: library.message_log(Library(RTX, REAL)))
+        patch.setattr(_tensorrt_execution, "message_log", lambda _: message_log(Library(RTX, REAL)))
         yield _fakes
 
 

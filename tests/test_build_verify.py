@@ -26,7 +26,7 @@ from torch import nn
 
 from seginfer import BackendError
 from seginfer._assets import SOCCER
-from seginfer._tensorrt import EngineOptions, EngineProfile, build
+from seginfer._tensorrt import EngineOptions, EngineProfile
 from seginfer._tensorrt.build import Profile, build_engine
 from seginfer._tensorrt.inspect import EngineLayer, dtype_of, layers_of_json, nodes_of, readback_of_log
 from seginfer._tensorrt.isolated import build

@@ -18,8 +18,7 @@ from refusal import refuses
 
 from seginfer import BackendError, InputError, MissingFileError, ModelFileError, OutputWriteError, SegInferError
 from seginfer._system import atomic as atomic
-from seginfer._tensorrt import engine_file as engine_file
-from seginfer._tensorrt import engines as engines
+from seginfer._tensorrt import engine_file, engines
 from seginfer._tensorrt.engine_file import SCHEMA, EngineFile, check_fits, read_engine, sidecar_path, write_engine
 from seginfer._tensorrt.engines import build_engine
 from seginfer._tensorrt.key import EngineGpu, EngineKey

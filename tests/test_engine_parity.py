@@ -21,8 +21,9 @@ from seginfer._media.images import write_image
 from seginfer._system.driver import has_gpu
 from seginfer._tensorrt.engine_file import EngineFile
 from seginfer._tensorrt.options import EngineOptions
-from seginfer.export import _builds, certify, export_onnx
-from seginfer.export._builds import certify_builds
+from seginfer.export import certify, export_onnx
+from seginfer.export.parity import builds
+from seginfer.export.parity.builds import certify_builds
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -67,7 +68,7 @@ def known(path: Path, fakes: fake_tensorrt.Fakes, monkeypatch: pytest.MonkeyPatc
         fakes.spoils = 1e-6 * len(built)
         return built[-1]
 
-    monkeypatch.setattr(_builds, "build_engine", build)
+    monkeypatch.setattr(builds, "build_engine", build)
     return built
 
 
@@ -114,7 +115,7 @@ def test_every_build_is_compared_with_pytorch_and_with_the_first(
 
 @pytest.mark.skipif(has_gpu(), reason="there is a GPU")
 def test_without_a_gpu_nothing_is_built(module: torch.nn.Module, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_builds, "build_engine", lambda *_, **__: pytest.fail("it was built"))
+    monkeypatch.setattr(builds, "build_engine", lambda *_, **__: pytest.fail("it was built"))
     with pytest.raises(BackendUnavailableError, match="driver"):
         certify_builds(module, path, IMAGES, builds=2)
     with pytest.raises(BackendUnavailableError, match="device='cpu'"):

@@ -44,7 +44,7 @@ from seginfer.export._program import example_batch, export_program
 from seginfer.export.precision._graph import Graph
 from seginfer.export.precision._ranges import observe
 from seginfer.export.precision._session import Session
-from seginfer.export.precision._witness import witness
+from seginfer.export.precision._simulate import witness
 from seginfer.export.precision.fp16 import Half
 
 IMAGES = pictures((90, 120), SIZE)

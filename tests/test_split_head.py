@@ -33,7 +33,7 @@ from seginfer import (
 )
 from seginfer._files.model_file import read_model
 from seginfer.export import certify, export_onnx
-from seginfer.export._oracle import decide, upsampled
+from seginfer.export.parity.dense import decide, upsampled
 
 SIZE = (48, 64)
 IMAGES = pictures((100, 77), (48, 64), (33, 200))

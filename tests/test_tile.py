@@ -29,7 +29,7 @@ from seginfer import (
 )
 from seginfer.backends.torch import TorchBackend
 from seginfer.export._network import Network
-from seginfer.export._oracle import decide
+from seginfer.export.parity.dense import decide
 
 Image = NDArray[np.uint8]
 Size = tuple[int, int]

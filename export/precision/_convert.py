@@ -7,8 +7,8 @@ from collections.abc import Collection
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from ._fp32_nodes import to_half
 from ._graph import ANY_TYPE, FLOAT, HALF, Graph, key_of
-from ._islands import to_half
 
 _SUFFIX: dict[int, str] = {FLOAT: "float32", HALF: "float16"}
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ._convert import to_float16
 from ._graph import MULTIPLYING, Graph, key_of
 from ._session import Session
-from ._witness import witness
+from ._simulate import witness
 
 # Trials: the graph is converted, loaded and run once for each, which takes seconds where it has hundreds of megabytes.
 _FEWEST_GROUPS, _MOST_GROUPS = 8, 32

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from seginfer._errors import ExportError
 
 from ._convert import to_float16
+from ._fp32_nodes import choose_islands, fill_gaps
 from ._graph import MULTIPLYING, Graph, key_of, label_of
-from ._islands import choose_islands, fill_gaps
 from ._losses import Loss, measure_losses
 from ._ranges import Ranges, observe
-from ._witness import witness
+from ._simulate import witness
 
 LOST = "lost agreement with PyTorch"
 _MIN_SHARE = 0.5  # of the multiplications; a file that does less of them in float16 is no fp16 file

@@ -13,7 +13,7 @@ from .host import HostPipeline
 from .pipeline import Pipeline
 
 if TYPE_CHECKING:
-    from ._ext import Threads
+    from .._ext import Threads
 
 Pixels = Literal["auto", "cpu", "cuda"]
 """Where images are prepared and masks are made."""

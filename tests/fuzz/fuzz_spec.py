@@ -17,8 +17,8 @@ from models import SPECS, save_model
 from seginfer import ModelSpec, SegInferError, postprocess, preprocess, read_model
 from seginfer._files import model_file, onnx_file
 from seginfer._files.onnx_file import graph_sha256, read_nodes, read_onnx, write_metadata
-from seginfer._geometry.geometry import geometry, tiles
-from seginfer._spec.model_spec import certificate, model_spec, schema
+from seginfer._geometry import geometry, tiles
+from seginfer._spec import certificate, model_spec, schema
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz_spec_", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
 PATH, COPY = FOLDER / "model.onnx", FOLDER / "copy.onnx"

@@ -18,10 +18,11 @@ from seginfer._spec.certificate import Certificate
 from seginfer._spec.model_spec import ModelSpec
 from seginfer._version import __version__
 
-from ._meter import ParityMeter
-from ._network import evaluating
-from ._oracle import Opinion, Oracle, answered, upsampled
-from ._rounding import own_rounding
+from .._network import evaluating
+from .comparison import ParityMeter
+from .dense import upsampled
+from .noise_floor import own_rounding
+from .torch_reference import Opinion, Oracle, answered
 
 Image = NDArray[np.uint8]
 Progress = Callable[[int, int], None]

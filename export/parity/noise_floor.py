@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from seginfer._segmenter import Segmenter
 
-from ._meter import ROUNDINGS, ParityMeter
-from ._oracle import Oracle
+from .comparison import ROUNDINGS, ParityMeter
+from .torch_reference import Oracle
 
 _DRAWS = 3  # that two maxima swap is rare: one draw may meet none
 

@@ -14,7 +14,7 @@ from seginfer._segmenter import Trace
 from seginfer._spec.certificate import Certificate, FlipCount, Stage
 from seginfer._spec.model_spec import ModelSpec
 
-from ._oracle import Opinion
+from .torch_reference import Opinion
 
 # How far a preprocessed value may be off, in steps of one pixel level (1/255 of the range): the worst value, and the
 # mean over a channel. The uint8 libraries differ from themselves between platforms by one level in some pixels, up or

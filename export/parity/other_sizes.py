@@ -9,9 +9,9 @@ from torch import nn
 from seginfer._errors import BackendError, ExportError
 from seginfer._segmenter import Segmenter
 
-from ._network import Network
-from ._oracle import upsampled
-from ._program import example_batch
+from .._network import Network
+from .._program import example_batch
+from .dense import upsampled
 
 # Pixels that sizes are made from: odd and even multiples of small steps, square ones, and one above usual thresholds.
 _SIZES = ((100, 100), (131, 67), (67, 131), (384, 512))

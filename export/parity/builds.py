@@ -19,7 +19,7 @@ from seginfer._system.limits import parse_device
 from seginfer._tensorrt.engines import build_engine
 from seginfer._tensorrt.options import EngineOptions
 
-from ._certify import certify
+from .certify import certify
 
 Image = NDArray[np.uint8]
 

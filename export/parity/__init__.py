@@ -1,0 +1,1 @@
+"""Comparison of exported pipelines with PyTorch's own."""
