@@ -16,7 +16,8 @@ from guarded import Arena
 from numpy.typing import NDArray
 
 from seginfer import SegInferError, _native
-from seginfer._geometry.geometry import Geometry, Rect, geometry
+from seginfer._geometry import geometry
+from seginfer._geometry.geometry import Geometry, Rect
 from seginfer._inputs import formats
 from seginfer._inputs.formats import PixelFormat, pixels_of
 from seginfer._reference import mask, resize, taps
