@@ -325,7 +325,7 @@ def expected_results(
 def expected_taps(arguments: dict[str, Any], axis: int) -> Taps:
     factor, fields = arguments["upsampling"], ("resized_hw", "offset_yx", "input_hw")
     whole = [n * (factor or 1) for n in arguments["whole_hw"]]
-    is_aligned = all(
+    aligned = all(
         is_aligned(*(arguments[key][i] for key in fields), whole[i], arguments["align_corners"]) for i in (0, 1)
     )
     visible = arguments["visible"]
@@ -335,7 +335,7 @@ def expected_taps(arguments: dict[str, Any], axis: int) -> Taps:
         whole[axis],
         (visible[axis], visible[axis + 2]),
         align_corners=arguments["align_corners"],
-        real=np.float32 if is_aligned else np.float64,
+        real=np.float32 if aligned else np.float64,
     )
     if factor:
         inner = upsampling_taps(
