@@ -1,12 +1,14 @@
-"""Geometry: where one image sits inside the network input, in integers, and the way back."""
+"""Placement of an image in the network input, in integers, and the way back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 from .._errors import InputError
 from .._spec.model_spec import InputSpec
+from .axis import Axis
 
 Size = tuple[int, int]
 
@@ -26,18 +28,18 @@ class Rect(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """One tile of an image, cut out of the image's frame: the whole image with its mirrored border."""
+    """One tile of an image, cut out of its frame: the image with a mirrored border."""
 
     frame_hw: Size
     corner_yx: tuple[int, int]
     """The tile's first pixel in the frame."""
     core: Rect
-    """The part of the image that this tile answers for; the cores of all tiles cover each pixel once."""
+    """Part of the image that this tile writes; the cores of all tiles cover each pixel once."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How one image was placed: resized as a whole to `resized_hw`, its corner at `offset_yx` of the input.
+    """Placement of one image: resized to `resized_hw`, with its corner at `offset_yx` of the input.
 
     Every resize policy is this one formula. Letterbox and pad have non-negative offsets and padding around the
     image; center-crop has non-positive offsets and cuts what does not fit. All sizes are (height, width).
@@ -55,22 +57,28 @@ class Geometry:
     resized_hw: Size
     offset_yx: tuple[int, int]
     tile: Tile | None = None
-    """Which tile of the image this is; None if it is the whole."""
+    """Tile of the image that this is; None for the whole image."""
+
+    @property
+    def axes(self) -> tuple[Axis, Axis]:
+        """Rows and columns."""
+        core = self.tile.core if self.tile else None
+        rows, cols = (
+            Axis(*sizes, (core[i], core[i + 2]) if core else None)
+            for i, sizes in enumerate(zip(self.image_hw, self.resized_hw, self.input_hw, self.offset_yx, strict=True))
+        )
+        return rows, cols
 
     @property
     def content(self) -> Rect:
-        """The part of the input that shows the image; the rest is padding, or the image again, mirrored."""
-        top, height = _overlap(self.offset_yx[0], self.resized_hw[0], self.input_hw[0])
-        left, width = _overlap(self.offset_yx[1], self.resized_hw[1], self.input_hw[1])
+        """Part of the input that shows the image; the rest is padding, or the image again, mirrored."""
+        (top, height), (left, width) = (axis.content for axis in self.axes)
         return Rect(top, left, height, width)
 
-    @property
+    @cached_property
     def visible(self) -> Rect:
-        """The part of the image that this input answers for: pixels whose centre falls inside, or a tile's core."""
-        if self.tile:
-            return self.tile.core
-        top, height = _seen(self.offset_yx[0], self.resized_hw[0], self.input_hw[0], self.image_hw[0])
-        left, width = _seen(self.offset_yx[1], self.resized_hw[1], self.input_hw[1], self.image_hw[1])
+        """Part of the image whose pixel centres lie in the input; of a tile, its core."""
+        (top, height), (left, width) = (axis.visible for axis in self.axes)
         return Rect(top, left, height, width)
 
     @classmethod
@@ -100,7 +108,7 @@ class Geometry:
         return cls(image_hw, input_hw, resized_hw, (padding[0] // 2, padding[1] // 2) if centered else (0, 0))
 
     def tiles(self, spec: InputSpec) -> list[Geometry]:
-        """Return the network inputs that this placed image is made into: its tiles, row by row, or itself alone."""
+        """Return the tiles of this image, row by row, or the image alone."""
         if spec.resize != "tile":
             return [self]
         tops, lefts = (range(0, image, step) for image, step in zip(self.image_hw, spec.tile_step, strict=True))
@@ -149,19 +157,3 @@ def _cover(image_hw: Size, input_hw: Size) -> Size:
 def _half_even(value: int) -> int:
     """Return value / 2, halves rounded to even. Source: torchvision.transforms.CenterCrop, which calls round()."""
     return (value + (value >> 1 & 1)) >> 1
-
-
-def _overlap(offset: int, extent: int, limit: int) -> tuple[int, int]:
-    start = min(max(0, offset), limit)
-    return start, max(0, min(limit, offset + extent) - start)
-
-
-def _seen(offset: int, resized: int, limit: int, image: int) -> tuple[int, int]:
-    """Return first and count of image pixels i with 0 <= (i + 1/2) * resized / image + offset < limit."""
-    first = max(0, _ceil_div(-2 * offset * image - resized, 2 * resized))
-    end = min(image, _ceil_div(2 * (limit - offset) * image - resized, 2 * resized))
-    return first, max(0, end - first)
-
-
-def _ceil_div(a: int, b: int) -> int:
-    return -(-a // b)

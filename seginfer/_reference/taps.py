@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._geometry.axis import Axis
+
 Image = NDArray[np.uint8]
 
 
@@ -115,56 +117,40 @@ def mirrored(positions: Indices, n: int) -> Indices:
     return np.minimum(index, period - index)
 
 
-def is_aligned(resized: int, offset: int, source: int, logits: int, align_corners: bool) -> bool:
-    """Tell whether, along one axis, the content starts and ends on cell borders: a crop then leaves just the content.
-
-    Arguments as in `mask_taps`.
-    """
-    if offset < 0 or offset + resized > source:
+def is_aligned(axis: Axis, cells: int, align_corners: bool) -> bool:
+    """Tell whether the content starts and ends on cell borders, so that a crop leaves just the content."""
+    if axis.offset < 0 or axis.offset + axis.resized > axis.input:
         return False
     if align_corners:
-        return source in (logits, resized)
-    return offset * logits % source == 0 == resized * logits % source
+        return axis.input in (cells, axis.resized)
+    return axis.offset * cells % axis.input == 0 == axis.resized * cells % axis.input
 
 
-def mask_taps(
-    image: int,
-    resized: int,
-    offset: int,
-    source: int,
-    logits: int,
-    visible: tuple[int, int],
-    *,
-    align_corners: bool,
-    real: type[np.floating[Any]],
-) -> Taps:
-    """Return the taps, along one axis, from image pixels into the logits.
+def mask_taps(axis: Axis, cells: int, *, align_corners: bool, real: type[np.floating[Any]]) -> Taps:
+    """Return the taps from the visible image samples into the logits.
 
-    A pixel centre goes through the resize (`image` to `resized` samples), the placement (`offset` inside an input of
-    `source` samples) and the stride (`source` to `logits` samples). Taps stay inside the cells that show the image,
-    so padding never leaks in.
+    The centre of a sample goes through the resize (`image` to `resized` samples), the placement (`offset` inside
+    `input` samples) and the stride (`input` samples to `cells`). Taps stay inside the cells that show the image, so
+    that padding never leaks in.
 
     Args:
-        image: the image's size along the axis, in pixels.
-        resized: the image's size after the resize.
-        offset: position of the resized image inside the input; negative where it is cut.
-        source: size of the network input.
-        logits: size of the network output.
-        visible: first image pixel and number of image pixels to return taps for.
+        axis: placement of the image along this axis.
+        cells: size of the network output.
         align_corners: as in torch, sizes minus one are scaled and centres are whole numbers.
         real: type of the positions. float32 where both axes are aligned: the taps are then those that
             torch.nn.functional.interpolate computes on the cropped logits. float64 where torch has no such operation.
     """
-    cells = logits
+    image, resized, source, steps = axis.image, axis.resized, axis.input, cells
     if align_corners:
-        image, resized, source, cells = image - 1, resized - 1, max(source - 1, 1), logits - 1
+        image, resized, source, steps = image - 1, resized - 1, max(source - 1, 1), cells - 1
     centre = real(0 if align_corners else 0.5)
-    scale = real(resized * cells / (image * source) if image else 0)
-    start = offset * cells // source
-    shift = real(offset * cells / source - start)
-    end = -(-(offset + resized) * cells // source) - (0 if align_corners else 1)
-    taps = _taps(visible[0] + visible[1], scale, centre, shift, max(0, start) - start, min(logits - 1, end) - start)
-    taps = taps.at(slice(visible[0], None))
+    scale = real(resized * steps / (image * source) if image else 0)
+    start = axis.offset * steps // source
+    shift = real(axis.offset * steps / source - start)
+    end = -(-(axis.offset + resized) * steps // source) - (0 if align_corners else 1)
+    first, count = axis.visible
+    taps = _taps(first + count, scale, centre, shift, max(0, start) - start, min(cells - 1, end) - start)
+    taps = taps.at(slice(first, None))
     return Taps(taps.indices + start, taps.weights)
 
 
@@ -194,10 +180,9 @@ def sum_in_order(terms: Iterator[Floats]) -> Floats:
     return reduce(np.add, terms)
 
 
-def nearest_labels(
-    image: int, resized: int, offset: int, source: int, labels: int, visible: tuple[int, int]
-) -> Indices:
-    """Return the label cell that holds the centre of each visible image pixel; arguments as in `mask_taps`."""
-    i = np.arange(visible[0], visible[0] + visible[1], dtype=np.int64)
-    cell = ((2 * i + 1) * resized * labels + 2 * offset * labels * image) // (2 * image * source)
-    return np.clip(cell, 0, labels - 1).astype(np.intp)
+def nearest_labels(axis: Axis, cells: int) -> Indices:
+    """Return the label cell that holds the centre of each visible image sample."""
+    first, count = axis.visible
+    i = np.arange(first, first + count, dtype=np.int64)
+    cell = ((2 * i + 1) * axis.resized + 2 * axis.offset * axis.image) * cells // (2 * axis.image * axis.input)
+    return np.clip(cell, 0, cells - 1).astype(np.intp)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from seginfer import SegInferError, _native
 from seginfer._geometry import geometry
+from seginfer._geometry.axis import Axis
 from seginfer._geometry.geometry import Geometry, Rect
 from seginfer._inputs import formats
 from seginfer._inputs.formats import PixelFormat, pixels_of
@@ -322,21 +323,18 @@ def expected_results(
     return mask, margin
 
 
+def axis_of(arguments: dict[str, Any], i: int) -> Axis:
+    """Return one axis of a placement whose visible part is any part."""
+    sizes = (arguments[key][i] for key in ("image_hw", "resized_hw", "input_hw", "offset_yx"))
+    return Axis(*sizes, (arguments["visible"][i], arguments["visible"][i + 2]))
+
+
 def expected_taps(arguments: dict[str, Any], axis: int) -> Taps:
-    factor, fields = arguments["upsampling"], ("resized_hw", "offset_yx", "input_hw")
+    factor, align_corners = arguments["upsampling"], arguments["align_corners"]
     whole = [n * (factor or 1) for n in arguments["whole_hw"]]
-    aligned = all(
-        is_aligned(*(arguments[key][i] for key in fields), whole[i], arguments["align_corners"]) for i in (0, 1)
-    )
-    visible = arguments["visible"]
-    taps = mask_taps(
-        arguments["image_hw"][axis],
-        *(arguments[key][axis] for key in fields),
-        whole[axis],
-        (visible[axis], visible[axis + 2]),
-        align_corners=arguments["align_corners"],
-        real=np.float32 if aligned else np.float64,
-    )
+    aligned = all(is_aligned(axis_of(arguments, i), whole[i], align_corners) for i in (0, 1))
+    real = np.float32 if aligned else np.float64
+    taps = mask_taps(axis_of(arguments, axis), whole[axis], align_corners=align_corners, real=real)
     if factor:
         inner = upsampling_taps(
             arguments["whole_hw"][axis], whole[axis], align_corners=arguments["upsampling_align_corners"]
@@ -359,18 +357,13 @@ def fuzz_label_picker(provider: Provider) -> None:
     memory = Memory.now()
     old = copy_of(mask)
     fill(memory, [mask], plan.fill, labels, mask, provider.pick(pools))
-    visible = arguments["visible"]
     cells = [
         np.clip(
-            nearest_labels(
-                *(arguments[key][axis] for key in ("image_hw", "resized_hw", "offset_yx", "input_hw", "whole_hw")),
-                (visible[axis], visible[axis + 2]),
-            )
-            - arguments["corner_yx"][axis],
+            nearest_labels(axis_of(arguments, i), arguments["whole_hw"][i]) - arguments["corner_yx"][i],
             0,
-            arguments["labels_hw"][axis] - 1,
+            arguments["labels_hw"][i] - 1,
         )
-        for axis in (0, 1)
+        for i in (0, 1)
     ]
     old[slice_of(arguments)] = labels[np.ix_(*cells)]
     assert_equal(mask, old)

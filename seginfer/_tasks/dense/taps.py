@@ -39,38 +39,17 @@ def _graph_taps(geometry: Geometry, logits_hw: Size, spec: ModelSpec) -> tuple[T
 
 def _placed_taps(geometry: Geometry, logits_hw: Size, align_corners: bool) -> tuple[Taps, Taps]:
     """Return the taps from the visible image pixels into logits that cover the network's input."""
-    g = geometry
-    aligned = all(
-        is_aligned(g.resized_hw[axis], g.offset_yx[axis], g.input_hw[axis], logits_hw[axis], align_corners)
-        for axis in (0, 1)
-    )
-    rows, cols = (
-        mask_taps(
-            g.image_hw[axis],
-            g.resized_hw[axis],
-            g.offset_yx[axis],
-            g.input_hw[axis],
-            logits_hw[axis],
-            (g.visible[axis], g.visible[axis + 2]),
-            align_corners=align_corners,
-            real=np.float32 if aligned else np.float64,
-        )
-        for axis in (0, 1)
-    )
+    placed = list(zip(geometry.axes, logits_hw, strict=True))
+    aligned = all(is_aligned(axis, cells, align_corners) for axis, cells in placed)
+    real = np.float32 if aligned else np.float64
+    rows, cols = (mask_taps(axis, cells, align_corners=align_corners, real=real) for axis, cells in placed)
     return rows, cols
 
 
 def label_cells(geometry: Geometry, labels_hw: Size, spec: ModelSpec) -> list[NDArray[np.intp]]:
-    g, whole_hw, corner_yx = window_of(geometry, labels_hw, spec)
+    """Return the rows and columns of the label cells under the visible image pixels."""
+    window = window_of(geometry, labels_hw, spec)
     return [
-        nearest_labels(
-            g.image_hw[axis],
-            g.resized_hw[axis],
-            g.offset_yx[axis],
-            g.input_hw[axis],
-            whole_hw[axis],
-            (g.visible[axis], g.visible[axis + 2]),
-        )
-        - corner_yx[axis]
-        for axis in (0, 1)
+        nearest_labels(axis, cells) - corner
+        for axis, cells, corner in zip(window.whole.axes, window.output_hw, window.corner_yx, strict=True)
     ]
