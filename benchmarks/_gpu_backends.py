@@ -18,6 +18,7 @@ from seginfer import EngineOptions, EngineProfile, SegInferError, Segmenter, bui
 from seginfer._cuda import compiler
 from seginfer._cuda.gpu import Gpu
 from seginfer._cuda.graph import CaptureError, Graph
+from seginfer._cuda.tensors import DeviceMemory
 from seginfer._pipelines.gpu import GpuPipeline
 from seginfer._tensorrt.library import find_library
 from seginfer.backends import open_backend, read_any_model
@@ -170,7 +171,7 @@ class NetworkAlone:
         gpu.use()
         backend = as_device_backend(segmenter.backend)
         assert backend is not None  # or there were no GpuPipeline
-        execution = backend.execution(batch.shape, gpu)
+        execution = backend.execution(batch.shape, DeviceMemory(gpu))
         self._free.append(execution.close)
         stream = gpu.new_stream()
         self._free.append(stream.close)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pictures import mixed_share, picture
 
 from seginfer import Segmenter
-from seginfer._pipelines.pipeline import Evidence
+from seginfer._tasks.task import Wants
 from seginfer.export.parity.comparison import ROUNDINGS
 from seginfer.export.parity.dense import upsampled
 from seginfer.export.parity.torch_reference import Opinion, Oracle
@@ -67,11 +67,12 @@ def check_segmenter(segmenter: Segmenter, frames: Frames, precision: str) -> tup
     Raises:
         CheckError: if a decisive pixel differs, or errors are so large that few pixels are decisive.
     """
-    evidence: list[Evidence] = []
-    masks = [result.mask for result in segmenter._segment(frames.images, None, False, False, evidence)]
-    batch, output = evidence[0]  # not copied: it may be gigabytes
-    if len(evidence) > 1:
-        batch, output = (np.concatenate(arrays) for arrays in zip(*evidence, strict=True))
+    results, ios = segmenter._segment(frames.images, None, Wants(), keep_io=True)
+    masks = [result.labels for result in results]
+    batch, output = ios[0].batch, ios[0].outputs[segmenter.spec.output.name]  # not copied: it may be gigabytes
+    if len(ios) > 1:
+        batch = np.concatenate([io.batch for io in ios])
+        output = np.concatenate([io.outputs[segmenter.spec.output.name] for io in ios])
     check(len(output) == len(masks), f"{segmenter!r} ran {len(output)} network inputs for {len(masks)} frames")
     rows = [upsampled(output[i : i + 1], segmenter.spec.output) for i in range(len(masks))]
     error = max(_largest(row - opinion.output) for row, opinion in zip(rows, frames.opinions, strict=True))

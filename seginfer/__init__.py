@@ -29,7 +29,7 @@ from ._segmenter import Segmenter
 from ._spec.certificate import Certificate, ParityError
 from ._spec.model_spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, UpsampleSpec
 from ._tasks.dense.postprocess import confidence, margin, postprocess
-from ._tasks.dense.segmentation import Segmentation
+from ._tasks.segmentation import Segmentation
 from ._tasks.timings import Timings
 from ._tensorrt.engine_file import EngineFile, read_engine
 from ._tensorrt.engines import build_engine

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ._geometry.geometry import Geometry
@@ -96,13 +95,6 @@ def has_packed_rows(array: NDArray[Any], axes: int) -> bool:
             return False
         expected = max(expected, array.strides[axis] * array.shape[axis])
     return True
-
-
-def through_copy(fill: Callable[[NDArray[Any]], Any], out: NDArray[Any]) -> None:
-    """Let `fill` write into a contiguous array, and copy that: for targets that the core does not write to."""
-    copy = np.empty(out.shape, out.dtype)
-    fill(copy)
-    out[...] = copy
 
 
 def placement(geometry: Geometry) -> dict[str, tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Segmenter: image in, mask out; places images, groups them into batches, and hands those to a pipeline."""
+"""Segmenter: images in, results out."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from . import _native
 from ._errors import InputError
 from ._geometry.geometry import Geometry, Size
 from ._inputs.formats import PixelFormat, check_image, checked_color, even, image_size, pattern_image
+from ._pipelines.batches import run_batches
 from ._pipelines.open import Pixels, open_pipeline
-from ._pipelines.pipeline import Evidence, Part
+from ._pipelines.pipeline import BatchItem, NetworkIO
 from ._reference.taps import Mask
 from ._spec.model_spec import ModelSpec
 from ._system.arrays import check_apart
 from ._system.limits import checked_threads
-from ._tasks.dense.decode import Results
-from ._tasks.dense.outputs import checked_maps, checked_masks
-from ._tasks.dense.segmentation import Segmentation
-from ._tasks.timings import Timings
+from ._tasks import task_of
+from ._tasks.segmentation import Segmentation
+from ._tasks.task import Wants
 from .backends import open_backend, read_any_model
 from .backends._protocol import Backend, Tensor
 
@@ -40,23 +40,29 @@ _TILES_PER_CALL = 4  # of a graph whose batch is free: what the network needs fo
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """What the stages made of one image: the evidence that parity is measured on.
+    """Intermediate results for one image, which parity is measured on.
 
-    `batch` and `output` hold the image once, or each of its tiles: `geometry.tiles(spec.input)`.
+    `batch` and `outputs` hold the image once, or each of its tiles: `geometry.tiles(spec.input)`.
     """
 
     batch: Tensor
     geometry: Geometry
-    output: Tensor
+    outputs: dict[str, Tensor]
+    """By name, in the order of the spec."""
     mask: Mask
+
+    @property
+    def output(self) -> Tensor:
+        """The output that masks are made of."""
+        return next(iter(self.outputs.values()))
 
 
 class _Plan(NamedTuple):
-    """Where images of one shape go."""
+    """Placement of images of one shape."""
 
     geometry: Geometry
     inputs: list[tuple[Geometry, Any]]
-    """The whole image, or its tiles, each with what the pipeline keeps for it."""
+    """The whole image, or its tiles, each with its plan of the pipeline."""
 
 
 class Segmenter:
@@ -91,8 +97,8 @@ class Segmenter:
         self.backend = backend
         self.color = checked_color(color, spec.input)
         self.threads = checked_threads(threads)
-        self._pool = _native.new_threads(self.threads)
-        self.pipeline = open_pipeline(backend, spec, self.color, self._pool, pixels)
+        self._task = task_of(spec)
+        self.pipeline = open_pipeline(backend, spec, self.color, _native.new_threads(self.threads), pixels)
         self._free_limit = _TILES_PER_CALL if spec.input.resize == "tile" else None
         self._plans: dict[tuple[tuple[int, ...], ...], _Plan] = {}
         _native.log_once()
@@ -163,7 +169,7 @@ class Segmenter:
         Raises:
             InputError: if the model does not take such images.
         """
-        usual = self.spec.input.size or getattr(self.backend, "usual_hw", None)
+        usual = self.spec.input.size or getattr(self.backend, "opt_hw", None)
         size = image_hw or (usual and even(usual))
         if self.pipeline.is_slow_at_first and size:
             self(pattern_image(size, self.color))
@@ -201,18 +207,19 @@ class Segmenter:
             InputError: if an image or `out` is not what it must be; nothing has run then.
             BackendError: if inference fails, or the segmenter is closed.
         """
+        wants = Wants(confidence, margin)
         if isinstance(images, np.ndarray) and images.ndim < 4:
-            return self._segment([images], None if out is None else [out], confidence, margin)[0]
+            return self._segment([images], None if out is None else [out], wants)[0][0]
         if not isinstance(images, (list, tuple)):
             raise InputError(f"expected one image or a list of images, got {_what(images)}; split a batch with list()")
-        return self._segment(images, out, confidence, margin)
+        return self._segment(images, out, wants)[0]
 
     def trace(self, image: Image) -> Trace:
-        """Run one image and return what every stage made of it; the arrays belong to the caller."""
-        evidence: list[Evidence] = []
-        (result,) = self._segment([image], None, False, False, evidence)
-        batch, output = (np.concatenate(arrays) for arrays in zip(*evidence, strict=True))
-        return Trace(batch, result.geometry, output, result.mask)
+        """Run one image and return the intermediate results too. The arrays belong to the caller."""
+        (result,), ios = self._segment([image], None, Wants(), keep_io=True)
+        names = [output.name for output in self.spec.outputs]
+        outputs = {name: np.concatenate([io.outputs[name] for io in ios]) for name in names}
+        return Trace(np.concatenate([io.batch for io in ios]), result.geometry, outputs, result.labels)
 
     def infer_one(self, batch: Tensor) -> Tensor:
         """Return the network's mask output for a batch of one; it is repeated for a graph bound to more images."""
@@ -237,57 +244,28 @@ class Segmenter:
         return f"Segmenter({self.spec.task}, {self.spec.num_classes} classes, {self.backend!r})"
 
     def _segment(
-        self,
-        images: Sequence[Image],
-        out: Sequence[Mask] | None,
-        confidence: bool,
-        margin: bool,
-        evidence: list[Evidence] | None = None,
-    ) -> list[Segmentation]:
+        self, images: Sequence[Image], out: Sequence[Mask] | None, wants: Wants, keep_io: bool = False
+    ) -> tuple[list[Segmentation], list[NetworkIO]]:
         if not images:
             raise InputError("expected at least one image, got an empty list; skip the call when there is no image")
         plans = [self._plan(image) for image in images]
-        placed = [geometry for geometry, _ in plans]
-        none: list[None] = [None] * len(images)
-        confidences = checked_maps(None, placed, self.spec) if confidence else none
-        margins = checked_maps(None, placed, self.spec) if margin else none
-        masks = checked_masks(out, placed, self.spec)
-        check_apart(out, images, "an image")
-        results = list(map(Results, masks, confidences, margins))
-        parts = [
-            Part(i, images[i], tile, kept, results[i]) for i, (_, tiles) in enumerate(plans) for tile, kept in tiles
+        buffers = self._task.allocate([plan.geometry for plan in plans], out, wants)
+        if out is not None:
+            check_apart(out, images, "an image")
+        items = [
+            BatchItem(i, images[i], geometry, kept, buffers[i])
+            for i, plan in enumerate(plans)
+            for geometry, kept in plan.inputs
         ]
-        timings = self._run_all(parts, evidence)
-        spec = self.spec
-        return [
-            Segmentation(mask, spec.classes, spec.task, placed[i], timings[i], self.color, sure, won, self._pool)
-            for i, (mask, sure, won) in enumerate(results)
+        timings, ios = run_batches(self.pipeline, items, self._free_limit, keep_io)
+        results = [
+            self._task.result(buffers[i], plan.geometry, timings[i], self.color, self.threads)
+            for i, plan in enumerate(plans)
         ]
-
-    def _run_all(self, parts: Sequence[Part], evidence: list[Evidence] | None) -> dict[int, Timings]:
-        """Run every part, in as many batches as it takes; return the time that each image took."""
-        timings: dict[int, Timings] = {}
-        for batch in self._batches(parts):
-            taken = self.pipeline.run(batch, evidence)
-            for i in {part.number for part in batch}:
-                timings[i] = timings[i] + taken if i in timings else taken
-        return timings
-
-    def _batches(self, parts: Sequence[Part]) -> list[list[Part]]:
-        """Group network inputs into batches of one size, as large as the pipeline takes them."""
-        if len(parts) == 1:
-            return [list(parts)]
-        groups: dict[Size, list[Part]] = {}
-        for part in parts:
-            groups.setdefault(part.geometry.input_hw, []).append(part)
-        batches = []
-        for input_hw, group in groups.items():
-            step = self.pipeline.batch_limit(input_hw) or self._free_limit or len(group)
-            batches += [group[k : k + step] for k in range(0, len(group), step)]
-        return batches
+        return results, ios
 
     def _plan(self, image: Image) -> _Plan:
-        """Return where images of this shape go; each shape is planned once."""
+        """Return the placement of images of this shape, planned once."""
         key = (image.shape, image.strides) if isinstance(image, np.ndarray) and image.dtype == np.uint8 else ()
         plan = self._plans.get(key)
         if plan is None:

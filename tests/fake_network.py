@@ -11,8 +11,7 @@ import fake_cuda_core
 import numpy as np
 
 from seginfer import BackendError
-from seginfer._cuda.gpu import Gpu
-from seginfer._cuda.tensors import DeviceTensor
+from seginfer._cuda.tensors import DeviceMemory, DeviceTensor
 from seginfer.backends._protocol import Tensor
 from seginfer.backends.onnxruntime import OnnxRuntimeBackend
 
@@ -46,21 +45,21 @@ class FakeDeviceBackend(OnnxRuntimeBackend):
         self.spoils: float | None = None
         self.opened: list[FakeExecution] = []
 
-    def most_images(self, input_hw: tuple[int, int]) -> int | None:
-        return self._most or super().most_images(input_hw)
+    def max_batch_size(self, input_hw: tuple[int, int]) -> int | None:
+        return self._most or super().max_batch_size(input_hw)
 
-    def places(self, count: int, input_hw: tuple[int, int]) -> int:
-        return self._places or super().places(count, input_hw)
+    def padded_batch_size(self, count: int, input_hw: tuple[int, int]) -> int:
+        return self._places or super().padded_batch_size(count, input_hw)
 
-    def execution(self, shape: tuple[int, ...], gpu: Gpu) -> Any:
-        return FakeExecution(self, shape, gpu)
+    def execution(self, shape: tuple[int, ...], memory: DeviceMemory) -> Any:
+        return FakeExecution(self, shape, memory)
 
 
 class FakeExecution:
     """See `Execution`."""
 
-    def __init__(self, backend: FakeDeviceBackend, shape: tuple[int, ...], gpu: Gpu) -> None:
-        self._backend, self._gpu = backend, gpu
+    def __init__(self, backend: FakeDeviceBackend, shape: tuple[int, ...], memory: DeviceMemory) -> None:
+        self._backend, self._gpu = backend, memory._gpu
         node = backend._open_session().get_inputs()[0]
         dtype = {"tensor(float16)": "float16", "tensor(uint8)": "uint8"}.get(node.type, "float32")
         found = backend.infer(np.zeros(shape, dtype))
@@ -68,7 +67,7 @@ class FakeExecution:
         try:
             self.input = self._tensor(shape, dtype)
             self.outputs = {name: self._tensor(one.shape, one.dtype.name) for name, one in found.items()}
-            self._buffers.append(gpu.allocate(backend.scratch_bytes))
+            self._buffers.append(self._gpu.allocate(backend.scratch_bytes))
         except BaseException:
             self.close()
             raise

@@ -39,8 +39,8 @@ def picture(size: tuple[int, int], color: str = "rgb", seed: int = 0) -> Image:
 
 
 def assert_same(found: Segmentation, expected: Segmentation) -> None:
-    np.testing.assert_array_equal(found.mask, expected.mask)
-    assert found.mask.dtype == expected.mask.dtype
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert found.labels.dtype == expected.labels.dtype
     assert (found.margin is None, found.confidence is None) == (expected.margin is None, expected.confidence is None)
     if expected.margin is not None and expected.confidence is not None:
         np.testing.assert_array_equal(found.margin, expected.margin)

@@ -23,6 +23,7 @@ from seginfer._media.images import read_image
 from seginfer._pipelines import host
 from seginfer._reference import taps as reference_taps
 from seginfer._tasks.dense import decode
+from seginfer._tasks.dense import task as dense_task
 from seginfer.export import certify, export_onnx, load_source, load_weights
 
 # Letterboxed, larger than the input and at a stride: every step of the pipeline has something to get wrong.
@@ -58,8 +59,8 @@ def argmax_before_resize(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bgr_for_rgb(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = host.input_filler
-    monkeypatch.setattr(host, "input_filler", lambda geometry, spec, _: original(geometry, spec, "bgr"))
+    original = host.make_encoder
+    monkeypatch.setattr(host, "make_encoder", lambda geometry, spec, _: original(geometry, spec, "bgr"))
 
 
 def no_half_pixel_centre(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,12 +74,12 @@ def no_half_pixel_centre(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def padding_not_cropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = host.filler_of
+    original = dense_task.make_decoder
 
-    def filler_of(g: Geometry, *rest: Any) -> Any:
+    def make_decoder(g: Geometry, *rest: Any) -> Any:
         return original(Geometry(g.image_hw, g.input_hw, g.input_hw, (0, 0)), *rest)
 
-    monkeypatch.setattr(host, "filler_of", filler_of)
+    monkeypatch.setattr(dense_task, "make_decoder", make_decoder)
 
 
 @pytest.mark.parametrize(

@@ -125,13 +125,13 @@ def test_memory_that_runs_out_at_any_point_leaves_nothing(
     image, plenty = picture((40, 50)), 1000
     with on_gpu(backend) as segmenter:
         expected = segmenter(image).mask
-        pipeline_of(segmenter)._slots.clear_idle()
+        pipeline_of(segmenter)._contexts.clear_idle()
         world.allocations_left = plenty
         segmenter(image)
         needed = plenty - world.allocations_left
         assert needed > 8
         for left in range(needed):
-            pipeline_of(segmenter)._slots.clear_idle()
+            pipeline_of(segmenter)._contexts.clear_idle()
             world.allocations_left = left
             with pytest.raises(BackendError, match=r"(GPU memory|pinned memory of the host) ran out"):
                 segmenter(image)
@@ -166,14 +166,14 @@ def test_memory_that_an_idle_slot_keeps_is_given_up_too(
 ) -> None:
     with on_gpu(backend) as segmenter:
         segmenter(picture((40, 50)))
-        slots = pipeline_of(segmenter)._slots
-        (first,) = slots._free
-        with slots.borrow(next(iter(first._frames)), InputError):  # so that another slot is made
+        contexts = pipeline_of(segmenter)._contexts
+        (first,) = contexts._free
+        with contexts.borrow(next(iter(first._frames)), InputError):  # so that another context is made
             segmenter(picture((900, 900)))
         world.memory_limit = world.of_device() + (1 << 20)
         segmenter(picture((900, 901)))
         assert len(world.executables) == 1
-        assert len(slots._free) == 2
+        assert len(contexts._free) == 2
 
 
 def test_a_network_that_does_not_start_leaves_nothing(backend: FakeDeviceBackend, world: fake_cuda_core.World) -> None:

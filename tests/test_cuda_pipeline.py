@@ -95,7 +95,7 @@ def test_tiles_of_several_images_are_filled_over_several_batches(tmp_path: Path,
     for most in (1, 3, None):
         with both(tmp_path, SPECS["tiles"], most=most) as (fake, host):
             for found, expected in zip(fake(images, margin=True), host(images, margin=True), strict=True):
-                np.testing.assert_array_equal(found.mask, expected.mask)
+                np.testing.assert_array_equal(found.labels, expected.labels)
                 np.testing.assert_array_equal(found.margin, expected.margin)
     assert len(world.launched) > 10
 
@@ -104,8 +104,8 @@ def test_tiles_of_one_image_share_its_upload(tmp_path: Path, world: fake_cuda_co
     spec, image = SPECS["tiles"], picture((60, 70))
     with both(tmp_path, spec) as (fake, _):
         fake([image, image])
-        slots = pipeline_of(fake)._slots
-        (keys,) = [list(slot._frames) for slot in slots._free]
+        contexts = pipeline_of(fake)._contexts
+        (keys,) = [list(context._frames) for context in contexts._free]
     assert all(len(key.image_sizes) <= 2 < len(key.owners) for key in keys)
     assert world.launched
 
@@ -131,10 +131,10 @@ def test_results_go_to_arrays_with_any_strides(name: str, tmp_path: Path, world:
     del world
     with both(tmp_path, SPECS[name]) as (fake, host):
         image = picture((61, 50))
-        expected = host(image).mask
+        expected = host(image).labels
         room = np.full((*expected.shape[:-2], 122, 150), 77, np.uint8)
         out = room[..., ::-2, ::3]
-        assert fake(image, out=out).mask is out
+        assert fake(image, out=out).labels is out
         np.testing.assert_array_equal(out, expected)
         assert (room[..., 0::2, :] == 77).all()
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from seginfer import BackendError, InputError, ModelSpec, Segmenter, postprocess, preprocess
 from seginfer._cuda.gpu import Gpu
-from seginfer._cuda.tensors import DeviceTensor
+from seginfer._cuda.tensors import DeviceMemory, DeviceTensor
 from seginfer._pipelines.gpu import GpuPipeline
 from seginfer.backends._protocol import Backend
 
@@ -72,13 +72,13 @@ def check_whole_path(segmenter: Segmenter, image: Image) -> None:
     expected = postprocess(trace.output, trace.geometry.tiles(spec.input), spec)[0]
     np.testing.assert_array_equal(trace.mask, expected)
     again = segmenter(image)
-    assert (again.mask != expected).mean() < 1e-3, "the replay's network may round otherwise, but not more"
+    assert (again.labels != expected).mean() < 1e-3, "the replay's network may round otherwise, but not more"
 
 
 def check_is_recorded(segmenter: Segmenter) -> None:
     assert "CUDA graphs" in segmenter.pipeline.description
     pipeline: Any = segmenter.pipeline
-    frames = [frame for slot in pipeline._slots._free for frame in slot._frames.values()]
+    frames = [frame for context in pipeline._contexts._free for frame in context._frames.values()]
     assert frames
     assert all(frame.graph is not None for frame in frames)
 
@@ -107,7 +107,7 @@ def test_images_of_several_sizes_and_a_batch_of_fewer_are_right() -> None:
     with on_gpu(torch_backend(), spec) as gpu, Segmenter(spec, torch_backend(), pixels="cpu") as host:
         for count in (3, 1, 2, 3):
             for found, expected in zip(gpu(pictures[:count]), host(pictures[:count]), strict=True):
-                assert (found.mask != expected.mask).mean() < 1e-3
+                assert (found.labels != expected.mask).mean() < 1e-3
 
 
 def test_threads_say_what_one_thread_says() -> None:
@@ -116,7 +116,7 @@ def test_threads_say_what_one_thread_says() -> None:
     with on_gpu(torch_backend(), spec) as segmenter, ThreadPoolExecutor(4) as pool:
         expected = [segmenter(image).mask for image in pictures]
         for found, mask in zip(pool.map(segmenter, pictures), expected, strict=True):
-            assert (found.mask != mask).mean() < 1e-3
+            assert (found.labels != mask).mean() < 1e-3
         check_is_recorded(segmenter)
 
 
@@ -151,8 +151,8 @@ class Troubled:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
-    def execution(self, shape: tuple[int, ...], gpu: Gpu) -> Any:
-        execution = self._backend.execution(shape, gpu)
+    def execution(self, shape: tuple[int, ...], memory: DeviceMemory) -> Any:
+        execution = self._backend.execution(shape, memory)
         enqueue, trouble = execution.enqueue, self._trouble
 
         def troubled(stream: Any) -> None:
@@ -212,7 +212,7 @@ def test_values_that_are_not_finite_are_an_error_and_the_next_frame_is_fine() ->
 
 def test_an_execution_says_where_its_tensors_lie() -> None:
     gpu = Gpu()
-    execution = torch_backend().execution((2, 3, 48, 64), gpu)
+    execution = torch_backend().execution((2, 3, 48, 64), DeviceMemory(gpu))
     for tensor in (execution.input, *execution.outputs.values()):
         assert isinstance(tensor, DeviceTensor)
         assert tensor.address % 16 == 0

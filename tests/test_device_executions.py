@@ -17,6 +17,7 @@ from models import SPECS, make_spec, save_model
 
 from seginfer import BackendError, BackendUnavailableError, Segmenter
 from seginfer._cuda.gpu import Gpu
+from seginfer._cuda.tensors import DeviceMemory
 from seginfer.backends import _onnxruntime_execution
 from seginfer.backends._protocol import as_device_backend
 from seginfer.backends.onnxruntime import OnnxRuntimeBackend
@@ -45,7 +46,7 @@ def test_onnxruntime_reads_and_writes_the_memory_that_it_is_given(name: str, tmp
     backend = OnnxRuntimeBackend(save_model(tmp_path / "m.onnx", spec), (spec.output.name,), device="cpu")
     backend.device_index = 0
     shape = (2, 3, 24, 32) if spec.input.layout == "NCHW" else (2, 24, 32, 3)
-    execution = backend.execution(shape, gpu)
+    execution = backend.execution(shape, DeviceMemory(gpu))
     batch = np.random.default_rng(0).integers(0, 2, shape).astype(spec.input.dtype)
     expected = backend.infer(batch)[spec.output.name]
     output = execution.outputs[spec.output.name]
@@ -66,7 +67,7 @@ def test_what_onnxruntime_refuses_frees_the_memory(semantic_model: Path, gpu: Gp
     backend = OnnxRuntimeBackend(semantic_model, ("logits",), device="cpu")
     backend.device_index = 0
     with pytest.raises(BackendError, match="failed on a batch"):
-        backend.execution((1, 3, 25, 32), gpu)
+        backend.execution((1, 3, 25, 32), DeviceMemory(gpu))
     assert gpu.live_buffers == 0
 
 
@@ -74,7 +75,7 @@ def test_a_network_on_the_cpu_has_no_memory_of_a_gpu(semantic_model: Path, gpu: 
     backend = OnnxRuntimeBackend(semantic_model, ("logits",), device="cpu")
     assert as_device_backend(backend) is None
     with pytest.raises(BackendUnavailableError, match="device='cuda'"):
-        backend.execution((1, 3, 24, 32), gpu)
+        backend.execution((1, 3, 24, 32), DeviceMemory(gpu))
     assert as_device_backend(TorchBackend(torch.nn.Identity(), ("logits",))) is None
 
 

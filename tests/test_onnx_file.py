@@ -14,7 +14,8 @@ from models import SPECS, make_onnx, save_model
 from onnx import TensorProto, helper, numpy_helper
 
 from seginfer import ModelSpec, read_model
-from seginfer._files.onnx_file import TensorInfo, graph_sha256, read_onnx, write_metadata
+from seginfer._files.onnx_file import graph_sha256, read_onnx, write_metadata
+from seginfer._spec.tensor_info import TensorInfo
 
 NUMPY_NAMES = {
     TensorProto.FLOAT: "float32",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +202,39 @@ def test_a_multilabel_result_has_overlapping_planes(tmp_path: Path) -> None:
 def test_repr_names_the_classes_that_are_there() -> None:
     text = repr(result_of(np.array([[0, 1], [1, 1]], np.uint8)))
     assert text == "Segmentation(mask=uint8 (2, 2), background 25.0%, red 75.0%, 6.0 ms)"
+
+
+def _sample(task: str) -> Segmentation:
+    rng = np.random.default_rng(1)
+    shape = (3, 7, 9) if task == "multilabel" else (7, 9)
+    return result_of(rng.integers(0, 4 if task == "semantic" else 2, shape, np.uint8), task, _threads=1)
+
+
+@pytest.mark.parametrize("task", ["semantic", "binary", "multilabel"])
+def test_results_can_be_pickled_and_copied(task: str) -> None:
+    result = _sample(task)
+    result.colorize()  # fills what is cached
+    for other in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
+        np.testing.assert_array_equal(other.labels, result.labels)
+        np.testing.assert_array_equal(other.colorize(), result.colorize())
+        assert other.geometry == result.geometry
+        assert other.timings == result.timings
+
+
+@pytest.mark.parametrize("task", ["semantic", "binary", "multilabel"])
+def test_an_array_of_a_result_is_its_mask_of_class_ids(task: str) -> None:
+    result = _sample(task)
+    assert result.mask.shape == result.geometry.image_hw
+    np.testing.assert_array_equal(np.asarray(result), result.mask)
+    assert np.asarray(result, np.int64).dtype == np.int64
+    if task != "multilabel":
+        assert np.asarray(result) is result.mask
+        assert np.array(result, copy=True) is not result.mask
+
+
+def test_where_classes_of_a_multilabel_mask_overlap_the_last_one_counts() -> None:
+    result = _sample("multilabel")
+    expected = np.full(result.geometry.image_hw, 255)
+    for class_id, plane in enumerate(result.labels):
+        expected[plane != 0] = class_id
+    np.testing.assert_array_equal(result.mask, expected)

@@ -49,7 +49,7 @@ def test_the_runtime_gives_the_masks_of_the_network_in_numpy(
 ) -> None:
     image = picture(*image_hw)
     with Segmenter.open(make_model(SPECS[name])) as segmenter:
-        np.testing.assert_array_equal(segmenter(image).mask, expected_mask(image, SPECS[name]))
+        np.testing.assert_array_equal(segmenter(image).labels, expected_mask(image, SPECS[name]))
 
 
 def test_every_kind_of_network_runs_and_its_stages_agree_with_its_trace(
@@ -58,10 +58,14 @@ def test_every_kind_of_network_runs_and_its_stages_agree_with_its_trace(
     image = picture(40, 50)
     with Segmenter.open(make_model(any_spec)) as segmenter:
         first, second, trace = segmenter(image), segmenter(image), segmenter.trace(image)
-    assert first.mask.shape[-2:] == (40, 50)
-    assert len(np.unique(first.mask)) > 1
-    for mask in (second.mask, trace.mask, postprocess(trace.output, trace.geometry.tiles(any_spec.input), any_spec)[0]):
-        np.testing.assert_array_equal(mask, first.mask)
+    assert first.labels.shape[-2:] == (40, 50)
+    assert len(np.unique(first.labels)) > 1
+    for mask in (
+        second.labels,
+        trace.mask,
+        postprocess(trace.output, trace.geometry.tiles(any_spec.input), any_spec)[0],
+    ):
+        np.testing.assert_array_equal(mask, first.labels)
     np.testing.assert_array_equal(trace.batch, preprocess([image], any_spec)[0])
 
 
@@ -120,11 +124,11 @@ def test_images_are_rgb_unless_stated_also_for_a_bgr_network(make_model: Callabl
 def test_out_is_filled_and_is_the_mask_of_the_result(name: str, make_model: Callable[..., Path]) -> None:
     image = picture(40, 50)
     with Segmenter.open(make_model(SPECS[name])) as segmenter:
-        expected = segmenter(image).mask
+        expected = segmenter(image).labels
         out = [np.full_like(expected, 77) for _ in range(2)]
-        assert segmenter(image, out=out[0]).mask is out[0]
+        assert segmenter(image, out=out[0]).labels is out[0]
         results = segmenter([image, image], out=[out[1], np.empty_like(expected)])
-        assert results[0].mask is out[1]
+        assert results[0].labels is out[1]
     np.testing.assert_array_equal(out, [expected, expected])
 
 

@@ -132,11 +132,11 @@ def test_tiles_give_the_masks_and_confidence_of_one_pass(case: Case) -> None:
     for image, result in zip(case.images, results, strict=True):
         whole = Geometry.place(image.shape[:2], case.spec.input)
         output = one_pass(case, image)
-        np.testing.assert_array_equal(result.mask, postprocess(output, [whole], case.spec)[0])
+        np.testing.assert_array_equal(result.labels, postprocess(output, [whole], case.spec)[0])
         np.testing.assert_array_equal(result.confidence, confidence(output, [whole], case.spec)[0])
         assert result.geometry == whole
         labels, margin = decide(output, whole, case.spec)
-        differing = margin[labels != result.mask]
+        differing = margin[labels != result.labels]
         assert differing.max(initial=0) <= tolerances.MASK_ROUNDING.limit * np.abs(output).max()
 
 
@@ -150,7 +150,7 @@ def test_at_stride_1_masks_are_the_cropped_decisions_of_the_network(case: Case) 
         first = case.spec.input.tile_margin - (mirrored(image, case.spec.input).shape[0] - planes.shape[2]) // 2
         seen = planes[0, :, first : first + height, first : first + width]
         expected = seen.argmax(0) if case.spec.task == "semantic" else seen > 0
-        mask = segmenter_of(case.spec, case.network)(image).mask
+        mask = segmenter_of(case.spec, case.network)(image).labels
         np.testing.assert_array_equal(mask, expected[0] if case.spec.task == "binary" else expected)
 
 
@@ -244,12 +244,12 @@ def test_the_time_of_an_image_is_that_of_all_its_tiles(tmp_path: Path, monkeypat
 def test_masks_to_fill_are_filled_by_all_tiles(task: str, tmp_path: Path) -> None:
     spec = make_spec(task, resize="tile", tile_margin=5)
     with Segmenter.open(save_model(tmp_path / "m.onnx", spec)) as segmenter:
-        expected = [result.mask for result in segmenter(PICTURES)]
+        expected = [result.labels for result in segmenter(PICTURES)]
         out = [np.full_like(mask, 77) for mask in expected]
         results = segmenter(PICTURES, out=out)
         trace = segmenter.trace(PICTURES[0])
     for result, given_mask, mask in zip(results, out, expected, strict=True):
-        assert result.mask is given_mask
+        assert result.labels is given_mask
         np.testing.assert_array_equal(given_mask, mask)
     tiles = trace.geometry.tiles(spec.input)
     assert len(trace.batch) == len(trace.output) == len(tiles)
@@ -262,7 +262,7 @@ def test_masks_to_fill_are_filled_by_all_tiles(task: str, tmp_path: Path) -> Non
 def test_labels_of_tiles_are_put_together(tmp_path: Path) -> None:
     spec = make_spec(resize="tile", tile_margin=8, multiple_of=4, output={"kind": "labels", "stride": 4})
     with Segmenter.open(save_model(tmp_path / "m.onnx", spec)) as segmenter:
-        mask = segmenter(PICTURES[0]).mask
+        mask = segmenter(PICTURES[0]).labels
     frame = mirrored(PICTURES[0], spec.input)
     means = frame.reshape(frame.shape[0] // 4, 4, frame.shape[1] // 4, 4, 3).mean((1, 3))
     expected = means.argmax(2).repeat(4, 0).repeat(4, 1)[8 : 8 + mask.shape[0], 8 : 8 + mask.shape[1]]

@@ -95,7 +95,7 @@ def _certified(
         with Segmenter.open(engine.path, device=device) as segmenter:
             precision = engine.spec.provenance.precision or "fp32"
             certificate = certify(module, segmenter, images, precision=precision, on_progress=on_progress)
-            masks = [segmenter(image).mask for image in images]
+            masks = [segmenter(image).labels for image in images]
     return replace(certificate, pipeline_sha256=engine.key.digest()), masks
 
 

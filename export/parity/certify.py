@@ -63,7 +63,7 @@ def certify(
             opinion = oracle(image)
             _check_values(opinion, segmenter.spec, i)
             trace = segmenter.trace(image)
-            trace = replace(trace, output=_comparable(trace.output, segmenter.spec))
+            trace = replace(trace, outputs={segmenter.spec.output.name: _comparable(trace.output, segmenter.spec)})
             meter.add(opinion, trace, _comparable(_network_output(segmenter, opinion), segmenter.spec))
             if on_progress:
                 on_progress(i + 1, len(images))

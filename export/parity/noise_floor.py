@@ -41,7 +41,8 @@ def own_rounding(module: nn.Module, segmenter: Segmenter, images: Sequence[NDArr
                 other = exact(image)
             except Exception:  # whatever a module does that is written for float32
                 return None
-            meter.add(opinion, replace(trace, output=other.output, mask=other.labels), other.output)
+            rounded = replace(trace, outputs={spec.output.name: other.output}, mask=other.labels)
+            meter.add(opinion, rounded, other.output)
     return meter if meter.is_network_off() else None
 
 

@@ -24,7 +24,7 @@ from .._spec.certificate import Certificate
 from .._spec.model_spec import ModelSpec
 from .._spec.schema import unstructure
 from .._system.atomic import atomic_path, make_folder
-from .._tasks.dense.segmentation import Segmentation
+from .._tasks.segmentation import Segmentation
 from .._tasks.timings import Timings
 from . import _certificate, _latency
 from ._inputs import spread

@@ -7,8 +7,9 @@ import json
 from typing import Any
 
 from .._files.model_file import ENGINE_SUFFIX, METADATA_KEY, attach_spec, certificate_matches, read_model
-from .._files.onnx_file import OnnxFile, TensorInfo, read_onnx
+from .._files.onnx_file import OnnxFile, read_onnx
 from .._spec.model_spec import InputSpec, ModelSpec, Provenance
+from .._spec.tensor_info import TensorInfo
 from .._tensorrt.engine_file import EngineFile, read_engine
 from . import _certificate
 from ._output import Output

@@ -16,7 +16,7 @@ from .._media.images import read_image, write_image
 from .._media.video import VideoReader, VideoSink, video_writer
 from .._segmenter import Segmenter
 from .._system.atomic import atomic_path, make_folder
-from .._tasks.dense.segmentation import Segmentation
+from .._tasks.segmentation import Segmentation
 from .._tasks.timings import Timings
 from . import _latency
 from ._inputs import expand, is_video
@@ -123,7 +123,7 @@ def _save_mask(result: Segmentation, path: Path) -> Path:
         return path
     path = path.with_suffix(".npy")
     with atomic_path(path) as part:
-        np.save(part, result.mask)
+        np.save(part, result.labels)
     return path
 
 

@@ -1,4 +1,4 @@
-"""TensorMemory: what the executions of a network have of a GPU's memory."""
+"""Tensors in the memory of a GPU."""
 
 from __future__ import annotations
 
@@ -21,15 +21,20 @@ class DeviceTensor(NamedTuple):
     dtype: str
 
 
-class TensorMemory:
-    """Memory of a GPU for tensors of an execution; all zeros at first."""
+class DeviceMemory:
+    """Memory of a GPU for the tensors of one execution.
+
+    Attributes:
+        stream: a stream of cuda-core for work before the first call of `Execution.enqueue`.
+    """
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
+        self.stream = gpu.stream
         self._buffers: list[Any] = []
 
     def tensor(self, shape: Sequence[int], dtype: str) -> DeviceTensor:
-        """Return a new tensor.
+        """Return a new tensor of zeros.
 
         Raises:
             InputError: if NumPy has no such dtype, as bfloat16.
@@ -43,11 +48,7 @@ class TensorMemory:
         self._gpu.clear(buffer)
         return DeviceTensor(int(buffer.handle), tuple(shape), dtype)
 
-    def buffer(self, tensor: DeviceTensor) -> Any:
-        """Return the buffer of a tensor."""
-        return next(buffer for buffer in self._buffers if int(buffer.handle) == tensor.address)
-
     def close(self) -> None:
-        """Free everything."""
+        """Free every tensor. Idempotent."""
         while self._buffers:
             self._gpu.free(self._buffers.pop())

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .._errors import ModelFileError, SpecError
-from .._geometry.tiles import size_problem
-from .._spec.model_spec import InputSpec, Layout, ModelSpec, OutputSpec
+from .._spec.model_spec import InputSpec, ModelSpec
 from .._spec.schema import unstructure
-from .onnx_file import OnnxFile, TensorInfo, graph_sha256, read_onnx, write_metadata
+from .._spec.tensor_info import TensorInfo
+from .._tasks import task_of
+from .onnx_file import OnnxFile, graph_sha256, read_onnx, write_metadata
 
 METADATA_KEY = "seginfer"
 ENGINE_SUFFIX = ".engine"  # of a file that is built from a model file, see `_tensorrt`
@@ -89,7 +90,7 @@ def pipeline_sha256(path: str | Path, spec: ModelSpec) -> str:
 
 
 def check_spec(spec: ModelSpec, graph: OnnxFile, path: str | Path) -> None:
-    """Raise a ModelFileError if the graph cannot be what the spec describes."""
+    """Raise a ModelFileError if the graph contradicts the spec."""
     problem = _input_problem(spec.input, graph.inputs) or _outputs_problem(spec, graph.outputs)
     if problem:
         raise ModelFileError(f"{path} contradicts its ModelSpec: {problem}; correct the spec and attach it again")
@@ -103,15 +104,15 @@ def _input_problem(spec: InputSpec, inputs: tuple[TensorInfo, ...]) -> str | Non
         return f"input.dtype is {spec.dtype}, the graph takes {info.dtype}"
     if len(info.shape) != 4:
         return f"input must have 4 dimensions ({spec.layout}), the graph takes {info.shape}"
-    _, channels, height, width = _nchw(info.shape, spec.layout)
+    _, channels, height, width = info.nchw(spec.layout)
     if isinstance(channels, int) and channels != spec.channels:
         return f"input.color {spec.color!r} ({spec.layout}) has {spec.channels} channels, the graph takes {info.shape}"
     if spec.size is None:
         fixed = [n for n in (height, width) if isinstance(n, int)]
         return f"input.size is null (dynamic), the graph takes {info.shape}" if fixed else None
-    for name, wanted, got in (("height", spec.size[0], height), ("width", spec.size[1], width)):
-        if isinstance(got, int) and got != wanted:
-            return f"input.size has {name} {wanted}, the graph takes {info.shape}"
+    for name, expected, got in (("height", spec.size[0], height), ("width", spec.size[1], width)):
+        if isinstance(got, int) and got != expected:
+            return f"input.size has {name} {expected}, the graph takes {info.shape}"
     return None
 
 
@@ -120,39 +121,4 @@ def _outputs_problem(spec: ModelSpec, outputs: tuple[TensorInfo, ...]) -> str | 
     for output in spec.outputs:
         if output.name not in by_name:
             return f"outputs names {output.name!r}, the graph yields {sorted(by_name)}"
-    return _mask_output_problem(spec, spec.output, by_name[spec.output.name])
-
-
-def _mask_output_problem(spec: ModelSpec, output: OutputSpec, info: TensorInfo) -> str | None:
-    is_integer = info.dtype.startswith(("int", "uint"))
-    if is_integer != (output.kind == "labels"):
-        return f"outputs[0].kind is {output.kind!r}, the graph yields {info.dtype}"
-    if output.kind == "labels":
-        return None
-    if len(info.shape) != 4:
-        return f"outputs[0] must have 4 dimensions ({output.layout}), the graph yields {info.shape}"
-    _, channels, height, width = _nchw(info.shape, output.layout)
-    if isinstance(channels, int) and channels != spec.num_channels:
-        return (
-            f"{spec.num_classes} {spec.task} classes need {spec.num_channels} channels, the graph yields {info.shape}"
-        )
-    if spec.input.resize == "tile":
-        return _tile_problem(spec, height, width)
-    for wanted, got in zip(spec.input.size or (), (height, width), strict=False):
-        if isinstance(got, int) and got * output.graph_stride != wanted:
-            upsampled = f" with upsample.factor {output.upsample.factor}" if output.upsample else ""
-            return (
-                f"outputs[0].stride is {output.stride}{upsampled} for input {spec.input.size}, "
-                f"the graph yields {info.shape}"
-            )
-    return None
-
-
-def _tile_problem(spec: ModelSpec, height: int | str, width: int | str) -> str | None:
-    if spec.input.size is None or not (isinstance(height, int) and isinstance(width, int)):
-        return None
-    return size_problem(spec.input.size, (height, width), spec.output.graph_stride, spec.input.tile_margin)
-
-
-def _nchw(shape: tuple[int | str, ...], layout: Layout) -> tuple[int | str, ...]:
-    return shape if layout == "NCHW" else (shape[0], shape[3], shape[1], shape[2])
+    return task_of(spec).find_problem(by_name)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .._errors import ModelFileError
+from .._spec.tensor_info import TensorInfo
 from .._system.atomic import atomic_path
 from .protobuf import (
     BYTES,
@@ -51,15 +52,6 @@ _DTYPES = {
     10: "float16",
     11: "float64",
 }
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """Name, shape and element type of a graph input or output; a dimension is a number or, if it varies, a name."""
-
-    name: str
-    shape: tuple[int | str, ...]
-    dtype: str
 
 
 @dataclass(frozen=True)

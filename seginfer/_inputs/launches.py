@@ -14,7 +14,7 @@ from .._errors import InputError
 from .._geometry.geometry import Geometry
 from .._spec.model_spec import InputSpec
 from .formats import PixelFormat
-from .preprocess import _affine
+from .preprocess import affine
 from .taps import AxisTaps, input_taps
 
 
@@ -41,7 +41,7 @@ _SOURCES = {
 def input_records(geometries: Sequence[Geometry], spec: InputSpec, color: PixelFormat, upload: Upload) -> Records:
     """Return the records of a batch, but for the images and the batch itself."""
     records = np.zeros(len(geometries), kernel_args.PREPROCESS)
-    gain, bias, padding = _affine(spec)
+    gain, bias, padding = affine(spec)
     for record, geometry in zip(records, geometries, strict=True):
         taps = input_taps(geometry, spec)
         record["filter"], record["source"] = taps.filter, _SOURCES[color]

@@ -21,8 +21,8 @@ from .formats import PixelFormat, check_image, checked_color, image_size, pixels
 
 Batch = NDArray[Any]
 Image = NDArray[np.uint8]
-FillInput = Callable[[Image, Batch, Any], None]
-"""Writes an image into its (h, w, C) view of the batch, with a pool of threads."""
+Encode = Callable[[Image, Batch, Any], None]
+"""Writes an image into its (h, w, C) view of a contiguous batch, with a pool of threads."""
 
 
 def preprocess(
@@ -57,11 +57,17 @@ def preprocess(
     placed = zip(images, place(images, spec.input, color), strict=True)
     inputs = [(image, part) for image, geometry in placed for part in geometry.tiles(spec.input)]
     geometries = [part for _, part in inputs]
-    batch = _checked_out(out, batch_shape(len(geometries), _common_size(geometries), spec.input), spec.input)
+    batch = _check_out(out, batch_shape(len(geometries), _common_size(geometries), spec.input), spec.input)
     check_apart(None if out is None else [batch], images, "an image")
     pool = _native.shared_threads(size)
     for target, (image, geometry) in zip(channels_last(batch, spec.input), inputs, strict=True):
-        input_filler(geometry, spec.input, color)(image, target, pool)
+        encode = make_encoder(geometry, spec.input, color)
+        if _native.core is None or _is_packed(target):
+            encode(image, target, pool)
+        else:
+            copy = np.empty(target.shape, target.dtype)
+            encode(image, copy, pool)
+            target[...] = copy
     return batch, geometries
 
 
@@ -96,20 +102,20 @@ def channels_last(batch: Batch, spec: InputSpec) -> Batch:
     return batch.transpose(0, 2, 3, 1) if spec.layout == "NCHW" else batch
 
 
-def input_filler(geometry: Geometry, spec: InputSpec, color: PixelFormat) -> FillInput:
-    """Return what writes checked images of one geometry and format into the batch."""
+def make_encoder(geometry: Geometry, spec: InputSpec, color: PixelFormat) -> Encode:
+    """Return the encoder of checked images of one geometry and format."""
     if _native.core is None:
-        return lambda image, target, _: _fill(target, image, geometry, spec, color)
-    return _native_filler(geometry, spec, color)
+        return lambda image, target, _: _encode(target, image, geometry, spec, color)
+    return _make_native_encoder(geometry, spec, color)
 
 
 # ------------------------------------------------------------------------------------------------ the compiled core
 
 
 @lru_cache(maxsize=256)
-def _native_filler(geometry: Geometry, spec: InputSpec, color: PixelFormat) -> FillInput:
-    """Plan once per size; a plan holds what depends on sizes, so that a frame costs no more than its pixels."""
-    gain, bias, padding = (tuple(np.resize(values, 3).tolist()) for values in _affine(spec))
+def _make_native_encoder(geometry: Geometry, spec: InputSpec, color: PixelFormat) -> Encode:
+    """Plan once per size, so that a frame costs no more than its pixels."""
+    gain, bias, padding = (tuple(np.resize(values, 3).tolist()) for values in affine(spec))
     if spec.dtype == "uint8":
         gain, bias = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
     plan = _native.core.Preprocessor(
@@ -124,20 +130,17 @@ def _native_filler(geometry: Geometry, spec: InputSpec, color: PixelFormat) -> F
     )
     packed_axes = 1 if color in ("gray", "nv12") else 2
 
-    def fill(image: Image, target: Batch, threads: Any) -> None:
+    def encode(image: Image, target: Batch, threads: Any) -> None:
         if color == "gray" and image.ndim == 3:
             image = image[..., 0]
         if not _native.has_packed_rows(image, packed_axes):
             image = np.ascontiguousarray(image)
-        if _is_direct(target):
-            plan.fill(image, target, threads)
-        else:
-            _native.through_copy(lambda copy: plan.fill(image, copy, threads), target)
+        plan.fill(image, target, threads)
 
-    return fill
+    return encode
 
 
-def _is_direct(target: Batch) -> bool:
+def _is_packed(target: Batch) -> bool:
     """Tell whether the core writes to this (h, w, C) view: planes of packed rows, or packed pixels."""
     planes = target.transpose(2, 0, 1)
     return _native.has_packed_rows(planes, 1) or _native.has_packed_rows(target, 2)
@@ -146,7 +149,7 @@ def _is_direct(target: Batch) -> bool:
 # ------------------------------------------------------------------------------------------------ the specification
 
 
-def _fill(target: Batch, image: Image, geometry: Geometry, spec: InputSpec, color: PixelFormat) -> None:
+def _encode(target: Batch, image: Image, geometry: Geometry, spec: InputSpec, color: PixelFormat) -> None:
     """Write one image into its (h, w, C) view of the batch."""
     pixels, order = pixels_of(image, color)
     if geometry.resized_hw != geometry.image_hw:
@@ -154,7 +157,7 @@ def _fill(target: Batch, image: Image, geometry: Geometry, spec: InputSpec, colo
     content, (offset_y, offset_x) = geometry.content, geometry.offset_yx
     top, left = content.top - offset_y, content.left - offset_x
     seen = pixels[top : top + content.height, left : left + content.width]
-    gain, bias, padding = _affine(spec)
+    gain, bias, padding = affine(spec)
     if (content.height, content.width) != geometry.input_hw:
         if spec.resize == "tile":
             seen, content = _mirrored(pixels, geometry), Rect(0, 0, *geometry.input_hw)
@@ -174,7 +177,7 @@ def _mirrored(pixels: Image, geometry: Geometry) -> Image:
 
 
 @lru_cache(maxsize=64)
-def _affine(spec: InputSpec) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+def affine(spec: InputSpec) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Return gain, bias and padding value per channel: `(p * scale - mean) / std` as `p * gain + bias`."""
     mean, std = np.array(spec.per_channel(spec.mean)), np.array(spec.per_channel(spec.std))
     gain = (spec.scale / std).astype(np.float32)
@@ -183,7 +186,7 @@ def _affine(spec: InputSpec) -> tuple[NDArray[np.float32], NDArray[np.float32], 
     return gain, bias, padding if spec.dtype == "uint8" else normalize(padding, gain, bias)
 
 
-def _checked_out(out: Batch | None, shape: tuple[int, ...], spec: InputSpec) -> Batch:
+def _check_out(out: Batch | None, shape: tuple[int, ...], spec: InputSpec) -> Batch:
     dtype = np.dtype(spec.dtype)
     if out is None:
         return np.empty(shape, dtype)

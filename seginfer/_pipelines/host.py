@@ -1,31 +1,35 @@
-"""HostPipeline: preprocess, backend and postprocess in a row, in this process's memory, around any backend."""
+"""HostPipeline: preprocess, backend and decoding in host memory, around any backend."""
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from .. import _native
 from .._geometry.geometry import Geometry, Size
 from .._inputs.formats import PixelFormat
-from .._inputs.preprocess import FillInput, batch_shape, channels_last, input_filler
+from .._inputs.preprocess import Encode, batch_shape, channels_last, make_encoder
 from .._spec.model_spec import ModelSpec
-from .._tasks.dense.decode import FillResults, filler_of
-from .._tasks.dense.outputs import checked_output
+from .._tasks import task_of
+from .._tasks.task import Decode, Task
 from .._tasks.timings import Timings
 from ..backends._protocol import Backend, Tensor, as_device_backend
-from .pipeline import Evidence, Part
-from .workspaces import Workspace, Workspaces
+from .pipeline import BatchItem, BatchResult, NetworkIO
+
+Signature = tuple[Any, ...]
+"""Shapes and dtypes of the outputs of one image."""
 
 
 class _Plan(NamedTuple):
-    """What reads one network input, and what answers for it."""
+    """Encoder and decoders of network inputs of one geometry."""
 
     geometry: Geometry
-    fill: FillInput
-    fillers: dict[tuple[int, int], FillResults]
-    """By the output's (height, width), which the first run tells."""
+    encode: Encode
+    decoders: dict[Signature, Decode]
 
 
 class HostPipeline:
@@ -33,7 +37,7 @@ class HostPipeline:
 
     Args:
         backend: runs the network.
-        spec: the model's contract.
+        spec: contract of the model.
         color: format of the images.
         threads: a pool of the compiled core.
         reason: why pixels are computed here although the network is on a GPU; empty if it is not.
@@ -44,57 +48,110 @@ class HostPipeline:
     ) -> None:
         self._backend = backend
         self._spec = spec
+        self._task = task_of(spec)
         self._color: PixelFormat = color
         self._threads = threads
         self._reason = reason
-        self._workspaces = Workspaces()
+        self._workspaces = _Workspaces()
         self.is_slow_at_first = as_device_backend(backend) is not None
 
     @property
     def description(self) -> str:
-        """What computes pixels."""
+        """Code that computes pixels."""
         return f"pixels on the CPU: {_native.describe()}" + (f"; {self._reason}" if self._reason else "")
 
     def batch_limit(self, input_hw: Size) -> int | None:
-        """Return the backend's batch size, if it has only one."""
+        """Return the fixed batch size of the backend; None if it is free."""
         del input_hw
         return self._backend.batch_size
 
     def plan(self, geometry: Geometry) -> _Plan:
-        """Return what fills a network input of this geometry."""
-        return _Plan(geometry, input_filler(geometry, self._spec.input, self._color), {})
+        """Return encoder and decoders of network inputs of this geometry."""
+        return _Plan(geometry, make_encoder(geometry, self._spec.input, self._color), {})
 
-    def run(self, parts: Sequence[Part], evidence: list[Evidence] | None = None) -> Timings:
+    def run(self, items: Sequence[BatchItem], *, keep_io: bool = False) -> BatchResult:
         """Run one batch; see `Pipeline.run`."""
-        spec, count = self._spec, len(parts)
-        shape = batch_shape(self._backend.batch_size or count, parts[0].geometry.input_hw, spec.input)
-        with self._workspaces.borrow(shape, spec.input.dtype) as space:
-            start = time.perf_counter()
-            for target, part in zip(channels_last(space.batch, spec.input), parts, strict=False):
-                part.plan.fill(part.image, target, self._threads)
-            prepared = time.perf_counter()
-            space.outputs = self._backend.infer(space.batch, space.outputs)
-            inferred = time.perf_counter()
-            output = checked_output(space.outputs[spec.output.name][:count], count, spec)
-            for one, part in zip(output, parts, strict=True):
-                self._filler(part.plan, one)(one, part.results, self._threads)
-            done = time.perf_counter()
-            if evidence is not None:
-                evidence.append(_evidence(space, count, spec))
-        return Timings((prepared - start) * 1e3, (inferred - prepared) * 1e3, (done - inferred) * 1e3, count)
+        count, input_hw = len(items), items[0].geometry.input_hw
+        key = self._backend.batch_size or count, input_hw
+        space = self._workspaces.take(key) or _Workspace(*key, self._spec)
+        start = time.perf_counter()
+        for target, item in zip(space.targets, items, strict=False):
+            item.plan.encode(item.image, target, self._threads)
+        prepared = time.perf_counter()
+        space.keep(self._backend.infer(space.batch, space.outputs), self._task)
+        inferred = time.perf_counter()
+        for part, item in zip(space.parts, items, strict=False):
+            decode = item.plan.decoders.get(space.signature)
+            if decode is None:
+                decode = self._task.make_decoder(item.geometry, part)
+                item.plan.decoders[space.signature] = decode
+            decode(part, item.buffers, self._threads)
+        done = time.perf_counter()
+        io = space.copy_io(count) if keep_io else None
+        # A workspace that met an error is not given back: its arrays may be half written.
+        self._workspaces.give_back(key, space)
+        timings = Timings((prepared - start) * 1e3, (inferred - prepared) * 1e3, (done - inferred) * 1e3, count)
+        return BatchResult(timings, io)
 
     def close(self) -> None:
         """Drop the buffers."""
         self._workspaces.clear()
 
-    def _filler(self, plan: _Plan, output: Tensor) -> FillResults:
-        output_hw = output.shape[:2]
-        filler = plan.fillers.get(output_hw)
-        if filler is None:
-            filler = plan.fillers[output_hw] = filler_of(plan.geometry, output_hw, self._spec)
-        return filler
+
+class _Workspace:
+    """Buffers of one call in flight."""
+
+    def __init__(self, size: int, input_hw: Size, spec: ModelSpec) -> None:
+        # A fixed batch size may leave images of the batch unused: they stay zero.
+        self.batch = np.zeros(batch_shape(size, input_hw, spec.input), spec.input.dtype)
+        self.targets = list(channels_last(self.batch, spec.input))
+        self.outputs: dict[str, Tensor] | None = None
+        self.parts: Iterable[Any] = ()
+        self.signature: Signature = ()
+        self._arrays: Mapping[str, Tensor] = {}
+
+    def keep(self, outputs: dict[str, Tensor], task: Task) -> None:
+        """Keep the outputs of a run, and split them unless they are the arrays of the run before."""
+        self.outputs = outputs
+        if len(outputs) == len(self._arrays):
+            for name, array in outputs.items():
+                if self._arrays.get(name) is not array:
+                    break
+            else:
+                return
+        self.parts = task.split(outputs, len(self.batch))
+        self.signature = tuple((name, array.shape[1:], array.dtype) for name, array in outputs.items())
+        self._arrays = dict(outputs)
+
+    def copy_io(self, count: int) -> NetworkIO:
+        """Return copies of the input and the outputs of the first `count` images."""
+        return NetworkIO(self.batch[:count].copy(), {name: a[:count].copy() for name, a in self._arrays.items()})
 
 
-def _evidence(space: Workspace, count: int, spec: ModelSpec) -> Evidence:
-    outputs = space.outputs or {}
-    return Evidence(space.batch[:count].copy(), outputs[spec.output.name][:count].copy())
+class _Workspaces:
+    """Buffers of finished calls, kept so that a steady stream of frames allocates none."""
+
+    _CAPACITY = 8  # free workspaces kept in all; the longest unused goes first
+
+    def __init__(self) -> None:
+        self._free: list[tuple[tuple[int, Size], _Workspace]] = []
+        self._lock = threading.Lock()
+
+    def take(self, key: tuple[int, Size]) -> _Workspace | None:
+        """Return the workspace of that batch and input size that was used last, while its memory is in the cache."""
+        with self._lock:
+            for i in reversed(range(len(self._free))):
+                if self._free[i][0] == key:
+                    return self._free.pop(i)[1]
+        return None
+
+    def give_back(self, key: tuple[int, Size], space: _Workspace) -> None:
+        """Keep a workspace for the next call."""
+        with self._lock:
+            self._free.append((key, space))
+            del self._free[: -self._CAPACITY]
+
+    def clear(self) -> None:
+        """Drop every free workspace."""
+        with self._lock:
+            self._free.clear()

@@ -1,4 +1,4 @@
-"""open_pipeline(): the pipeline around a backend, on the GPU where the network is there, and otherwise on the CPU."""
+"""Choice of the pipeline: pixels on the GPU beside the network, or on the CPU."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ if TYPE_CHECKING:
     from .._ext import Threads
 
 Pixels = Literal["auto", "cpu", "cuda"]
-"""Where images are prepared and masks are made."""
+"""Device that prepares images and makes masks."""
 
 _log = logging.getLogger("seginfer")
 
 
 def open_pipeline(
-    backend: Backend, spec: ModelSpec, color: PixelFormat, threads: Threads | None, pixels: Pixels = "auto"
+    backend: Backend,
+    spec: ModelSpec,
+    color: PixelFormat,
+    threads: Threads | None,
+    pixels: Pixels = "auto",
 ) -> Pipeline:
-    """Return the pipeline around a backend; with "auto" the one on the GPU where the backend runs on one.
+    """Open the pipeline around a backend. "auto" computes pixels where the network runs.
 
     Raises:
-        InputError: if `pixels` is no such place.
-        BackendUnavailableError: if "cuda" was asked for and cannot be had.
+        InputError: if `pixels` has another value.
+        BackendUnavailableError: if "cuda" was requested and is not available.
     """
     if pixels not in ("auto", "cpu", "cuda"):
         raise InputError(f"pixels must be 'auto', 'cpu' or 'cuda', got {pixels!r}")

@@ -1,4 +1,4 @@
-"""What a pipeline is: what fills results from images, around a backend or with it on one GPU."""
+"""Pipeline protocol. A pipeline turns images into results, around a backend or with it on one GPU."""
 
 from __future__ import annotations
 
@@ -9,30 +9,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._geometry.geometry import Geometry, Size
-from .._tasks.dense.decode import Results
+from .._tasks.task import ResultBuffers
 from .._tasks.timings import Timings
 from ..backends._protocol import Tensor
 
 Image = NDArray[np.uint8]
 
 
-class Part(NamedTuple):
-    """One network input, and the arrays of the whole image that it fills in part."""
+class BatchItem(NamedTuple):
+    """One network input, and the result that it writes a part of."""
 
     number: int
-    """Which image of the call it belongs to."""
+    """Index of its image in the call."""
     image: Image
     geometry: Geometry
     plan: Any
     """What `Pipeline.plan` returned for the geometry."""
-    results: Results
+    buffers: ResultBuffers
 
 
-class Evidence(NamedTuple):
-    """What the network took and yielded in one batch: copies, (count, ...) each."""
+class NetworkIO(NamedTuple):
+    """Copies of the input and the outputs of the network for one batch, (count, ...) each."""
 
     batch: Tensor
-    output: Tensor
+    outputs: dict[str, Tensor]
+
+
+class BatchResult(NamedTuple):
+    """Result of one batch."""
+
+    timings: Timings
+    io: NetworkIO | None
 
 
 class Pipeline(Protocol):
@@ -40,27 +47,27 @@ class Pipeline(Protocol):
 
     @property
     def description(self) -> str:
-        """What computes pixels, in one line, for people and records."""
+        """Device and code that compute pixels, in one line."""
 
     def batch_limit(self, input_hw: Size) -> int | None:
-        """Return the most network inputs of this (height, width) that `run` takes; None if any number."""
+        """Return the most network inputs of this (height, width) that `run` takes; None for any number."""
 
     @property
     def is_slow_at_first(self) -> bool:
         """Whether the first image of a size takes longer than the next."""
 
     def plan(self, geometry: Geometry) -> Any:
-        """Return what is to be kept for network inputs of this geometry; made once per image shape."""
+        """Return what is kept for network inputs of this geometry. Called once per image shape."""
 
-    def run(self, parts: Sequence[Part], evidence: list[Evidence] | None = None) -> Timings:
-        """Fill the results of parts whose network inputs have one size.
+    def run(self, items: Sequence[BatchItem], *, keep_io: bool = False) -> BatchResult:
+        """Fill the results of items whose network inputs have one size.
 
         Args:
-            parts: at least one, at most `batch_limit`.
-            evidence: gets what the network took and yielded.
+            items: at least one, at most `batch_limit`.
+            keep_io: also return copies of the network's input and outputs.
 
         Raises:
-            InputError: if the network's output is not what the spec says, or not finite.
+            InputError: if an output of the network is not what the spec says, or not finite.
             BackendError: if the run fails, or the pipeline is closed.
         """
 

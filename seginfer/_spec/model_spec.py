@@ -20,7 +20,7 @@ SCHEMA_VERSION = 1
 MAX_SIDE = 1 << 20
 """No side of an image, an input or an output is longer: products of three sides then fit 64 bits."""
 
-Task = Literal["semantic", "binary", "multilabel"]
+TaskName = Literal["semantic", "binary", "multilabel"]
 Layout = Literal["NCHW", "NHWC"]
 Color = Literal["rgb", "bgr", "gray"]
 Resize = Literal["stretch", "letterbox", "pad", "center-crop", "tile"]
@@ -238,7 +238,7 @@ class ModelSpec:
         SpecError: on construction, if a value is wrong or two values contradict each other; the message names both.
     """
 
-    task: Task
+    task: TaskName
     input: InputSpec
     classes: ClassSpec
     outputs: tuple[OutputSpec, ...] = (OutputSpec(),)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class Polygon(NamedTuple):
-    """The outline of one connected region; points are (K, 2) int32 (x, y) pixel positions."""
+    """Outline of one connected region, in (K, 2) int32 (x, y) pixel positions."""
 
     class_id: int
     class_name: str
@@ -17,7 +17,8 @@ class Polygon(NamedTuple):
     holes: tuple[NDArray[np.int32], ...]
 
 
-def _rle(plane: NDArray[np.bool_]) -> dict[str, Any]:
+def encode_runs(plane: NDArray[np.bool_]) -> dict[str, Any]:
+    """Return the uncompressed RLE of the COCO annotation format: runs of 0 and 1 in turn, down the columns."""
     flat = plane.ravel(order="F")
     edges = np.flatnonzero(np.diff(flat)) + 1
     bounds = np.concatenate(([0], edges, [flat.size]))
@@ -25,7 +26,8 @@ def _rle(plane: NDArray[np.bool_]) -> dict[str, Any]:
     return {"size": list(plane.shape), "counts": [0, *counts] if flat[0] else counts}
 
 
-def _outlines(cv2: Any, plane: NDArray[np.bool_]) -> list[tuple[NDArray[np.int32], tuple[NDArray[np.int32], ...]]]:
+def trace_outlines(cv2: Any, plane: NDArray[np.bool_]) -> list[tuple[NDArray[np.int32], tuple[NDArray[np.int32], ...]]]:
+    """Return exterior and holes of every connected region."""
     contours, hierarchy = cv2.findContours(plane.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     points = [contour.reshape(-1, 2).astype(np.int32) for contour in contours]
     parents = hierarchy.reshape(-1, 4)[:, 3]

@@ -1,4 +1,4 @@
-"""Backends, one file each; here they are chosen and opened."""
+"""Backends, one file each. This module chooses and opens them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,27 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from .._cuda.tensors import DeviceMemory, DeviceTensor
 from .._errors import BackendUnavailableError, InputError
 from .._files.model_file import ENGINE_SUFFIX, ModelFile, read_model
-from ._protocol import Backend
+from ._protocol import Backend, DeviceBackend, Execution
 
 if TYPE_CHECKING:
     from .._tensorrt.build import Progress
     from .._tensorrt.engine_file import EngineFile
     from .._tensorrt.key import LibraryName
     from .._tensorrt.options import EngineOptions
+
+
+__all__ = [
+    "Backend",
+    "DeviceBackend",
+    "DeviceMemory",
+    "DeviceTensor",
+    "Execution",
+    "open_backend",
+    "read_any_model",
+]
 
 
 class _Settings(NamedTuple):

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .._cuda.gpu import Gpu
-from .._cuda.tensors import DeviceTensor, TensorMemory
+from .._cuda.tensors import DeviceMemory, DeviceTensor
 from .._errors import BackendError
 from ._onnxruntime_session import cuda_first, one_line, open_session, ort
 
@@ -27,22 +26,22 @@ class OnnxRuntimeExecution:
         path: str | Path,
         outputs: Sequence[str],
         shape: tuple[int, ...],
-        gpu: Gpu,
+        memory: DeviceMemory,
         device_index: int,
     ) -> None:
         self._path, self._index = path, device_index
         self._providers = session.get_providers()
         self._node = session.get_inputs()[0]
         self._bound: tuple[int, Any, Any, Any] | None = None  # stream, session, binding, options
-        self.memory = TensorMemory(gpu)
+        self._memory = memory
         try:
-            self.input = self.memory.tensor(shape, _numpy_type(self._node.type))
+            self.input = self._memory.tensor(shape, _numpy_type(self._node.type))
             self.outputs: dict[str, DeviceTensor] = {
-                name: self.memory.tensor(value.shape(), _numpy_type(value.data_type()))
+                name: self._memory.tensor(value.shape(), _numpy_type(value.data_type()))
                 for name, value in self._first_run(session, outputs).items()
             }
         except BaseException:
-            self.memory.close()
+            self._memory.close()
             raise
 
     def _first_run(self, session: Any, outputs: Sequence[str]) -> dict[str, Any]:
@@ -82,7 +81,7 @@ class OnnxRuntimeExecution:
     def close(self) -> None:
         """Free session and memory."""
         self._bound = None
-        self.memory.close()
+        self._memory.close()
 
 
 def _numpy_type(name: str) -> str:

@@ -1,17 +1,14 @@
-"""What a backend is: what runs the network. It takes a batch and yields tensors; it knows nothing of images."""
+"""Backend protocol. A backend maps a batch tensor to output tensors and never sees images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 from numpy.typing import NDArray
 
-from .._cuda.tensors import DeviceTensor
+from .._cuda.tensors import DeviceMemory, DeviceTensor
 from .._geometry.geometry import Size
-
-if TYPE_CHECKING:
-    from .._cuda.gpu import Gpu
 
 Tensor = NDArray[Any]
 
@@ -27,26 +24,26 @@ class Backend(Protocol):
 
     @property
     def device(self) -> str:
-        """Where it runs: "cpu", "cuda:0"."""
+        """Device that it runs on: "cpu", "cuda:0"."""
 
     @property
     def reason(self) -> str:
-        """Why this backend and device were chosen, in words."""
+        """Why this backend and device were chosen, in one phrase."""
 
     @property
     def description(self) -> str:
-        """Name, version, device and settings in one line, for people and records."""
+        """Name, version, device and settings in one line."""
 
     @property
     def batch_size(self) -> int | None:
-        """The only number of images that `infer` takes; None if any."""
+        """Fixed number of images that `infer` takes; None for any number."""
 
     def infer(self, batch: Tensor, out: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Run the network on a batch.
 
         Args:
             batch: contiguous, in the shape and dtype that the network takes.
-            out: what an earlier call returned for the same batch shape; its arrays are overwritten.
+            out: the result of an earlier call for the same batch shape; its arrays are overwritten.
 
         Returns:
             The outputs that the spec names. The arrays belong to the caller: no later call changes them, unless they
@@ -57,52 +54,56 @@ class Backend(Protocol):
         """
 
     def close(self) -> None:
-        """Free what the backend holds; it cannot run afterwards."""
+        """Free the network. Calls afterwards raise BackendError."""
 
 
 class Execution(Protocol):
-    """A network with its memory on a GPU, for batches of one shape and one caller at a time; addresses never change."""
+    """A network on a GPU for batches of one shape, at fixed addresses. For one caller at a time."""
 
     @property
     def input(self) -> DeviceTensor:
-        """What the network reads; zeros at first."""
+        """Input of the network, zeros at first."""
 
     @property
     def outputs(self) -> Mapping[str, DeviceTensor]:
-        """What the network writes, by the names that the spec has."""
+        """Outputs of the network, by their names in the spec."""
 
     @property
     def obstacle(self) -> str:
-        """Why a CUDA graph cannot hold the network; empty if it can, as far as is known before trying."""
+        """Why a CUDA graph cannot record the network; empty if nothing is known to prevent it."""
 
     def enqueue(self, stream: Any) -> None:
         """Start the network on a stream of cuda-core.
 
-        The first call on a stream may allocate and wait; later ones only start work.
+        The first call on a stream may allocate and wait. Later calls only start work.
 
         Raises:
             BackendError: if it cannot be started.
         """
 
     def close(self) -> None:
-        """Free the memory; no work may be in flight."""
+        """Free the network and its tensors. No work may be in flight."""
 
 
 class DeviceBackend(Backend, Protocol):
-    """A backend whose network can be run in the memory of a GPU."""
+    """A backend whose network can run in the memory of a GPU."""
 
     @property
     def device_index(self) -> int | None:
-        """Which GPU; None if the network runs on the CPU."""
+        """Index of the GPU; None if the network runs on the CPU."""
 
-    def most_images(self, input_hw: Size) -> int | None:
-        """Return the most images of a batch of this (height, width); None if any number."""
+    def max_batch_size(self, input_hw: Size) -> int | None:
+        """Return the largest batch of inputs of this (height, width); None if there is no limit."""
 
-    def places(self, count: int, input_hw: Size) -> int:
-        """Return how many places the batch for `count` images has, of which there are at most `most_images`."""
+    def padded_batch_size(self, count: int, input_hw: Size) -> int:
+        """Return the size of the batch that carries `count` images, at most `max_batch_size`."""
 
-    def execution(self, shape: tuple[int, ...], gpu: Gpu) -> Execution:
-        """Return the network for batches of one shape, with memory of the GPU that `device_index` names.
+    def execution(self, shape: tuple[int, ...], memory: DeviceMemory) -> Execution:
+        """Return the network for batches of one shape.
+
+        Args:
+            shape: of the batch.
+            memory: of the GPU that `device_index` names. It belongs to the execution, which closes it.
 
         Raises:
             InputError: if the network does not take this shape.
@@ -111,5 +112,5 @@ class DeviceBackend(Backend, Protocol):
 
 
 def as_device_backend(backend: Backend) -> DeviceBackend | None:
-    """Return the backend if its network runs on a GPU, in memory that kernels can share."""
+    """Return the backend if its network runs on a GPU; None otherwise."""
     return None if getattr(backend, "device_index", None) is None else cast("DeviceBackend", backend)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .._cuda.tensors import DeviceTensor, TensorMemory
+from .._cuda.tensors import DeviceMemory, DeviceTensor
 from .._errors import BackendError, BackendUnavailableError, InputError, MissingFileError
 from .._tensorrt.library import Library, Message, message_log
 from .._tensorrt.parse import dtype_name
@@ -17,7 +17,7 @@ from .._tensorrt.start import start
 from .._tensorrt.words import first_error, gpu_error
 
 if TYPE_CHECKING:
-    from .._cuda.gpu import Gpu
+    pass
 
 
 class LoadedEngine:
@@ -69,7 +69,7 @@ class LoadedEngine:
             )
 
     def execution(
-        self, profile: int, input_name: str, shape: tuple[int, ...], outputs: tuple[str, ...], gpu: Gpu
+        self, profile: int, input_name: str, shape: tuple[int, ...], outputs: tuple[str, ...], memory: DeviceMemory
     ) -> EngineExecution:
         """Return a context with its memory, for inputs of one shape within a profile.
 
@@ -86,7 +86,7 @@ class LoadedEngine:
                 f"{self._library.description} has no memory to run {self._path}: {reason}; free GPU memory, build it "
                 "with a smaller batch or workspace, or open fewer models"
             )
-        execution = EngineExecution(self._library, context, gpu)
+        execution = EngineExecution(self._library, context, memory)
         try:
             execution.choose(profile, input_name, shape)
             tensors = {name: execution.place(name, self._dtype(name)) for name in self._names()}
@@ -116,12 +116,11 @@ class EngineExecution:
 
     obstacle = ""
 
-    def __init__(self, library: Library, context: Any, gpu: Gpu) -> None:
+    def __init__(self, library: Library, context: Any, memory: DeviceMemory) -> None:
         self._library = library
         self._context = context
-        self._gpu = gpu
         self._log = message_log(library)
-        self.memory = TensorMemory(gpu)
+        self._memory = memory
         self.input: DeviceTensor
         self.outputs: dict[str, DeviceTensor]
 
@@ -131,7 +130,7 @@ class EngineExecution:
         Raises:
             InputError: if the engine does not take it.
         """
-        stream = self._gpu.stream
+        stream = self._memory.stream
         with self._log.collect() as messages:
             is_ok = self._context.set_optimization_profile_async(profile, int(stream.handle))
             stream.sync()
@@ -152,7 +151,7 @@ class EngineExecution:
                 f"output {name!r} has a shape {shape} that depends on the data, which is not supported; "
                 "let the model pad it to a fixed number of rows"
             )
-        tensor = self.memory.tensor(shape, dtype)
+        tensor = self._memory.tensor(shape, dtype)
         if not self._context.set_tensor_address(name, tensor.address):
             raise BackendError(f"{self._library.description} refuses an address for {name!r}; report this as a bug")
         return tensor
@@ -168,7 +167,7 @@ class EngineExecution:
     def close(self) -> None:
         """Free context and memory."""
         self._context = None
-        self.memory.close()
+        self._memory.close()
 
 
 @contextmanager

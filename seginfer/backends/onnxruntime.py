@@ -16,7 +16,7 @@ from ._onnxruntime_session import CPU, CUDA, cuda_first, load_cuda, one_line, op
 from ._protocol import CLOSED, Tensor
 
 if TYPE_CHECKING:
-    from .._cuda.gpu import Gpu
+    from .._cuda.tensors import DeviceMemory
     from ._onnxruntime_execution import OnnxRuntimeExecution
 
 _log = logging.getLogger("seginfer")
@@ -69,23 +69,23 @@ class OnnxRuntimeBackend:
         self.batch_size: int | None = network_input.shape[0] if isinstance(network_input.shape[0], int) else None
         _log.info("%r", self)
 
-    def most_images(self, input_hw: Size) -> int | None:
-        """Return the graph's batch size, if it has only one."""
+    def max_batch_size(self, input_hw: Size) -> int | None:
+        """Return the fixed batch size of the graph; None if it is free."""
         del input_hw
         return self.batch_size
 
-    def places(self, count: int, input_hw: Size) -> int:
-        """Return how many places the batch for `count` images has."""
+    def padded_batch_size(self, count: int, input_hw: Size) -> int:
+        """Return the size of the batch that carries `count` images."""
         del input_hw
         return self.batch_size or count
 
-    def execution(self, shape: tuple[int, ...], gpu: Gpu) -> OnnxRuntimeExecution:
+    def execution(self, shape: tuple[int, ...], memory: DeviceMemory) -> OnnxRuntimeExecution:
         """Return the network in the memory of a GPU; see `DeviceBackend.execution`."""
         if self._open_session() is None or self.device_index is None:
             raise BackendUnavailableError(f"{self.description} has no memory of a GPU; open it with device='cuda'")
         from ._onnxruntime_execution import OnnxRuntimeExecution
 
-        return OnnxRuntimeExecution(self._session, self._path, self._outputs, shape, gpu, self.device_index)
+        return OnnxRuntimeExecution(self._session, self._path, self._outputs, shape, memory, self.device_index)
 
     @property
     def description(self) -> str:

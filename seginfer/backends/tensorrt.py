@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .._cuda.compiler import require_cuda
 from .._cuda.gpu import Gpu
+from .._cuda.tensors import DeviceMemory
 from .._errors import BackendError, BackendUnavailableError, InputError
 from .._files.model_file import ModelFile
 from .._geometry.geometry import Size
@@ -90,16 +91,16 @@ class TensorRtBackend:
         return f"<{self.description}; {self.reason}>"
 
     @property
-    def usual_hw(self) -> Size:
+    def opt_hw(self) -> Size:
         """(height, width) of the input that the engine was tuned for."""
         shape = self._report.profiles[0].likeliest
         return shape[2:] if self._spec.input.layout == "NCHW" else shape[1:3]  # type: ignore[return-value]
 
-    def most_images(self, input_hw: Size) -> int:
+    def max_batch_size(self, input_hw: Size) -> int:
         """Return the most images of this size that a profile takes; 1 if none takes this size."""
         return max((shapes.largest[0] for shapes in self._profiles_for(input_hw)), default=1)
 
-    def places(self, count: int, input_hw: Size) -> int:
+    def padded_batch_size(self, count: int, input_hw: Size) -> int:
         """Return the least number of images of this size, `count` or more, that a profile takes."""
         fitting = [shapes for shapes in self._profiles_for(input_hw) if count <= shapes.largest[0]]
         return min((max(count, shapes.smallest[0]) for shapes in fitting), default=count)
@@ -113,12 +114,12 @@ class TensorRtBackend:
             if all(a <= n <= b for a, n, b in zip(shapes.smallest[sizes], input_hw, shapes.largest[sizes], strict=True))
         ]
 
-    def execution(self, shape: tuple[int, ...], gpu: Gpu) -> EngineExecution:
+    def execution(self, shape: tuple[int, ...], memory: DeviceMemory) -> EngineExecution:
         """Return the network with memory of its own; see `DeviceBackend.execution`."""
         if self._engine is None:
             raise BackendError(CLOSED)
         outputs = tuple(output.name for output in self._spec.outputs)
-        return self._engine.execution(self._profile(shape), self._spec.input.name, shape, outputs, gpu)
+        return self._engine.execution(self._profile(shape), self._spec.input.name, shape, outputs, memory)
 
     def _profile(self, shape: tuple[int, ...]) -> int:
         """Return the profile that takes a shape; the narrowest if there are several, since it is tuned best."""

@@ -15,7 +15,7 @@ from .._geometry.geometry import Size
 from ._protocol import CLOSED, Tensor
 
 if TYPE_CHECKING:
-    from .._cuda.gpu import Gpu
+    from .._cuda.tensors import DeviceMemory
 
 
 class TorchBackend:
@@ -47,18 +47,18 @@ class TorchBackend:
         """Which GPU the weights are on; None if on none."""
         return (self._device.index or 0) if self._device.type == "cuda" else None
 
-    def most_images(self, input_hw: Size) -> None:
+    def max_batch_size(self, input_hw: Size) -> None:
         """Return None: a module takes any number."""
         del input_hw
 
-    def places(self, count: int, input_hw: Size) -> int:
-        """Return how many places the batch for `count` images has."""
+    def padded_batch_size(self, count: int, input_hw: Size) -> int:
+        """Return the size of the batch that carries `count` images."""
         del input_hw
         return count
 
-    def execution(self, shape: tuple[int, ...], gpu: Gpu) -> TorchExecution:
+    def execution(self, shape: tuple[int, ...], memory: DeviceMemory) -> TorchExecution:
         """Return the module with memory of its own GPU; see `DeviceBackend.execution`."""
-        del gpu  # PyTorch's allocator has the memory, because the module's own tensors need it anyway
+        del memory  # PyTorch's allocator has the memory, because the module's own tensors need it anyway
         if self._module is None:
             raise BackendError(CLOSED)
         batch = torch.zeros(shape, dtype=self._input_dtype, device=self._device)

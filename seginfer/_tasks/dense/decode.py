@@ -1,11 +1,11 @@
-"""One image's results from one image's output: through the compiled core, or by the specification in NumPy."""
+"""Decoding of one image's output: through the compiled core, or by the reference in NumPy."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,31 +17,22 @@ from ..._geometry.tiles import window_of
 from ..._reference.mask import classify_pixels, interpolated_rows, margins
 from ..._reference.taps import Floats, Mask
 from ..._spec.model_spec import ModelSpec
-from .outputs import NOT_FINITE, Output, as_finite_floats
+from ..task import Decode, ResultBuffers
+from .outputs import NOT_FINITE, Output, finite_floats, masks_of_labels
 from .taps import label_cells, taps_of
 
 
-class Results(NamedTuple):
-    """The arrays that one image's results go to, (H, W) or (C, H, W); tiles of an image share them."""
+def make_decoder(geometry: Geometry, output_hw: Size, spec: ModelSpec, remap: tuple[int, ...] = ()) -> Decode:
+    """Return the decoder of images of one geometry, for outputs of one size.
 
-    mask: Mask
-    confidence: Floats | None = None
-    margin: Floats | None = None
-
-
-FillResults = Callable[[Output, Results, Any], None]
-"""Writes results from an (h, w, C) output or (h, w) labels, with a pool of threads of the core."""
-
-
-def filler_of(geometry: Geometry, output_hw: Size, spec: ModelSpec, remap: tuple[int, ...] = ()) -> FillResults:
-    """Return what fills the results of images of one geometry from outputs of one size.
+    It takes (h, w, C) values or (h, w) labels, as `split_output` returns them.
 
     Raises:
         InputError: if an output of this size contradicts the spec.
     """
     if _native.core is None:
-        return lambda output, results, _: _fill(output, results, geometry, spec, remap)
-    return _native_filler(geometry, output_hw, spec, remap)
+        return lambda output, buffers, _: _decode(output, buffers, geometry, spec, remap)
+    return _make_native_decoder(geometry, output_hw, spec, remap)
 
 
 def logit_threshold(spec: ModelSpec) -> np.float32:
@@ -51,15 +42,15 @@ def logit_threshold(spec: ModelSpec) -> np.float32:
     return threshold
 
 
-def _has_unseen(geometry: Geometry) -> bool:
-    """Tell whether pixels stay unseen; what one tile does not see, another does."""
+def has_unseen(geometry: Geometry) -> bool:
+    """Tell whether some pixels of the image are not seen. What one tile does not see, another does."""
     return geometry.tile is None and (geometry.visible.height, geometry.visible.width) != geometry.image_hw
 
 
-def _clear(results: Results, spec: ModelSpec) -> None:
+def clear(buffers: ResultBuffers, spec: ModelSpec) -> None:
     """Mark every pixel as unseen."""
-    results.mask[...] = spec.ignore_value
-    for values in (results.confidence, results.margin):
+    buffers.mask[...] = spec.ignore_value
+    for values in (buffers.confidence, buffers.margin):
         if values is not None:
             values[...] = 0
 
@@ -68,11 +59,11 @@ def _clear(results: Results, spec: ModelSpec) -> None:
 
 
 @lru_cache(maxsize=256)
-def _native_filler(geometry: Geometry, output_hw: Size, spec: ModelSpec, remap: tuple[int, ...]) -> FillResults:
-    """Plan once per size; a plan holds what depends on sizes, so that a frame costs no more than its pixels."""
+def _make_native_decoder(geometry: Geometry, output_hw: Size, spec: ModelSpec, remap: tuple[int, ...]) -> Decode:
+    """Plan once per size, so that a frame costs no more than its pixels."""
     if spec.output.kind == "labels":
-        return _native_label_filler(geometry, output_hw, spec, remap)
-    window, has_unseen = window_of(geometry, output_hw, spec), _has_unseen(geometry)
+        return _make_native_label_decoder(geometry, output_hw, spec, remap)
+    window, is_partial = window_of(geometry, output_hw, spec), has_unseen(geometry)
     upsample = spec.output.upsample
     plan = _native.core.Masker(
         **_native.placement(window.whole),
@@ -90,21 +81,23 @@ def _native_filler(geometry: Geometry, output_hw: Size, spec: ModelSpec, remap: 
         table=list(remap),
     )
 
-    def fill(output: Output, results: Results, threads: Any) -> None:
-        if not output.flags.aligned or not output.dtype.isnative or min(output.strides) < 0:
+    def decode(output: Output, buffers: ResultBuffers, threads: Any) -> None:
+        flags, dtype = output.flags, output.dtype
+        if dtype.char not in "ef" or not flags.aligned or not dtype.isnative or min(output.strides) < 0:
             output = np.ascontiguousarray(output, np.float32)
-        direct = Results(_direct(results.mask), _direct(results.confidence), _direct(results.margin))
-        if has_unseen:
-            _clear(direct, spec)
+        direct = _direct(buffers)
+        if is_partial:
+            clear(direct, spec)
         if not plan.fill(output, direct.mask, direct.confidence, direct.margin, threads):
             raise InputError(NOT_FINITE)
-        _copy_back(direct, results)
+        if direct is not buffers:
+            _copy_back(direct, buffers)
 
-    return fill
+    return decode
 
 
-def _native_label_filler(geometry: Geometry, labels_hw: Size, spec: ModelSpec, remap: tuple[int, ...]) -> FillResults:
-    window, has_unseen = window_of(geometry, labels_hw, spec), _has_unseen(geometry)
+def _make_native_label_decoder(geometry: Geometry, labels_hw: Size, spec: ModelSpec, remap: tuple[int, ...]) -> Decode:
+    window, is_partial = window_of(geometry, labels_hw, spec), has_unseen(geometry)
     plan = _native.core.LabelPicker(
         **_native.placement(window.whole),
         whole_hw=window.output_hw,
@@ -113,54 +106,61 @@ def _native_label_filler(geometry: Geometry, labels_hw: Size, spec: ModelSpec, r
         visible=tuple(window.whole.visible),
     )
 
-    def fill(labels: Output, results: Results, threads: Any) -> None:
-        direct = Results(_direct(results.mask))
-        if has_unseen:
-            _clear(direct, spec)
+    def decode(labels: Output, buffers: ResultBuffers, threads: Any) -> None:
+        labels = masks_of_labels(labels, spec)
+        direct = _direct(buffers)
+        if is_partial:
+            clear(direct, spec)
         plan.fill(_remapped(labels, remap, direct.mask), direct.mask, threads)
-        _copy_back(direct, results)
+        if direct is not buffers:
+            _copy_back(direct, buffers)
 
-    return fill
-
-
-def _direct(array: NDArray[Any] | None) -> Any:
-    """Return an array that the core can write to: the given one, or a copy of it."""
-    return array if array is None or _native.has_packed_rows(array, 1) else array.copy("C")
+    return decode
 
 
-def _copy_back(direct: Results, results: Results) -> None:
-    for array, target in zip(direct, results, strict=True):
-        if target is not None and array is not target:
+def _direct(buffers: ResultBuffers) -> ResultBuffers:
+    """Return buffers that the core can write to: these, or copies of them."""
+    for array in buffers:
+        if array is not None and not _native.has_packed_rows(array, 1):
+            mask, *maps = (None if array is None else array.copy("C") for array in buffers)
+            return ResultBuffers(mask, *maps)  # type: ignore[arg-type]  # the mask is there
+    return buffers
+
+
+def _copy_back(direct: ResultBuffers, buffers: ResultBuffers) -> None:
+    for array, target in zip(direct, buffers, strict=True):
+        if target is not None:
             target[...] = array
 
 
 # ------------------------------------------------------------------------------------------------ the specification
 
 
-def _fill(output: Output, results: Results, geometry: Geometry, spec: ModelSpec, remap: tuple[int, ...]) -> None:
-    """Write what the geometry answers for."""
-    if spec.output.kind == "labels":
-        if _has_unseen(geometry):
-            _clear(results, spec)
-        cells = np.ix_(*label_cells(geometry, output.shape[:2], spec))
-        _seen(results.mask, geometry)[...] = _remapped(output, remap, results.mask)[cells]
+def _decode(
+    output: Output, buffers: ResultBuffers, geometry: Geometry, spec: ModelSpec, remap: tuple[int, ...]
+) -> None:
+    """Write the visible part of the image."""
+    is_labels = spec.output.kind == "labels"
+    values = masks_of_labels(output, spec) if is_labels else finite_floats(output)
+    if has_unseen(geometry):
+        clear(buffers, spec)
+    seen = _seen(buffers.mask, geometry)
+    if is_labels:
+        cells = np.ix_(*label_cells(geometry, values.shape[:2], spec))
+        seen[...] = _remapped(values, remap, buffers.mask)[cells]
         return
-    values = as_finite_floats(output)
-    if _has_unseen(geometry):
-        _clear(results, spec)
     rows, cols = taps_of(geometry, values.shape[:2], spec)
-    seen = _seen(results.mask, geometry)
     for channels, target in _decisions(values, seen, spec):
         classify_pixels(channels, rows, cols, _classifier(spec), target)
     if remap:
         seen[...] = _remapped(seen, remap, seen)
-    if results.confidence is None and results.margin is None:
+    if buffers.confidence is None and buffers.margin is None:
         return
     for part, interpolated in interpolated_rows(values, rows, cols):
-        if results.confidence is not None:
-            _seen(results.confidence, geometry)[..., part, :] = _probability(interpolated, spec)
-        if results.margin is not None:
-            _seen(results.margin, geometry)[..., part, :] = _margin(interpolated, spec)
+        if buffers.confidence is not None:
+            _seen(buffers.confidence, geometry)[..., part, :] = _probability(interpolated, spec)
+        if buffers.margin is not None:
+            _seen(buffers.margin, geometry)[..., part, :] = _margin(interpolated, spec)
 
 
 def _remapped(labels: Output, remap: tuple[int, ...], like: Mask) -> Mask:

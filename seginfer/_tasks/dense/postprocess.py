@@ -1,4 +1,4 @@
-"""postprocess(): the network's output into masks at each image's own size; confidence() and margin() beside it."""
+"""Masks, confidence and margin at each image's own size, from the output of a network."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from ..._reference.taps import Floats, Mask
 from ..._spec.model_spec import ModelSpec
 from ..._system.arrays import check_apart
 from ..._system.limits import checked_threads
-from .decode import Results, filler_of
-from .outputs import Output, checked_maps, checked_masks, checked_output
-from .taps import taps_of
-
-__all__ = ["confidence", "fill_results", "margin", "postprocess", "taps_of"]
+from ..task import ResultBuffers
+from .decode import make_decoder
+from .outputs import Output, allocate_arrays, check_has_values, split_output
 
 
 def postprocess(
@@ -56,11 +54,10 @@ def postprocess(
         torch.nn.functional.interpolate(mode="bilinear") of the cropped logits, followed by argmax(1).
     """
     images = image_indices(geometries)
-    table = _checked_remap(remap, spec)
-    masks = checked_masks(out, _first_of(images, geometries), spec, _mask_dtype(table, spec))
+    table = _check_remap(remap, spec)
+    masks = allocate_arrays(out, _shapes(images, geometries, spec), _mask_dtype(table, spec))
     check_apart(out, [output], "the network's output")
-    results = [Results(masks[i]) for i in images]
-    fill_results(output, geometries, spec, results, remap=table, threads=_threads(threads))
+    _decode(output, geometries, spec, [ResultBuffers(masks[i]) for i in images], threads, table)
     return masks
 
 
@@ -121,23 +118,19 @@ def margin(
     return _fill_maps("margin", output, geometries, spec, out, threads)
 
 
-def fill_results(
+def _decode(
     output: Output,
     geometries: Sequence[Geometry],
     spec: ModelSpec,
-    results: Sequence[Results],
-    *,
+    buffers: Sequence[ResultBuffers],
+    threads: int | None,
     remap: tuple[int, ...] = (),
-    threads: Any = None,
 ) -> None:
-    """Write, for each geometry, the part that it answers for into its results; the tiles of an image share them.
-
-    Arguments and errors as of `postprocess`, but for `results`: one per geometry, of the right shapes and dtypes; and
-    `threads`: a pool.
-    """
-    values = checked_output(output, len(geometries), spec)
-    for one, geometry, result in zip(values, geometries, results, strict=True):
-        filler_of(geometry, (one.shape[0], one.shape[1]), spec, remap)(one, result, threads)
+    """Write, for each geometry, its part of the result; the tiles of an image share buffers."""
+    pool = _native.shared_threads(checked_threads(threads))
+    parts = split_output(output, len(geometries), spec)
+    for part, geometry, target in zip(parts, geometries, buffers, strict=True):
+        make_decoder(geometry, (part.shape[0], part.shape[1]), spec, remap)(part, target, pool)
 
 
 def _fill_maps(
@@ -149,27 +142,23 @@ def _fill_maps(
     threads: int | None,
 ) -> list[Floats]:
     images = image_indices(geometries)
-    first = _first_of(images, geometries)
-    maps, masks = checked_maps(out, first, spec), checked_masks(None, first, spec)
+    check_has_values(spec)
+    shapes = _shapes(images, geometries, spec)
+    maps = allocate_arrays(out, shapes, np.dtype(np.float32))
+    masks = allocate_arrays(None, shapes, spec.mask_dtype)
     check_apart(out, [output], "the network's output")
-    results = [Results(masks[i], **{field: maps[i]}) for i in images]
-    fill_results(output, geometries, spec, results, threads=_threads(threads))
+    _decode(output, geometries, spec, [ResultBuffers(masks[i], **{field: maps[i]}) for i in images], threads)
     return maps
 
 
-def _threads(threads: int | None) -> Any:
-    return _native.shared_threads(checked_threads(threads))
+def _shapes(images: Sequence[int], geometries: Sequence[Geometry], spec: ModelSpec) -> list[tuple[int, ...]]:
+    """Return the shape of the result of every image."""
+    planes = (spec.num_classes,) if spec.task == "multilabel" else ()
+    sizes = dict(zip(images, (geometry.image_hw for geometry in geometries), strict=True))
+    return [(*planes, *sizes[i]) for i in range(len(sizes))]
 
 
-def _first_of(images: Sequence[int], geometries: Sequence[Geometry]) -> list[Geometry]:
-    """Return one geometry of every image."""
-    first: dict[int, Geometry] = {}
-    for i, geometry in zip(images, geometries, strict=True):
-        first.setdefault(i, geometry)
-    return list(first.values())
-
-
-def _checked_remap(remap: Sequence[int] | None, spec: ModelSpec) -> tuple[int, ...]:
+def _check_remap(remap: Sequence[int] | None, spec: ModelSpec) -> tuple[int, ...]:
     if remap is None:
         return ()
     if spec.task == "multilabel":

@@ -1,4 +1,4 @@
-"""Segmentation: the result for one image, with the forms that people take away from it."""
+"""Segmentation: the result for one image, and its conversions."""
 
 from __future__ import annotations
 
@@ -10,57 +10,70 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ... import _native
-from ..._errors import InputError
-from ..._geometry.geometry import Geometry
-from ..._inputs.formats import PixelFormat, check_image, image_size, pixels_of
-from ..._media.images import write_image
-from ..._reference.mask import blend
-from ..._spec.model_spec import ClassSpec, Task
-from ..._system.limits import usable_cores
-from ..._system.optional import require
-from ..regions import Polygon, _outlines, _rle
-from ..timings import Timings
+from .. import _native
+from .._errors import InputError
+from .._geometry.geometry import Geometry
+from .._inputs.formats import PixelFormat, check_image, image_size, pixels_of
+from .._media.images import write_image
+from .._reference.mask import blend
+from .._spec.model_spec import ClassSpec, TaskName
+from .._system.limits import usable_cores
+from .._system.optional import require
+from .regions import Polygon, encode_runs, trace_outlines
+from .timings import Timings
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
-    """What the network sees in one image.
+    """Result for one image. It can be pickled and copied, and `numpy.asarray` of it is the mask.
 
     Attributes:
-        mask: (H, W) class ids at the image's own size, uint8 (uint16 above 256 classes); 0 and 1 for a binary task;
-            (C, H, W) of 0 and 1 for a multilabel task. The array belongs to the result.
-        classes: names and colours of the mask's values.
+        labels: the mask, or for a multilabel task (C, H, W) uint8 of 0 and 1, one plane per class. The array belongs
+            to the result.
+        classes: names and colours of the classes.
         task: semantic, binary or multilabel.
-        geometry: where the image sat inside the network input, or in the frame that its tiles were cut from.
-        timings: how long the stages took.
+        geometry: placement of the image in the network input, or in the frame that its tiles were cut from.
+        timings: duration of the stages.
         color: format of the image.
-        confidence: (H, W) float32, probability of each pixel's label, if it was asked for.
-        margin: (H, W) float32, by how much each pixel's label won, if it was asked for; see `seginfer.margin`.
+        confidence: probability of each label, float32 in the shape of `labels`, if it was requested.
+        margin: by how much each label won, float32 in the shape of `labels`, if it was requested; see
+            `seginfer.margin`.
     """
 
-    mask: NDArray[Any]
+    labels: NDArray[Any]
     classes: ClassSpec
-    task: Task
+    task: TaskName
     geometry: Geometry
     timings: Timings
     color: PixelFormat = "rgb"
     confidence: NDArray[np.float32] | None = None
     margin: NDArray[np.float32] | None = None
-    _threads: Any = None
-    """The core's pool that the overlay may use."""
+    _threads: int | None = None
+    """Threads that `overlay` and `colorize` may use; None for every core."""
+
+    @property
+    def mask(self) -> NDArray[Any]:
+        """(H, W) class ids at the image's own size, uint8, or uint16 above 256 classes.
+
+        A binary mask holds 0 and 1. Where classes of a multilabel task overlap, the last one counts. Pixels of no class
+        hold the ignore index, or the number of classes where there is none.
+        """
+        return self.labels if self.task != "multilabel" else self._last_ids
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.mask, dtype) if copy else np.asarray(self.mask, dtype)
 
     def __repr__(self) -> str:
         areas = ", ".join(f"{name} {area:.1%}" for name, area in self.class_areas().items() if area)
         return f"Segmentation(mask={self.mask.dtype} {self.mask.shape}, {areas}, {self.timings.total_ms:.1f} ms)"
 
     def class_areas(self) -> dict[str, float]:
-        """Return the share of the image that each class covers, 0..1; classes of a multilabel task may overlap."""
+        """Return the share of the image that each class covers, 0..1. Classes of a multilabel task may overlap."""
         pixels = self.geometry.image_hw[0] * self.geometry.image_hw[1]
         if self.task == "multilabel":
-            counts = self.mask.reshape(len(self.classes.names), -1).sum(1, dtype=np.int64)
+            counts = self.labels.reshape(len(self.classes.names), -1).sum(1, dtype=np.int64)
         else:
-            counts = np.bincount(self.mask.ravel(), minlength=len(self.classes.names))
+            counts = np.bincount(self.labels.ravel(), minlength=len(self.classes.names))
         return {name: float(count / pixels) for name, count in zip(self.classes.names, counts, strict=False)}
 
     def colorize(self) -> NDArray[np.uint8]:
@@ -114,7 +127,7 @@ class Segmentation:
         Source:
             the uncompressed RLE of the COCO annotation format.
         """
-        return {name: _rle(plane) for _, name, plane in self._planes()}
+        return {name: encode_runs(plane) for _, name, plane in self._planes()}
 
     def polygons(self) -> list[Polygon]:
         """Return the outlines of all connected regions, holes included.
@@ -126,7 +139,7 @@ class Segmentation:
         return [
             Polygon(class_id, name, exterior, holes)
             for class_id, name, plane in self._planes()
-            for exterior, holes in _outlines(cv2, plane)
+            for exterior, holes in trace_outlines(cv2, plane)
         ]
 
     @cached_property
@@ -135,20 +148,24 @@ class Segmentation:
         table = np.array([*self.classes.colors, (0, 0, 0)], np.uint8)
         return np.ascontiguousarray(table[:, ::-1]) if self.color in ("bgr", "bgra") else table
 
-    @property
-    def _color_ids(self) -> NDArray[Any]:
-        """Return the row of `_lookup` for each pixel; where classes overlap, the last is seen."""
-        count = len(self.classes.names)
-        if self.task != "multilabel":
-            ids: NDArray[Any] = np.minimum(self.mask, min(count, np.iinfo(self.mask.dtype).max))
-            return ids
-        ids = np.full(self.geometry.image_hw, count, np.min_scalar_type(count))
+    @cached_property
+    def _last_ids(self) -> NDArray[Any]:
+        """Ids of a multilabel mask, the last of each pixel."""
+        count, ignore = len(self.classes.names), self.classes.ignore_index
+        none = count if ignore is None else ignore
+        ids = np.full(self.geometry.image_hw, none, np.min_scalar_type(max(none, count)))
         for class_id, _, plane in self._planes():
             ids[plane] = class_id
         return ids
 
+    @property
+    def _color_ids(self) -> NDArray[Any]:
+        """Row of `_lookup` for each pixel."""
+        ids: NDArray[Any] = np.minimum(self.mask, min(len(self.classes.names), np.iinfo(self.mask.dtype).max))
+        return ids
+
     def _pixels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the image as (H, W, 1) or (H, W, 3), after a look at it."""
+        """Validate the image and return it as (H, W, 1) or (H, W, 3)."""
         height, width = self.geometry.image_hw
         is_gray = isinstance(image, np.ndarray) and image.shape in ((height, width), (height, width, 1))
         color: PixelFormat = "gray" if is_gray else "rgb" if self.color == "gray" else self.color
@@ -163,20 +180,19 @@ class Segmentation:
         return pixels_of(image, color)[0]
 
     def _painted(self, pixels: NDArray[np.uint8] | None, weight: int) -> NDArray[np.uint8]:
-        """Let the core put colours over pixels, or alone."""
-        ids = self.mask if self.task != "multilabel" else self._color_ids
+        """Blend colours over pixels with the core, or return the colours alone."""
         out = np.empty((*self.geometry.image_hw, 3), np.uint8)
         if pixels is not None:
             pixels = np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-        threads = self._threads or _native.shared_threads(usable_cores())
-        _native.core.overlay(pixels, np.ascontiguousarray(ids), self._lookup[:-1], weight, out, threads)
+        threads = _native.shared_threads(self._threads or usable_cores())
+        _native.core.overlay(pixels, np.ascontiguousarray(self.mask), self._lookup[:-1], weight, out, threads)
         return out
 
     def _planes(self) -> list[tuple[int, str, NDArray[np.bool_]]]:
         """Return (class id, name, (H, W) bool) of every class present; 0 of a binary mask is not a class."""
         is_multilabel = self.task == "multilabel"
         planes = (
-            (i, name, self.mask[i] != 0 if is_multilabel else self.mask == i)
+            (i, name, self.labels[i] != 0 if is_multilabel else self.labels == i)
             for i, name in enumerate(self.classes.names)
             if not (self.task == "binary" and i == 0)
         )

@@ -1,4 +1,4 @@
-"""Slots: several threads share the GPU, memory does not grow with callers or sizes, and all of it is freed."""
+"""Contexts: several threads share the GPU, memory does not grow with callers or sizes, and all of it is freed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fake_pipelines import SIZES, assert_same, both, on_gpu, picture, pipeline_o
 from models import SPECS
 
 from seginfer import BackendError, InputError, Segmenter
-from seginfer._pipelines import contexts
+from seginfer._pipelines import context as contexts
 from seginfer._pipelines.gpu import GpuPipeline
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
@@ -31,15 +31,15 @@ def backend(semantic_model: Path, world: fake_cuda_core.World) -> FakeDeviceBack
     return FakeDeviceBackend(semantic_model, ("logits",))
 
 
-def test_threads_share_the_slots(tmp_path: Path, world: fake_cuda_core.World) -> None:
+def test_threads_share_the_contexts(tmp_path: Path, world: fake_cuda_core.World) -> None:
     images = [picture(size, seed=i) for i, size in enumerate(SIZES * 8)]
     with both(tmp_path, SPECS["semantic"]) as (fake, host), ThreadPoolExecutor(4) as pool:
         expected = [host(image).mask for image in images]
         for found, mask in zip(pool.map(fake, images), expected, strict=True):
             np.testing.assert_array_equal(found.mask, mask)
-        slots = pipeline_of(fake)._slots
-        assert 1 <= len(slots._free) <= 2
-        assert slots._lent == 0
+        contexts = pipeline_of(fake)._contexts
+        assert 1 <= len(contexts._free) <= 2
+        assert contexts._lent == 0
     assert world.launched
 
 
@@ -69,9 +69,9 @@ def test_a_call_gets_the_slot_that_knows_its_images(backend: FakeDeviceBackend, 
     first, second = picture((40, 50)), picture((50, 40))
     with on_gpu(backend) as segmenter:
         segmenter(first)
-        slots = pipeline_of(segmenter)._slots
-        (key,) = slots._free[0]._frames
-        with slots.borrow(key, InputError):  # so that another slot is made
+        contexts = pipeline_of(segmenter)._contexts
+        (key,) = contexts._free[0]._frames
+        with contexts.borrow(key, InputError):  # so that another context is made
             segmenter(second)
         for image in (second, first, second, first):
             segmenter(image)
@@ -140,7 +140,7 @@ def test_a_closed_pipeline_refuses_and_closing_twice_is_fine(backend: FakeDevice
 def test_closing_waits_for_calls_in_flight_and_refuses_those_that_wait(
     backend: FakeDeviceBackend, world: fake_cuda_core.World
 ) -> None:
-    pipeline = GpuPipeline(backend, SPECS["semantic"], "rgb", slots=1)
+    pipeline = GpuPipeline(backend, SPECS["semantic"], "rgb", contexts=1)
     segmenter = Segmenter(SPECS["semantic"], backend, pixels="cpu")
     segmenter.pipeline = pipeline
     segmenter(picture((40, 50)))

@@ -1,0 +1,101 @@
+"""Dense masks: one decision per pixel and channel of the mask output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..._geometry.geometry import Geometry
+from ..._geometry.tiles import size_problem
+from ..._inputs.formats import PixelFormat
+from ..._spec.model_spec import ModelSpec
+from ..._spec.tensor_info import TensorInfo
+from ..segmentation import Segmentation
+from ..task import Decode, ResultBuffers, Wants
+from ..timings import Timings
+from .decode import make_decoder
+from .device import DenseDeviceDecoder
+from .outputs import Output, allocate_arrays, check_has_values, split_output
+
+
+class DenseTask:
+    """Semantic, binary and multilabel segmentation; see `Task`.
+
+    Args:
+        spec: contract of the model.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self._name = spec.output.name
+        self._planes = (spec.num_classes,) if spec.task == "multilabel" else ()
+        self._dtype = spec.mask_dtype
+
+    def find_problem(self, outputs: Mapping[str, TensorInfo]) -> str | None:
+        """Compare the mask output of a graph with the spec."""
+        spec, output, info = self._spec, self._spec.output, outputs[self._name]
+        is_integer = info.dtype.startswith(("int", "uint"))
+        if is_integer != (output.kind == "labels"):
+            return f"outputs[0].kind is {output.kind!r}, the graph yields {info.dtype}"
+        if output.kind == "labels":
+            return None
+        if len(info.shape) != 4:
+            return f"outputs[0] must have 4 dimensions ({output.layout}), the graph yields {info.shape}"
+        _, channels, height, width = info.nchw(output.layout)
+        if isinstance(channels, int) and channels != spec.num_channels:
+            classes = f"{spec.num_classes} {spec.task} classes need {spec.num_channels} channels"
+            return f"{classes}, the graph yields {info.shape}"
+        return self._size_problem(info, height, width)
+
+    def _size_problem(self, info: TensorInfo, height: int | str, width: int | str) -> str | None:
+        spec, output = self._spec, self._spec.output
+        if spec.input.resize == "tile":
+            if spec.input.size is None or not (isinstance(height, int) and isinstance(width, int)):
+                return None
+            return size_problem(spec.input.size, (height, width), output.graph_stride, spec.input.tile_margin)
+        for expected, got in zip(spec.input.size or (), (height, width), strict=False):
+            if isinstance(got, int) and got * output.graph_stride != expected:
+                upsampled = f" with upsample.factor {output.upsample.factor}" if output.upsample else ""
+                return (
+                    f"outputs[0].stride is {output.stride}{upsampled} for input {spec.input.size}, "
+                    f"the graph yields {info.shape}"
+                )
+        return None
+
+    def allocate(
+        self, geometries: Sequence[Geometry], out: Sequence[NDArray[Any]] | None, wants: Wants
+    ) -> list[ResultBuffers]:
+        """Allocate masks, and the maps that are wanted."""
+        shapes = [(*self._planes, *geometry.image_hw) for geometry in geometries]
+        masks = allocate_arrays(out, shapes, self._dtype)
+        if not any(wants):
+            return list(map(ResultBuffers, masks))
+        check_has_values(self._spec)
+        confidences, margins = (
+            [np.empty(shape, np.float32) if is_wanted else None for shape in shapes] for is_wanted in wants
+        )
+        return list(map(ResultBuffers, masks, confidences, margins))
+
+    def split(self, outputs: Mapping[str, NDArray[Any]], count: int) -> Output:
+        """Return the mask output as (count, h, w, C), or (count, h, w) labels."""
+        return split_output(outputs[self._name], count, self._spec)
+
+    def make_decoder(self, geometry: Geometry, part: Output) -> Decode:
+        """Plan the decoding of (h, w, C) values or (h, w) labels."""
+        return make_decoder(geometry, (part.shape[0], part.shape[1]), self._spec)
+
+    def make_device_decoder(self, geometries: Sequence[Geometry], wants: Wants) -> DenseDeviceDecoder:
+        """Plan the decoding on a GPU."""
+        return DenseDeviceDecoder(geometries, wants, self._spec)
+
+    def result(
+        self, buffers: ResultBuffers, geometry: Geometry, timings: Timings, color: PixelFormat, threads: int
+    ) -> Segmentation:
+        """Return the Segmentation of one image."""
+        spec = self._spec
+        return Segmentation(
+            buffers.mask, spec.classes, spec.task, geometry, timings, color, buffers.confidence, buffers.margin, threads
+        )
