@@ -18,7 +18,7 @@ from seginfer._system.limits import usable_cores
 
 ROOT = Path(__file__).parent.parent
 INCLUDE = ROOT / "cpp_bindings" / "include"
-HEADERS = sorted(path.name for path in (INCLUDE / "seginfer").glob("*.h"))
+HEADERS = sorted(path.relative_to(INCLUDE).as_posix() for path in INCLUDE.rglob("*.h"))
 COMPILERS = [name for name in ("g++", "clang++") if shutil.which(name)]
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
 POLICIES = ("stretch", "pad", "letterbox", "center-crop")
@@ -51,14 +51,14 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # Headers for nvcc compile where CUDA's own headers are.
-HOST_HEADERS = [name for name in HEADERS if "#include <cuda" not in (INCLUDE / "seginfer" / name).read_text()]
+HOST_HEADERS = [name for name in HEADERS if "#include <cuda" not in (INCLUDE / name).read_text()]
 
 
 @needs_compiler
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("header", HOST_HEADERS)
 def test_every_header_compiles_alone_and_twice(header: str, compiler: str) -> None:
-    source = f'#include "seginfer/{header}"\n' * 2
+    source = f'#include "{header}"\n' * 2
     run(compiler, "-std=c++17", "-fsyntax-only", *WARNINGS, "-I", INCLUDE, "-x", "c++", "-", text=source)
 
 

@@ -1,7 +1,7 @@
 // levels.h: the kernels for the instruction set in use.
 #pragma once
 
-#include "jobs.h"
+#include "rows/jobs.h"
 
 namespace seginfer {
 

@@ -1,7 +1,7 @@
 // kernels_on_cpu.cpp: the CUDA kernels as a library that tests load: their own grids, and one functor at a time.
 #include "cuda_on_cpu.h"
 // After the shim, which stands in for CUDA:
-#include "seginfer/kernels.cuh"
+#include "seginfer/kernels/kernels.cuh"
 
 #include <cstddef>
 #include <cstring>

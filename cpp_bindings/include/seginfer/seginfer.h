@@ -39,5 +39,5 @@
 #include "taps.h"
 #include "view.h"
 #include "threads.h"
-#include "pixel.h"
+#include "kernels/pixel.h"
 #include "cpu.h"

@@ -7,7 +7,7 @@
 #include <immintrin.h>
 #endif
 
-#include "seginfer/pixel.h"
+#include "seginfer/kernels/pixel.h"
 
 namespace seginfer {
 inline namespace SEGINFER_LEVEL {
