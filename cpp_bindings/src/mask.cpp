@@ -145,7 +145,7 @@ Masker::Masker(const Geometry& whole, const OutputWindow& window, Rect visible, 
 bool Masker::operator()(const LogitsView& logits, const MaskViews& out, Threads& threads) const {
   const Size size = window_.size;
   SEG_REQUIRE(logits.data && logits.channels == channels_ && logits.size.height == size.height &&
-                  logits.size.width == size.width && logits.dtype != DType::uint8,
+                  logits.size.width == size.width && (logits.dtype == DType::float32 || logits.dtype == DType::float16),
               "expected logits of " + std::to_string(channels_) + " x " + size_text(size.height, size.width) +
                   ", got " + std::to_string(logits.channels) + " x " +
                   size_text(logits.size.height, logits.size.width));
@@ -175,7 +175,7 @@ bool Masker::operator()(const LogitsView& logits, const MaskViews& out, Threads&
   mask.first_column = first_column_;
   mask.mask_bytes = out.mask_bytes, mask.mask_row_stride = out.mask.row_stride;
   mask.table = rule_.table.empty() ? nullptr : rule_.table.data();
-  mask.kind = confidence_of(rule_);
+  mask.confidence_kind = confidence_of(rule_);
   mask.confidence_row_stride = out.confidence.row_stride, mask.margin_row_stride = out.margin.row_stride;
   const auto place = [&](auto* data, int64_t row_stride, int64_t plane_stride, size_t p) {
     return data ? data + static_cast<int64_t>(p) * plane_stride + visible_.top * row_stride + visible_.left : nullptr;

@@ -69,31 +69,31 @@ std::vector<int> pattern_of(const Taps& taps, int pixel_bytes) {
 
 int channels_of(PixelFormat format) { return format == PixelFormat::gray ? 1 : 3; }
 
-Fetch fetch_of(PixelFormat format) {
+Source source_of(PixelFormat format) {
   switch (format) {
     case PixelFormat::rgb:
     case PixelFormat::bgr:
-      return Fetch::packed3;
+      return Source::packed3;
     case PixelFormat::rgba:
     case PixelFormat::bgra:
-      return Fetch::packed4;
+      return Source::packed4;
     case PixelFormat::gray:
-      return Fetch::gray;
+      return Source::gray;
     case PixelFormat::nv12:
-      return Fetch::nv12;
+      return Source::nv12;
     case PixelFormat::yuyv:
-      return Fetch::yuyv;
+      return Source::yuyv;
   }
   throw InputError("unknown pixel format");
 }
 
 int64_t bytes_per_row(PixelFormat format, int64_t width) {
-  switch (fetch_of(format)) {
-    case Fetch::packed3:
+  switch (source_of(format)) {
+    case Source::packed3:
       return 3 * width;
-    case Fetch::packed4:
+    case Source::packed4:
       return 4 * width;
-    case Fetch::yuyv:
+    case Source::yuyv:
       return 2 * width;
     default:
       return width;
@@ -117,6 +117,8 @@ void check_out(const TensorView& out, Size size, int channels) {
               "the output must hold " + std::to_string(channels) + " channels of " +
                   size_text(size.height, size.width) + ", got " + std::to_string(out.channels) + " of " +
                   size_text(out.size.height, out.size.width));
+  SEG_REQUIRE(out.dtype == DType::float32 || out.dtype == DType::float16 || out.dtype == DType::uint8,
+              "the output must be float32, float16 or uint8, got DType " + std::to_string(static_cast<int>(out.dtype)));
   std::pair<int64_t, int> axes[] = {
       {out.column_stride, size.width}, {out.row_stride, size.height}, {out.channel_stride, channels}};
   std::sort(std::begin(axes), std::end(axes));
@@ -155,8 +157,9 @@ Preprocessor::Preprocessor(const Geometry& geometry, PixelFormat format, const P
   rows_ = content_taps(geometry.rows(), rule, is_resized, false);
   cols_ = content_taps(geometry.cols(), rule, is_resized, true);
   add_slack(cols_);
-  const Fetch fetch = fetch_of(format);
-  if (fetch == Fetch::packed3 || fetch == Fetch::packed4) pattern_ = pattern_of(cols_, fetch == Fetch::packed3 ? 3 : 4);
+  const Source source = source_of(format);
+  if (source == Source::packed3 || source == Source::packed4)
+    pattern_ = pattern_of(cols_, source == Source::packed3 ? 3 : 4);
   if (!is_resized) rule_.resampling = Resampling::nearest;
 }
 
@@ -167,14 +170,14 @@ void Preprocessor::operator()(const ImageView& image, const TensorView& out, Thr
   if (out.dtype == DType::uint8) check_raw(rule_, channels);
 
   PreprocessJob job{};
-  job.fetch = fetch_of(format_);
+  job.source = source_of(format_);
   job.pixels = image.data, job.row_bytes = image.row_bytes;
   job.chroma = image.chroma, job.chroma_row_bytes = image.chroma_row_bytes;
   job.image_height = geometry_.image.height, job.image_width = geometry_.image.width;
-  job.resample = rule_.resampling == Resampling::nearest  ? Resample::pick
-                 : rule_.resampling == Resampling::opencv ? Resample::opencv
-                 : rule_.resampling == Resampling::pillow ? Resample::pillow
-                                                          : Resample::weighted;
+  job.filter = rule_.resampling == Resampling::nearest  ? Filter::pick
+               : rule_.resampling == Resampling::opencv ? Filter::opencv
+               : rule_.resampling == Resampling::pillow ? Filter::pillow
+                                                        : Filter::weighted;
   job.row_taps = rows_.count, job.col_taps = cols_.count;
   job.row_index = rows_.index.data(), job.col_index = cols_.index.data();
   job.row_weight = rows_.weight.data(), job.col_weight = cols_.weight.data();

@@ -516,6 +516,7 @@ void check_refused_views() {
   refuse([](ImageView&, TensorView& one) { one.channel_stride = 23; });
   refuse([](ImageView&, TensorView& one) { one.column_stride = -1; });
   refuse([](ImageView&, TensorView& one) { one.dtype = DType::uint8, one.data = nullptr; });
+  refuse([](ImageView&, TensorView& one) { one.dtype = DType::int32; });
 }
 
 }  // namespace

@@ -84,7 +84,7 @@ void preprocess_pixels(const seginfer::PreprocessPixel* record) {
 
 void mask_pixels(const seginfer::MaskPixel* record) {
   seginfer::for_each_pixel(record->rows, record->cols, [&](int x, int y) {
-    record->kind == seginfer::Value::float16 ? seginfer::mask_pixel<seginfer::uint16>(*record, x, y)
+    record->kind == seginfer::DType::float16 ? seginfer::mask_pixel<seginfer::uint16>(*record, x, y)
                                              : seginfer::mask_pixel<float>(*record, x, y);
   });
 }

@@ -98,7 +98,7 @@ SEG_HD Floats sigmoid(Floats value) {
 
 template <int kTaps>
 SEG_HD Floats confidence_of(const MaskJob& job, const Down<kTaps>& down, int x, Floats best, Ints label) {
-  switch (job.kind) {
+  switch (job.confidence_kind) {
     case Confidence::softmax: {
       Floats sum = Floats{}, lost = Floats{};  // of hundreds of classes, rounding would be seen: Kahan's summation
       for (int c = 0; c < job.classes; ++c) {

@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "seginfer/kernels/enums.h"
+
 namespace seginfer {
 
 // Room after the last weight, label and cell that vector loads and stores may touch, in elements.
@@ -14,13 +16,9 @@ constexpr int kSlack = 32;
 
 constexpr int kWindowColumns = 16, kWindowBytes = 128;
 
-enum class Fetch { packed3, packed4, gray, nv12, yuyv };
-
-enum class Resample { pick, weighted, opencv, pillow };
-
 // Resize, pad and normalise one image into one place of a batch.
 struct PreprocessJob {
-  Fetch fetch;
+  Source source;
   const uint8_t* pixels;
   int64_t row_bytes;
   const uint8_t* chroma;
@@ -28,7 +26,7 @@ struct PreprocessJob {
   int image_height;
   int image_width;
 
-  Resample resample;
+  Filter filter;
   int row_taps, col_taps;
   const int* row_index;  // (row_taps, content_height)
   const int* col_index;  // (col_taps, content_width), kSlack more
@@ -50,8 +48,6 @@ struct PreprocessJob {
   int bytes_per_value;  // 4: float32, 2: float16, 1: uint8
   int64_t channel_stride, row_stride, column_stride;
 };
-
-enum class Confidence { none, softmax, sigmoid_of_label, sigmoid, value, value_of_label };
 
 // One mask plane from an output of float32 or float16.
 struct MaskJob {
@@ -77,7 +73,7 @@ struct MaskJob {
   int mask_bytes;           // per value
   int64_t mask_row_stride;  // in values
   const uint16_t* table;    // mask value of each label, or null
-  Confidence kind;
+  Confidence confidence_kind;
   float* confidence;  // null if not asked for
   int64_t confidence_row_stride;
   float* margin;  // null if not asked for

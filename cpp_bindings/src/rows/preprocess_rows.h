@@ -16,10 +16,10 @@ SEG_HD uint32 load_word(const uint8* from) {
 }
 
 // Reads pixels at `index` as words, red in the lowest byte (or as the channel order is); camera formats as Y, U, V.
-template <Fetch kFetch>
+template <Source kSource>
 SEG_HD void fetch_row(const PreprocessJob& job, int row, const int* index, int n, uint32* words) {
   const uint8* p = job.pixels + row * job.row_bytes;
-  if constexpr (kFetch == Fetch::packed3) {
+  if constexpr (kSource == Source::packed3) {
     if (row + 1 < job.image_height) {  // the byte behind a row's last pixel is still inside the image
       for (int i = 0; i < n; ++i) words[i] = load_word(p + 3 * static_cast<int64>(index[i]));
     } else {
@@ -28,11 +28,11 @@ SEG_HD void fetch_row(const PreprocessJob& job, int row, const int* index, int n
         words[i] = q[0] | static_cast<uint32>(q[1]) << 8 | static_cast<uint32>(q[2]) << 16;
       }
     }
-  } else if constexpr (kFetch == Fetch::packed4) {
+  } else if constexpr (kSource == Source::packed4) {
     for (int i = 0; i < n; ++i) words[i] = load_word(p + 4 * static_cast<int64>(index[i]));
-  } else if constexpr (kFetch == Fetch::gray) {
+  } else if constexpr (kSource == Source::gray) {
     for (int i = 0; i < n; ++i) words[i] = p[index[i]];
-  } else if constexpr (kFetch == Fetch::nv12) {
+  } else if constexpr (kSource == Source::nv12) {
     const uint8* c = job.chroma + (row / 2) * job.chroma_row_bytes;
     for (int i = 0; i < n; ++i) {
       const uint8* uv = c + (index[i] & ~1);
@@ -62,9 +62,9 @@ SEG_HD Ints permuted(const uint8*, const int*) { return Ints{}; }
 #endif
 
 // The window of the columns from x on; near the end of the image, a copy of what is left of it.
-template <Fetch kFetch>
+template <Source kSource>
 SEG_HD const uint8* window_at(const PreprocessJob& job, int row, int x, uint8* copy) {
-  constexpr int kBytes = kFetch == Fetch::packed3 ? 3 : 4;
+  constexpr int kBytes = kSource == Source::packed3 ? 3 : 4;
   const uint8* from = job.pixels + row * job.row_bytes + kBytes * static_cast<int64>(job.col_index[x]);
   const uint8* end = job.pixels + (job.image_height - 1) * job.row_bytes + kBytes * static_cast<int64>(job.image_width);
   if (end - from >= kWindowBytes) return from;
@@ -73,11 +73,11 @@ SEG_HD const uint8* window_at(const PreprocessJob& job, int row, int x, uint8* c
 }
 
 // The network's channels of kLanes pixel words, 0..255.
-template <Fetch kFetch>
+template <Source kSource>
 SEG_HD void unpack(const PreprocessJob& job, Ints word, Ints* channels) {
-  if constexpr (kFetch == Fetch::gray) {
+  if constexpr (kSource == Source::gray) {
     channels[0] = word;
-  } else if constexpr (kFetch == Fetch::nv12 || kFetch == Fetch::yuyv) {
+  } else if constexpr (kSource == Source::nv12 || kSource == Source::yuyv) {
     Ints red, green, blue;
     rgb_from_yuv<Ints>(word & 255, (word >> 8) & 255, (word >> 16) & 255, red, green, blue);
     channels[0] = job.shift[0] ? blue : red;
@@ -145,35 +145,35 @@ struct OpenCV {
 SEG_HD int cell_stride(const PreprocessJob& job) { return (job.content_width + kBlock - 1) / kBlock * kBlock; }
 
 // Adds one pixel word to the sums of its channels.
-template <class Policy, Fetch kFetch, int kChannels>
+template <class Policy, Source kSource, int kChannels>
 SEG_HD void add_word(const PreprocessJob& job, Ints word, int tap, int64 at, typename Policy::Cell* sums) {
   Ints channels[3];
-  unpack<kFetch>(job, word, channels);
+  unpack<kSource>(job, word, channels);
   for (int c = 0; c < kChannels; ++c) sums[c] = Policy::add_pixel(job, sums[c], channels[c], tap, at);
 }
 
-template <class Policy, Fetch kFetch, int kTaps>
+template <class Policy, Source kSource, int kTaps>
 void resample_row_by_windows(const PreprocessJob& shared, int row, float* cells) {
   const PreprocessJob job = shared;  // a copy stays in registers: the stores below cannot seem to change it
   const int taps = kTaps ? kTaps : job.col_taps, stride = cell_stride(job);
   const int64 tap_stride = job.content_width + kSlack;
   alignas(64) uint8 copy[kWindowBytes] = {};
   for (int x = 0; x < job.content_width; x += kLanes) {
-    const uint8* window = window_at<kFetch>(job, row, x, copy);
+    const uint8* window = window_at<kSource>(job, row, x, copy);
     typename Policy::Cell sums[3] = {Policy::begin_row(), Policy::begin_row(), Policy::begin_row()};
     for (int tap = 0; tap < taps; ++tap) {
       const int64 at = tap * tap_stride + x;
-      add_word<Policy, kFetch, 3>(job, permuted(window, job.col_pattern + at), tap, at, sums);
+      add_word<Policy, kSource, 3>(job, permuted(window, job.col_pattern + at), tap, at, sums);
     }
     for (int c = 0; c < 3; ++c) store(cells + c * stride + x, Policy::end_row(sums[c]));
   }
 }
 
-template <class Policy, Fetch kFetch, int kTaps>
+template <class Policy, Source kSource, int kTaps>
 void resample_row(const PreprocessJob& job, int row, float* cells) {
-  constexpr int kChannels = kFetch == Fetch::gray ? 1 : 3;
-  if constexpr (kHasWindows && (kFetch == Fetch::packed3 || kFetch == Fetch::packed4)) {
-    if (job.col_pattern) return resample_row_by_windows<Policy, kFetch, kTaps>(job, row, cells);
+  constexpr int kChannels = kSource == Source::gray ? 1 : 3;
+  if constexpr (kHasWindows && (kSource == Source::packed3 || kSource == Source::packed4)) {
+    if (job.col_pattern) return resample_row_by_windows<Policy, kSource, kTaps>(job, row, cells);
   }
   const int taps = kTaps ? kTaps : job.col_taps, stride = cell_stride(job);
   const int64 tap_stride = job.content_width + kSlack;
@@ -187,10 +187,10 @@ void resample_row(const PreprocessJob& job, int row, float* cells) {
     }
     for (int tap = 0; tap < taps; ++tap) {
       const int64 at = tap * tap_stride + x;
-      fetch_row<kFetch>(job, row, job.col_index + at, n, words);
+      fetch_row<kSource>(job, row, job.col_index + at, n, words);
       for (int v = 0; v < vectors; ++v) {
         const Ints word = load<Ints>(words + v * kLanes);
-        add_word<Policy, kFetch, kChannels>(job, word, tap, at + v * kLanes, sums[v]);
+        add_word<Policy, kSource, kChannels>(job, word, tap, at + v * kLanes, sums[v]);
       }
     }
     for (int v = 0; v < vectors; ++v) {
@@ -281,7 +281,7 @@ SEG_HD float* direct_row(const PreprocessJob& job, int row, int channel) {
   return static_cast<float*>(job.out) + channel * job.channel_stride + row * job.row_stride + job.left;
 }
 
-template <class Policy, Fetch kFetch, int kTaps>
+template <class Policy, Source kSource, int kTaps>
 void fill_content(const PreprocessJob& shared, int begin, int end, void* scratch) {
   const PreprocessJob job = shared;  // a copy that only inlined functions see, as above
   float* values;
@@ -293,7 +293,7 @@ void fill_content(const PreprocessJob& shared, int begin, int end, void* scratch
       const int source = job.row_index[tap * job.content_height + y], slot = source % ring.slots;
       float* cells = ring.cells + slot * ring.row_floats;
       if (ring.rows[slot] != source) {
-        resample_row<Policy, kFetch, kTaps>(shared, source, cells);
+        resample_row<Policy, kSource, kTaps>(shared, source, cells);
         ring.rows[slot] = source;
       }
       rows[tap] = cells;
@@ -308,17 +308,17 @@ void fill_content(const PreprocessJob& shared, int begin, int end, void* scratch
 
 template <class Policy, int kTaps>
 void fill_content(const PreprocessJob& job, int begin, int end, void* scratch) {
-  switch (job.fetch) {
-    case Fetch::packed3:
-      return fill_content<Policy, Fetch::packed3, kTaps>(job, begin, end, scratch);
-    case Fetch::packed4:
-      return fill_content<Policy, Fetch::packed4, kTaps>(job, begin, end, scratch);
-    case Fetch::gray:
-      return fill_content<Policy, Fetch::gray, kTaps>(job, begin, end, scratch);
-    case Fetch::nv12:
-      return fill_content<Policy, Fetch::nv12, kTaps>(job, begin, end, scratch);
-    case Fetch::yuyv:
-      return fill_content<Policy, Fetch::yuyv, kTaps>(job, begin, end, scratch);
+  switch (job.source) {
+    case Source::packed3:
+      return fill_content<Policy, Source::packed3, kTaps>(job, begin, end, scratch);
+    case Source::packed4:
+      return fill_content<Policy, Source::packed4, kTaps>(job, begin, end, scratch);
+    case Source::gray:
+      return fill_content<Policy, Source::gray, kTaps>(job, begin, end, scratch);
+    case Source::nv12:
+      return fill_content<Policy, Source::nv12, kTaps>(job, begin, end, scratch);
+    case Source::yuyv:
+      return fill_content<Policy, Source::yuyv, kTaps>(job, begin, end, scratch);
   }
 }
 
@@ -336,14 +336,14 @@ void preprocess(const PreprocessJob& job, int begin, int end, void* scratch) {
   }
   const int first = (begin > job.top ? begin : job.top) - job.top, last = (end < bottom ? end : bottom) - job.top;
   if (first >= last || job.content_width == 0) return;
-  switch (job.resample) {
-    case Resample::pick:
+  switch (job.filter) {
+    case Filter::pick:
       return fill_content<Pick, 1>(job, first, last, scratch);
-    case Resample::opencv:
+    case Filter::opencv:
       return fill_content<OpenCV, 2>(job, first, last, scratch);
-    case Resample::pillow:
+    case Filter::pillow:
       return fill_content<Pillow, 0>(job, first, last, scratch);
-    case Resample::weighted:
+    case Filter::weighted:
       return job.row_taps == 2 && job.col_taps == 2 ? fill_content<Weighted, 2>(job, first, last, scratch)
                                                     : fill_content<Weighted, 0>(job, first, last, scratch);
   }

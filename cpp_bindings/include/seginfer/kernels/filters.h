@@ -6,9 +6,7 @@
 namespace seginfer {
 inline namespace SEGINFER_LEVEL {
 
-// How a row's pixels become cells, and how cells of several rows become a level: cv2, Pillow, or float32 weights.
-enum class Filter : int { pick, weighted, opencv, pillow };
-
+// Each filter turns a row's pixels into cells, and cells of several rows into a grey level.
 struct PickFilter {
   using Cell = float;
   static SEG_HD Cell row_start() { return 0; }

@@ -1,13 +1,11 @@
 // label_cell.h: the label of one cell at the network's own resolution. It includes pixel.h alone.
 #pragma once
 
+#include "enums.h"
 #include "pixel.h"
 
 namespace seginfer {
 inline namespace SEGINFER_LEVEL {
-
-// What the network yields. Whole numbers are class ids.
-enum class Value : int { float32, float16, uint8, int32, int64 };
 
 constexpr uint32 kNotFinite = 1, kNoClass = 2;  // what a label kernel finds wrong
 
@@ -19,7 +17,7 @@ struct LabelCell {
   int64 channel_stride, row_stride, column_stride;  // in values
   uint16* labels;                                   // (height, width), or (classes, height, width) for a threshold
   uint32* faults;                                   // written only if a value is not finite, or an id is no class
-  Value kind;
+  DType kind;
   int classes, height, width;
   int is_threshold;  // of each channel by itself
   float threshold;
@@ -27,15 +25,15 @@ struct LabelCell {
   // The label of cell (x, y).
   SEG_HD void operator()(int x, int y) const {
     switch (kind) {
-      case Value::float32:
+      case DType::float32:
         return decide<float>(x, y);
-      case Value::float16:
+      case DType::float16:
         return decide<uint16>(x, y);
-      case Value::uint8:
+      case DType::uint8:
         return copy<seginfer::uint8>(x, y);
-      case Value::int32:
+      case DType::int32:
         return copy<int>(x, y);
-      case Value::int64:
+      case DType::int64:
         return copy<seginfer::int64>(x, y);
     }
   }
@@ -75,7 +73,7 @@ struct LabelCell {
   }
 };
 
-static_assert(sizeof(LabelCell) == 72, "seginfer/_cuda/_records.py states the same layout");
+static_assert(sizeof(LabelCell) == 72, "seginfer/_cuda/kernel_args.py states the same layout");
 
 }  // namespace SEGINFER_LEVEL
 }  // namespace seginfer

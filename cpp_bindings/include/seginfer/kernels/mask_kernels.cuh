@@ -147,7 +147,7 @@ SEG_DEVICE void fill_tile(const MaskPixel& job, int left, int top, MaskTile& til
   agree<kTaps>(job, left, top, tile);
   __syncthreads();
   if constexpr (kTaps > 1) {
-    (job.kind == Value::float16 ? decide_mixed<kTaps, uint16>(job, left, top, tile)
+    (job.kind == DType::float16 ? decide_mixed<kTaps, uint16>(job, left, top, tile)
                                 : decide_mixed<kTaps, float>(job, left, top, tile));
   }
 }
@@ -194,7 +194,7 @@ SEG_KERNEL seginfer_mask(const MaskPixel* records) {
 
 template <int kTaps>
 SEG_DEVICE void fill_maps(const MaskPixel& job, int x, int y) {
-  (job.kind == Value::float16 ? job.maps<kTaps, uint16>(x, y) : job.maps<kTaps, float>(x, y));
+  (job.kind == DType::float16 ? job.maps<kTaps, uint16>(x, y) : job.maps<kTaps, float>(x, y));
 }
 
 // Confidence and margins.

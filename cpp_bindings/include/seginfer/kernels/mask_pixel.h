@@ -10,8 +10,6 @@
 namespace seginfer {
 inline namespace SEGINFER_LEVEL {
 
-enum class Confidence : int { softmax, sigmoid_of_label, sigmoid, value, value_of_label };
-
 SEG_HD float sigmoid(float value) {
   const float power = exp_of_negative<float, int>(value < 0.0f ? value : -value);
   return (value < 0.0f ? power : 1.0f) / (1.0f + power);
@@ -32,7 +30,7 @@ struct MaskPixel {
   int64 confidence_row_stride;
   float* margin;  // between the two best values, or to the threshold; null if not asked for
   int64 margin_row_stride;
-  Value kind;  // float32 or float16
+  DType kind;  // float32 or float16
   int classes, width;
   int taps;  // 2 or 3; 1 where the labels are the network's own
   int rows, cols;
@@ -82,7 +80,7 @@ struct MaskPixel {
   SEG_HD float confidence_of(const Values& values, float best, int label) const;
 };
 
-static_assert(sizeof(MaskPixel) == 168, "seginfer/_cuda/_records.py states the same layout");
+static_assert(sizeof(MaskPixel) == 168, "seginfer/_cuda/kernel_args.py states the same layout");
 
 }  // namespace SEGINFER_LEVEL
 }  // namespace seginfer

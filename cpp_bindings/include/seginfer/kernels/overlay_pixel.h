@@ -47,7 +47,7 @@ struct OverlayPixel {
 };
 
 static_assert(sizeof(PaletteEntry) == 8 && sizeof(OverlayPixel) == 80,
-              "seginfer/_cuda/_records.py states the same layout");
+              "seginfer/_cuda/kernel_args.py states the same layout");
 
 }  // namespace SEGINFER_LEVEL
 }  // namespace seginfer

@@ -4,13 +4,11 @@
 // The record is plain data: kernels take an array of them, one per image of a batch, each with its own geometry.
 #pragma once
 
+#include "enums.h"
 #include "filters.h"
 
 namespace seginfer {
 inline namespace SEGINFER_LEVEL {
-
-// How an image lies in memory. packed4 is read in words: its first byte and its pitch are multiples of 4.
-enum class Source : int { packed3, packed4, gray, nv12, yuyv };
 
 template <Source kSource>
 SEG_HD constexpr int channels_of() {
@@ -18,7 +16,7 @@ SEG_HD constexpr int channels_of() {
 }
 
 struct PreprocessPixel {
-  const uint8* pixels;
+  const uint8* pixels;  // packed4 is read in words: its first byte and its pitch are multiples of 4
   int64 row_bytes;
   const uint8* chroma;  // nv12 only
   int64 chroma_row_bytes;
@@ -125,7 +123,7 @@ struct PreprocessPixel {
   }
 };
 
-static_assert(sizeof(PreprocessPixel) == 192, "seginfer/_cuda/_records.py states the same layout");
+static_assert(sizeof(PreprocessPixel) == 192, "seginfer/_cuda/kernel_args.py states the same layout");
 
 // Calls visit.run<kSource>() for the layout of an image.
 template <class Visit>
