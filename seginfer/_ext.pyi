@@ -99,10 +99,10 @@ def overlay(
     out: Annotated[NDArray[Any], {"device": "cpu"}],
     threads: Threads,
 ) -> None: ...
-def levels() -> list[str]:
+def targets() -> list[str]:
     """Instruction sets that this machine has, best last."""
 
-def level() -> str:
+def target() -> str:
     """The instruction set in use."""
 
-def use_level(name: str) -> None: ...
+def use_target(name: str) -> None: ...

@@ -34,7 +34,7 @@ def _load() -> tuple[Any, str]:
         return None, f"it was not built when seginfer was installed ({error})"
     wanted = os.environ.get("SEGINFER_SIMD")
     if wanted:
-        _ext.use_level(wanted)
+        _ext.use_target(wanted)
     return _ext, ""
 
 
@@ -45,7 +45,7 @@ def describe() -> str:
     """Say in one line what computes pixels: the compiled core and its instruction set, or NumPy and why."""
     if core is None:
         return f"NumPy; no compiled core: {_reason}"
-    return f"compiled core, {core.level()} of {', '.join(core.levels())}"
+    return f"compiled core, {core.target()} of {', '.join(core.targets())}"
 
 
 @lru_cache(maxsize=1)

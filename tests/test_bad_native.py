@@ -206,7 +206,7 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     ),
     "no threads": (lambda: core.Threads(0), ("1..1024 threads, got 0",)),
     "2**31 - 1 threads": (lambda: core.Threads(MOST), ("1..1024 threads, got 2147483647",)),
-    "an unknown instruction set": (lambda: core.use_level("mmx"), ("that this machine has", "got mmx")),
+    "an unknown instruction set": (lambda: core.use_target("mmx"), ("that this machine has", "got mmx")),
 }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 // mask.cpp: plans of the mask step, checked against the views that calls bring.
 #include <cstring>
 
-#include "levels.h"
+#include "targets.h"
 #include "seginfer/cpu.h"
 
 namespace seginfer {
@@ -180,8 +180,8 @@ bool Masker::operator()(const LogitsView& logits, const MaskViews& out, Threads&
   const auto place = [&](auto* data, int64_t row_stride, int64_t plane_stride, size_t p) {
     return data ? data + static_cast<int64_t>(p) * plane_stride + visible_.top * row_stride + visible_.left : nullptr;
   };
-  const Level& level = kernels();
-  const size_t scratch = level.mask_scratch(mask);
+  const Target& target = target_in_use();
+  const size_t scratch = target.mask_scratch(mask);
   const int64_t channel_bytes = logits.channel_stride * (mask.is_half ? 2 : 4);
   std::atomic<bool> is_finite{true};
   for (size_t p = 0; p < planes; ++p) {
@@ -193,7 +193,7 @@ bool Masker::operator()(const LogitsView& logits, const MaskViews& out, Threads&
     mask.confidence = place(out.confidence.data, out.confidence.row_stride, out.confidence_plane_stride, p);
     mask.margin = place(out.margin.data, out.margin.row_stride, out.margin_plane_stride, p);
     const auto fill = [&](int begin, int end) {
-      if (!level.mask(mask, begin, end, thread_scratch(scratch))) is_finite = false;
+      if (!target.mask(mask, begin, end, thread_scratch(scratch))) is_finite = false;
     };
     mask.rows == 0 ? fill(0, 0) : threads.for_each_part(mask.rows, kPixelsPerPart / mask.cols, fill);
   }

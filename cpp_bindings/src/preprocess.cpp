@@ -1,7 +1,7 @@
 // preprocess.cpp: plans of the preprocess step, checked against the views that calls bring.
 #include <utility>
 
-#include "levels.h"
+#include "targets.h"
 #include "seginfer/cpu.h"
 
 namespace seginfer {
@@ -196,10 +196,10 @@ void Preprocessor::operator()(const ImageView& image, const TensorView& out, Thr
   job.bytes_per_value = out.dtype == DType::float32 ? 4 : out.dtype == DType::float16 ? 2 : 1;
   job.channel_stride = out.channel_stride, job.row_stride = out.row_stride, job.column_stride = out.column_stride;
 
-  const Level& level = kernels();
-  const size_t scratch = level.preprocess_scratch(job);
+  const Target& target = target_in_use();
+  const size_t scratch = target.preprocess_scratch(job);
   threads.for_each_part(job.height, kPixelsPerPart / job.width,
-                        [&](int begin, int end) { level.preprocess(job, begin, end, thread_scratch(scratch)); });
+                        [&](int begin, int end) { target.preprocess(job, begin, end, thread_scratch(scratch)); });
 }
 
 }  // namespace seginfer

@@ -28,10 +28,10 @@ void in_a_fresh_thread(const std::function<void()>& call) { std::thread(call).jo
 // Calls `compute(threads)` on every instruction set, with one thread and with three, some of the times in a fresh
 // thread.
 template <class Compute>
-void on_every_level(Random& random, bool is_large, const Compute& compute) {
+void on_every_target(Random& random, bool is_large, const Compute& compute) {
   static Threads one(1), three(3);
-  for (const std::string& name : levels()) {
-    use_level(name);
+  for (const std::string& name : targets()) {
+    use_target(name);
     compute(one);
     if (is_large) compute(three);
     if (random.between(0, 7) == 0) in_a_fresh_thread([&] { compute(one); });
@@ -170,7 +170,7 @@ void check_preprocessor(Random& random, const Geometry& geometry, PixelFormat fo
                            std::to_string(static_cast<int>(rule.resampling)) + ", " +
                            size_text(geometry.image.height, geometry.image.width) + " to " +
                            size_text(geometry.input.height, geometry.input.width);
-  on_every_level(random, is_large, [&](Threads& threads) {
+  on_every_target(random, is_large, [&](Threads& threads) {
     std::memset(batch.memory->data(), 0xA5, batch.memory->bytes());
     plan(camera.view, batch.view, threads);
     same.add(*batch.memory, what);
@@ -245,12 +245,12 @@ struct Logits {
     count = 1 + (size.width - 1) * view.column_stride + (size.height - 1) * view.row_stride +
             (channels - 1) * view.channel_stride;
     memory = std::make_unique<Block<uint8_t>>(count * (is_half ? 2 : 4));
-    const int levels = random.one_of({2, 5, 1000});  // few make ties, and regions of one label
+    const int values = random.one_of({2, 5, 1000});  // few make ties, and regions of one label
     for (int64_t i = 0; i < count; ++i) {
       if (is_half) {
-        reinterpret_cast<uint16_t*>(memory->data())[i] = static_cast<uint16_t>(0x3c00 + random.between(0, levels - 1));
+        reinterpret_cast<uint16_t*>(memory->data())[i] = static_cast<uint16_t>(0x3c00 + random.between(0, values - 1));
       } else {
-        reinterpret_cast<float*>(memory->data())[i] = static_cast<float>(random.between(0, levels - 1)) / 64.0f;
+        reinterpret_cast<float*>(memory->data())[i] = static_cast<float>(random.between(0, values - 1)) / 64.0f;
       }
     }
     view.data = memory->data();
@@ -350,7 +350,7 @@ void check_masker(Random& random, int channels, Size image, Size output, const M
                            " for " + size_text(image.height, image.width);
   Same<T> same_mask;
   Same<float> same_confidence, same_margin;
-  on_every_level(random, is_large, [&](Threads& threads) {
+  on_every_target(random, is_large, [&](Threads& threads) {
     mask.clear(), confidence.clear(), margin.clear();
     expect(plan(logits.view, views, threads), what);
     same_mask.add(*mask.memory, what);
@@ -359,8 +359,8 @@ void check_masker(Random& random, int channels, Size image, Size output, const M
   });
   logits.poison(random.between(0, channels - 1), random.between(0, output.height - 1),
                 random.between(0, output.width - 1));
-  on_every_level(random, is_large,
-                 [&](Threads& threads) { expect(!plan(logits.view, views, threads), what + ", not finite"); });
+  on_every_target(random, is_large,
+                  [&](Threads& threads) { expect(!plan(logits.view, views, threads), what + ", not finite"); });
 }
 
 void check_masks(Random& random) {
@@ -401,7 +401,7 @@ void check_labels(Random& random) {
     Planes<T> labels(random, output, 1), mask(random, image, 1);
     random.fill(labels.memory->data(), labels.memory->bytes());
     Same<T> same;
-    on_every_level(random, false, [&](Threads& threads) {
+    on_every_target(random, false, [&](Threads& threads) {
       mask.clear();
       plan(PlaneView<const T>{labels.memory->data(), labels.row_stride},
            PlaneView<T>{mask.memory->data(), mask.row_stride}, threads);
@@ -430,7 +430,7 @@ void check_overlay(Random& random) {
     }
     Planes<uint8_t> out(random, {size.height, 3 * width}, 1);
     Same<uint8_t> same;
-    on_every_level(random, false, [&](Threads& threads) {
+    on_every_target(random, false, [&](Threads& threads) {
       out.clear();
       overlay<T>(camera.view, {mask.memory->data(), mask.row_stride}, palette, {out.memory->data(), out.row_stride},
                  threads);

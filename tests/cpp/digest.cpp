@@ -96,8 +96,8 @@ void mask_once(Random& random, int classes, Decision decision, int upsampling, T
 
 int main() {
   Threads threads(2);
-  for (const std::string& name : levels()) {
-    use_level(name);
+  for (const std::string& name : targets()) {
+    use_target(name);
     digest = 14695981039346656037u;
     Random random;
     for (int round = 0; round < 4; ++round) {

@@ -398,7 +398,7 @@ def fuzz_small_calls(provider: Provider) -> None:
             call(core.Threads, count)
             raise AssertionError(f"{count!r} threads were accepted")
     elif kind == 1:
-        call(core.use_level, any_value(provider))
+        call(core.use_target, any_value(provider))
     else:
         value = any_value(provider)
         call(core.Preprocessor, **{"image_hw": value} if provider.boolean() else {})
@@ -409,7 +409,7 @@ accepted = dict.fromkeys((target.__name__ for target in TARGETS), 0)
 
 
 def target(provider: Provider) -> None:
-    core.use_level(provider.pick(core.levels()))
+    core.use_target(provider.pick(core.targets()))
     one = TARGETS[min(provider.integer(0, 15) // 4, 3) if not provider.chance(16) else 4]
     try:
         one(provider)

@@ -120,8 +120,8 @@ void overlay(const ImageView& image, PlaneView<const T> mask, const Palette& pal
              Threads& threads);
 
 // Instruction sets that this machine has, best last, and the one in use: "portable", "avx2", "avx512".
-std::vector<std::string> levels();
-std::string level();
-void use_level(const std::string& name);
+std::vector<std::string> targets();
+std::string target();
+void use_target(const std::string& name);
 
 }  // namespace seginfer

@@ -355,13 +355,13 @@ void fill_overlay(std::optional<InArray> image, InArray mask, InArray colors, in
                   " pixels side by side, 3 values each" + got(out));
   const auto* levels = static_cast<const uint8_t*>(colors.data());
   const Palette palette(std::vector<uint8_t>(levels, levels + colors.size()), weight);
-  const PlaneView<uint8_t> target{static_cast<uint8_t*>(out.data()), stride(out, 0, 3 * size.width)};
+  const PlaneView<uint8_t> pixels{static_cast<uint8_t*>(out.data()), stride(out, 0, 3 * size.width)};
   const nb::gil_scoped_release release;
   if (is_unsigned(mask, 8)) {
-    overlay(view, PlaneView<const uint8_t>{static_cast<const uint8_t*>(mask.data()), mask_stride}, palette, target,
+    overlay(view, PlaneView<const uint8_t>{static_cast<const uint8_t*>(mask.data()), mask_stride}, palette, pixels,
             threads);
   } else {
-    overlay(view, PlaneView<const uint16_t>{static_cast<const uint16_t*>(mask.data()), mask_stride}, palette, target,
+    overlay(view, PlaneView<const uint16_t>{static_cast<const uint16_t*>(mask.data()), mask_stride}, palette, pixels,
             threads);
   }
 }
@@ -412,7 +412,7 @@ NB_MODULE(_ext, m) {
   m.def("overlay", &fill_overlay, "image"_a.noconvert().none(), "mask"_a.noconvert(), "colors"_a.noconvert(),
         "weight"_a, "out"_a.noconvert(), "threads"_a);
 
-  m.def("levels", &levels, "Instruction sets that this machine has, best last.");
-  m.def("level", &level, "The instruction set in use.");
-  m.def("use_level", &use_level, "name"_a);
+  m.def("targets", &targets, "Instruction sets that this machine has, best last.");
+  m.def("target", &target, "The instruction set in use.");
+  m.def("use_target", &use_target, "name"_a);
 }

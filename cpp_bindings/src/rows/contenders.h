@@ -1,8 +1,8 @@
-// contenders.h: which classes a block of pixels has to interpolate, and which can be left out. Part of level.cpp.
+// contenders.h: which classes a block of pixels has to interpolate, and which can be left out. Part of target.cpp.
 #pragma once
 
 namespace seginfer {
-inline namespace SEGINFER_LEVEL {
+inline namespace SEGINFER_TARGET {
 namespace {
 
 // The classes that a block of pixels has to interpolate, in ascending order.
@@ -85,5 +85,5 @@ Contenders contenders(const MaskJob& job, int begin, int end, const MaskScratch&
 }
 
 }  // namespace
-}  // namespace SEGINFER_LEVEL
+}  // namespace SEGINFER_TARGET
 }  // namespace seginfer

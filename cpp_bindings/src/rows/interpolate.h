@@ -1,10 +1,10 @@
 // interpolate.h: a block of pixels: along the logit rows, down to every pixel row, and what is decided there.
 //
-// Part of level.cpp.
+// Part of target.cpp.
 #pragma once
 
 namespace seginfer {
-inline namespace SEGINFER_LEVEL {
+inline namespace SEGINFER_TARGET {
 namespace {
 
 // Interpolates columns [begin, end) of a row of one class, whose taps differ from pixel to pixel.
@@ -155,5 +155,5 @@ void decide_block(const MaskJob& job, const Contenders& who, int row, int column
 }
 
 }  // namespace
-}  // namespace SEGINFER_LEVEL
+}  // namespace SEGINFER_TARGET
 }  // namespace seginfer

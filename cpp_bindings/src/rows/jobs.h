@@ -1,7 +1,7 @@
 // jobs.h: what the row kernels are told, in plain numbers and pointers; one table of kernels per instruction set.
 //
 // Kernels are compiled for processors that the machine may not have. So they share no inline function with the rest of
-// the library: this header has no standard containers, and neither has level.cpp.
+// the library: this header has no standard containers, and neither has target.cpp.
 #pragma once
 
 #include <cstddef>
@@ -97,7 +97,7 @@ struct OverlayJob {
 };
 
 // Every function works on rows [begin, end) and touches no others. Scratch is aligned to 64 bytes.
-struct Level {
+struct Target {
   const char* name;
   size_t (*preprocess_scratch)(const PreprocessJob&);
   void (*preprocess)(const PreprocessJob&, int begin, int end, void* scratch);
@@ -106,10 +106,10 @@ struct Level {
   void (*overlay)(const OverlayJob&, int begin, int end);
 };
 
-extern const Level level_portable;
-#if defined(SEGINFER_X86_LEVELS)
-extern const Level level_avx2;
-extern const Level level_avx512;
+extern const Target target_portable;
+#if defined(SEGINFER_X86_TARGETS)
+extern const Target target_avx2;
+extern const Target target_avx512;
 #endif
 
 }  // namespace seginfer

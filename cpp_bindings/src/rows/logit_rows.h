@@ -1,10 +1,10 @@
-// logit_rows.h: the network's output row by row, as float32, with the label of every cell. Part of level.cpp.
+// logit_rows.h: the network's output row by row, as float32, with the label of every cell. Part of target.cpp.
 //
 // Rows are read when the mask first needs them: the values are then still in the cache when they are interpolated.
 #pragma once
 
 namespace seginfer {
-inline namespace SEGINFER_LEVEL {
+inline namespace SEGINFER_TARGET {
 namespace {
 
 SEG_HD size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
@@ -122,5 +122,5 @@ struct LogitRows {
 };
 
 }  // namespace
-}  // namespace SEGINFER_LEVEL
+}  // namespace SEGINFER_TARGET
 }  // namespace seginfer

@@ -1,4 +1,4 @@
-// mask_rows.h: a mask at the image's own pixels from logits at the network's resolution. Part of level.cpp.
+// mask_rows.h: a mask at the image's own pixels from logits at the network's resolution. Part of target.cpp.
 //
 // Interpolation is a convex combination: where the logit cells around a pixel all have the same label, so does the
 // pixel. Output rows that read the same logit rows make a band. In a band every run of columns that read the same
@@ -6,7 +6,7 @@
 #pragma once
 
 namespace seginfer {
-inline namespace SEGINFER_LEVEL {
+inline namespace SEGINFER_TARGET {
 namespace {
 
 // Labels that all logit rows of a band share.
@@ -166,5 +166,5 @@ bool mask(const MaskJob& job, int begin, int end, void* memory) {
 }
 
 }  // namespace
-}  // namespace SEGINFER_LEVEL
+}  // namespace SEGINFER_TARGET
 }  // namespace seginfer

@@ -1,8 +1,8 @@
-// mask_scratch.h: what a thread remembers while it fills the bands of a mask. Part of level.cpp.
+// mask_scratch.h: what a thread remembers while it fills the bands of a mask. Part of target.cpp.
 #pragma once
 
 namespace seginfer {
-inline namespace SEGINFER_LEVEL {
+inline namespace SEGINFER_TARGET {
 namespace {
 
 constexpr int kMaskBlock = 64;  // columns interpolated at a time; their values stay in the first-level cache
@@ -69,5 +69,5 @@ MaskScratch divide(const MaskJob& job, Parts& parts) {
 }
 
 }  // namespace
-}  // namespace SEGINFER_LEVEL
+}  // namespace SEGINFER_TARGET
 }  // namespace seginfer

@@ -1,8 +1,8 @@
-// overlay_rows.h: class colours over an image. Part of level.cpp.
+// overlay_rows.h: class colours over an image. Part of target.cpp.
 #pragma once
 
 namespace seginfer {
-inline namespace SEGINFER_LEVEL {
+inline namespace SEGINFER_TARGET {
 namespace {
 
 constexpr int kPeriod = 96;  // bytes: whole RGB pixels and whole vectors
@@ -55,5 +55,5 @@ void overlay(const OverlayJob& job, int begin, int end) {
 }
 
 }  // namespace
-}  // namespace SEGINFER_LEVEL
+}  // namespace SEGINFER_TARGET
 }  // namespace seginfer

@@ -1,10 +1,10 @@
 // preprocess_rows.h: one pass over an image, row by row: fetch, resample along the row, then across rows, normalise.
 //
-// A source row is resampled along its length once and kept while output rows still read it. Part of level.cpp.
+// A source row is resampled along its length once and kept while output rows still read it. Part of target.cpp.
 #pragma once
 
 namespace seginfer {
-inline namespace SEGINFER_LEVEL {
+inline namespace SEGINFER_TARGET {
 namespace {
 
 constexpr int kBlock = 64;  // columns fetched at a time
@@ -350,5 +350,5 @@ void preprocess(const PreprocessJob& job, int begin, int end, void* scratch) {
 }
 
 }  // namespace
-}  // namespace SEGINFER_LEVEL
+}  // namespace SEGINFER_TARGET
 }  // namespace seginfer

@@ -10,7 +10,7 @@
 #include "seginfer/kernels/pixel.h"
 
 namespace seginfer {
-inline namespace SEGINFER_LEVEL {
+inline namespace SEGINFER_TARGET {
 
 constexpr int kLanes = SEGINFER_LANES;
 
@@ -63,5 +63,5 @@ SEG_HD bool any(Ints mask) {
 #endif
 }
 
-}  // namespace SEGINFER_LEVEL
+}  // namespace SEGINFER_TARGET
 }  // namespace seginfer

@@ -4,7 +4,7 @@
 #include "pixel.h"
 
 namespace seginfer {
-inline namespace SEGINFER_LEVEL {
+inline namespace SEGINFER_TARGET {
 
 // Each filter turns a row's pixels into cells, and cells of several rows into a grey level.
 struct PickFilter {
@@ -60,5 +60,5 @@ struct PillowFilter : FixedFilter {
   static SEG_HD float column_end(Cell sum) { return static_cast<float>(pillow_level(sum)); }
 };
 
-}  // namespace SEGINFER_LEVEL
+}  // namespace SEGINFER_TARGET
 }  // namespace seginfer

@@ -4,7 +4,7 @@
 #include "pixel.h"
 
 namespace seginfer {
-inline namespace SEGINFER_LEVEL {
+inline namespace SEGINFER_TARGET {
 
 constexpr int kBlockX = 32, kBlockY = 8, kThreads = kBlockX * kBlockY;
 
@@ -16,5 +16,5 @@ SEG_DEVICE int thread_number() { return static_cast<int>(threadIdx.y) * kBlockX 
 SEG_DEVICE int column() { return static_cast<int>(blockIdx.x) * kBlockX + static_cast<int>(threadIdx.x); }
 SEG_DEVICE int row_of_block(int rows) { return static_cast<int>(blockIdx.y) * rows; }
 
-}  // namespace SEGINFER_LEVEL
+}  // namespace SEGINFER_TARGET
 }  // namespace seginfer

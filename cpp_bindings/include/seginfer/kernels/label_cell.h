@@ -5,7 +5,7 @@
 #include "pixel.h"
 
 namespace seginfer {
-inline namespace SEGINFER_LEVEL {
+inline namespace SEGINFER_TARGET {
 
 constexpr uint32 kNotFinite = 1, kNoClass = 2;  // what a label kernel finds wrong
 
@@ -75,5 +75,5 @@ struct LabelCell {
 
 static_assert(sizeof(LabelCell) == 72, "seginfer/_cuda/kernel_args.py states the same layout");
 
-}  // namespace SEGINFER_LEVEL
+}  // namespace SEGINFER_TARGET
 }  // namespace seginfer

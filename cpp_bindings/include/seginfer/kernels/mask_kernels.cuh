@@ -6,7 +6,7 @@
 #include "mask_strip.h"
 
 namespace seginfer {
-inline namespace SEGINFER_LEVEL {
+inline namespace SEGINFER_TARGET {
 
 constexpr int kMaskCols = 4 * kBlockX, kMaskRows = 4 * kBlockY;  // of the mask that a block writes
 
@@ -205,5 +205,5 @@ SEG_KERNEL seginfer_maps(const MaskPixel* records) {
   (job.taps == 2 ? fill_maps<2>(job, column(), y) : fill_maps<3>(job, column(), y));
 }
 
-}  // namespace SEGINFER_LEVEL
+}  // namespace SEGINFER_TARGET
 }  // namespace seginfer

@@ -8,7 +8,7 @@
 #include "label_cell.h"
 
 namespace seginfer {
-inline namespace SEGINFER_LEVEL {
+inline namespace SEGINFER_TARGET {
 
 SEG_HD float sigmoid(float value) {
   const float power = exp_of_negative<float, int>(value < 0.0f ? value : -value);
@@ -82,5 +82,5 @@ struct MaskPixel {
 
 static_assert(sizeof(MaskPixel) == 168, "seginfer/_cuda/kernel_args.py states the same layout");
 
-}  // namespace SEGINFER_LEVEL
+}  // namespace SEGINFER_TARGET
 }  // namespace seginfer

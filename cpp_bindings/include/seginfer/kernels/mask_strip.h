@@ -4,7 +4,7 @@
 #include "mask_pixel.h"
 
 namespace seginfer {
-inline namespace SEGINFER_LEVEL {
+inline namespace SEGINFER_TARGET {
 
 // A column of kRows pixels from (x, y) on: their interpolated values, class after class. Rows below the last one repeat
 // it. Where rows read the same logits, those are interpolated along the logit rows once.
@@ -169,5 +169,5 @@ SEG_HD void MaskPixel::maps(int x, int y) const {
   }
 }
 
-}  // namespace SEGINFER_LEVEL
+}  // namespace SEGINFER_TARGET
 }  // namespace seginfer

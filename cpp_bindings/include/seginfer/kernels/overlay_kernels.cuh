@@ -5,7 +5,7 @@
 #include "overlay_pixel.h"
 
 namespace seginfer {
-inline namespace SEGINFER_LEVEL {
+inline namespace SEGINFER_TARGET {
 
 constexpr int kOverlayCols = 4 * kBlockX;  // of the image, by kBlockY rows, that a block paints
 
@@ -34,5 +34,5 @@ SEG_KERNEL seginfer_overlay(const OverlayPixel* records) {
   for (int w = 0; w < 3; ++w) reinterpret_cast<uint32*>(to)[w] = result[w];
 }
 
-}  // namespace SEGINFER_LEVEL
+}  // namespace SEGINFER_TARGET
 }  // namespace seginfer

@@ -4,7 +4,7 @@
 #include "pixel.h"
 
 namespace seginfer {
-inline namespace SEGINFER_LEVEL {
+inline namespace SEGINFER_TARGET {
 
 // A class of the palette: see `blended`. The last entry of a palette is for every other mask value.
 struct alignas(8) PaletteEntry {
@@ -49,5 +49,5 @@ struct OverlayPixel {
 static_assert(sizeof(PaletteEntry) == 8 && sizeof(OverlayPixel) == 80,
               "seginfer/_cuda/kernel_args.py states the same layout");
 
-}  // namespace SEGINFER_LEVEL
+}  // namespace SEGINFER_TARGET
 }  // namespace seginfer

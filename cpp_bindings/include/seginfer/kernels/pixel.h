@@ -22,12 +22,12 @@
 
 // The CPU library compiles this header once per instruction set. Names of their own keep the linker from taking, say,
 // the AVX-512 copy of a function for a processor that has none.
-#ifndef SEGINFER_LEVEL
-#define SEGINFER_LEVEL portable
+#ifndef SEGINFER_TARGET
+#define SEGINFER_TARGET portable
 #endif
 
 namespace seginfer {
-inline namespace SEGINFER_LEVEL {
+inline namespace SEGINFER_TARGET {
 
 using int64 = long long;
 using uint8 = unsigned char;
@@ -208,5 +208,5 @@ SEG_HD V exp_of_negative(V x) {
   return is_tiny ? V{} : value;
 }
 
-}  // namespace SEGINFER_LEVEL
+}  // namespace SEGINFER_TARGET
 }  // namespace seginfer

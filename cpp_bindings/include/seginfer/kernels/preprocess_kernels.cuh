@@ -5,7 +5,7 @@
 #include "preprocess_pixel.h"
 
 namespace seginfer {
-inline namespace SEGINFER_LEVEL {
+inline namespace SEGINFER_TARGET {
 
 constexpr int kGatherRows = 4 * kBlockY;  // of the input, by kBlockX columns, that a block of preprocess writes
 constexpr int kFilterRows = 2 * kBlockY;  // the same of preprocess_filtered
@@ -113,5 +113,5 @@ SEG_KERNEL seginfer_preprocess_filtered(const PreprocessPixel* records) {
   with_source(job.source, FilterRows{job, kept});
 }
 
-}  // namespace SEGINFER_LEVEL
+}  // namespace SEGINFER_TARGET
 }  // namespace seginfer

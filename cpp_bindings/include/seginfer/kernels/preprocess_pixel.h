@@ -8,7 +8,7 @@
 #include "filters.h"
 
 namespace seginfer {
-inline namespace SEGINFER_LEVEL {
+inline namespace SEGINFER_TARGET {
 
 template <Source kSource>
 SEG_HD constexpr int channels_of() {
@@ -142,5 +142,5 @@ SEG_HD void with_source(Source source, const Visit& visit) {
   }
 }
 
-}  // namespace SEGINFER_LEVEL
+}  // namespace SEGINFER_TARGET
 }  // namespace seginfer

@@ -1,4 +1,4 @@
-// level.cpp: every row kernel, compiled once per instruction set with SEGINFER_LEVEL and SEGINFER_LANES set.
+// target.cpp: every row kernel, compiled once per instruction set with SEGINFER_TARGET and SEGINFER_LANES set.
 #include "jobs.h"
 #include "simd.h"
 
@@ -15,11 +15,11 @@
 #define SEGINFER_TEXT(name) #name
 #define SEGINFER_NAME(name) SEGINFER_TEXT(name)
 #define SEGINFER_JOIN(a, b) a##b
-#define SEGINFER_TABLE(name) SEGINFER_JOIN(level_, name)
+#define SEGINFER_TABLE(name) SEGINFER_JOIN(target_, name)
 
 namespace seginfer {
 
-const Level SEGINFER_TABLE(SEGINFER_LEVEL){
-    SEGINFER_NAME(SEGINFER_LEVEL), preprocess_scratch, preprocess, mask_scratch, mask, overlay};
+const Target SEGINFER_TABLE(SEGINFER_TARGET){
+    SEGINFER_NAME(SEGINFER_TARGET), preprocess_scratch, preprocess, mask_scratch, mask, overlay};
 
 }  // namespace seginfer
