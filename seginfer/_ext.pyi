@@ -37,7 +37,7 @@ class Preprocessor:
         threads: Threads,
     ) -> None: ...
 
-class Masker:
+class MaskDecoder:
     """Logits of one size into masks of images of one size."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Masker:
         threads: Threads,
     ) -> bool: ...
 
-class LabelPicker:
+class LabelResampler:
     """Class ids of one size into masks of images of one size."""
 
     def __init__(

@@ -1,4 +1,5 @@
 // overlay.cpp: class colours over an image.
+#include "plans.h"
 #include "targets.h"
 #include "seginfer/cpu.h"
 
@@ -31,7 +32,7 @@ void overlay(const ImageView& image, PlaneView<const T> mask, const Palette& pal
   job.classes = palette.classes, job.factors = palette.factors.data(), job.colors = palette.colors.data();
   job.out = out.data, job.out_row_bytes = out.row_stride;
   const Target& target = target_in_use();
-  threads.for_each_part(job.height, (1 << 14) / job.width,
+  threads.for_each_part(job.height, kPixelsPerPart / job.width,
                         [&](int begin, int end) { target.overlay(job, begin, end); });
 }
 

@@ -328,9 +328,9 @@ MaskRule mask_rule(Random& random, int channels) {
 }
 
 template <class T>
-void check_masker(Random& random, int channels, Size image, Size output, const MaskRule& rule, bool is_large) {
+void check_mask_decoder(Random& random, int channels, Size image, Size output, const MaskRule& rule, bool is_large) {
   const MaskCase one = mask_case(random, image, output, rule);
-  const Masker plan(one.whole, one.window, one.visible, channels, rule);
+  const MaskDecoder plan(one.whole, one.window, one.visible, channels, rule);
   const int planes = rule.decision == Decision::each ? channels : 1;
   Logits logits(random, channels, output);
   Planes<T> mask(random, image, planes);
@@ -374,9 +374,9 @@ void check_masks(Random& random) {
       const Size output{random.between(1, most), is_image ? other : width};
       MaskRule rule = mask_rule(random, channels);
       if (rule.table.empty() && (channels <= 256 || rule.decision != Decision::argmax) && random.coin()) {
-        check_masker<uint8_t>(random, channels, image, output, rule, false);
+        check_mask_decoder<uint8_t>(random, channels, image, output, rule, false);
       } else {
-        check_masker<uint16_t>(random, channels, image, output, rule, false);
+        check_mask_decoder<uint16_t>(random, channels, image, output, rule, false);
       }
     }
   }
@@ -387,7 +387,7 @@ void check_large_masks(Random& random) {
     for (int round = 0; round < 6; ++round) {
       const Size image{random.between(150, 200), random.between(250, 300)};
       const Size output = round % 2 ? Size{random.between(5, 40), random.between(5, 70)} : Size{170, 260};
-      check_masker<uint8_t>(random, channels, image, output, MaskRule{}, true);
+      check_mask_decoder<uint8_t>(random, channels, image, output, MaskRule{}, true);
     }
   }
 }
@@ -397,7 +397,7 @@ void check_labels(Random& random) {
   for (int width = 1; width <= kMostWidth; ++width) {
     const Size image{random.between(1, 9), width}, output{random.between(1, 9), random.between(1, kMostWidth)};
     const MaskCase one = mask_case(random, image, output, MaskRule{});
-    const LabelPicker plan(one.whole, one.window, one.visible);
+    const LabelResampler plan(one.whole, one.window, one.visible);
     Planes<T> labels(random, output, 1), mask(random, image, 1);
     random.fill(labels.memory->data(), labels.memory->bytes());
     Same<T> same;
@@ -455,33 +455,34 @@ void check_refusals() {
       refuse("center_crop", [&] { center_crop(size, other); });
       refuse("a preprocessor", [&] { Preprocessor({other, size, size, {}}, PixelFormat::rgb, {}); });
       refuse("a resized image", [&] { Preprocessor({size, size, other, {}}, PixelFormat::rgb, {}); });
-      refuse("a masker", [&] { Masker(stretch(size, size), {other, {}, size}, {0, 0, 4, 6}, 3, {}); });
-      refuse("a window", [&] { Masker(stretch(size, size), {size, {}, other}, {0, 0, 4, 6}, 3, {}); });
-      refuse("labels", [&] { LabelPicker(stretch(size, size), {other, {}, other}, {0, 0, 4, 6}); });
+      refuse("a mask decoder", [&] { MaskDecoder(stretch(size, size), {other, {}, size}, {0, 0, 4, 6}, 3, {}); });
+      refuse("a window", [&] { MaskDecoder(stretch(size, size), {size, {}, other}, {0, 0, 4, 6}, 3, {}); });
+      refuse("labels", [&] { LabelResampler(stretch(size, size), {other, {}, other}, {0, 0, 4, 6}); });
     }
   }
   refuse("a crop that is too long", [] { center_crop({1, kMaxSide - 1}, {4097, 1}); });
   for (const Offset offset : {Offset{kLeast, 0}, Offset{0, kLeast}, Offset{kMost, 0}, Offset{0, kMaxSide + 1}}) {
     refuse("an offset", [&] { Preprocessor({size, size, size, offset}, PixelFormat::rgb, {}); });
-    refuse("an offset", [&] { LabelPicker({size, size, size, offset}, {size, {}, size}, {}); });
-    refuse("a corner", [&] { Masker(stretch(size, size), {size, offset, size}, {0, 0, 4, 6}, 3, {}); });
+    refuse("an offset", [&] { LabelResampler({size, size, size, offset}, {size, {}, size}, {}); });
+    refuse("a corner", [&] { MaskDecoder(stretch(size, size), {size, offset, size}, {0, 0, 4, 6}, 3, {}); });
   }
   for (const Rect rect : {Rect{-1, 0, 4, 6}, Rect{0, 0, 5, 6}, Rect{0, 1, 4, 6}, Rect{kMost, kMost, kMost, kMost},
                           Rect{0, 0, -1, 6}, Rect{kLeast, 0, 4, 6}}) {
-    refuse("visible pixels", [&] { Masker(stretch(size, size), {size, {}, size}, rect, 3, {}); });
-    refuse("visible pixels", [&] { LabelPicker(stretch(size, size), {size, {}, size}, rect); });
+    refuse("visible pixels", [&] { MaskDecoder(stretch(size, size), {size, {}, size}, rect, 3, {}); });
+    refuse("visible pixels", [&] { LabelResampler(stretch(size, size), {size, {}, size}, rect); });
   }
   MaskRule doubled;
   doubled.upsampling = 2;
   const Geometry outside{{10, 10}, {10, 10}, {50, 50}, {-100, -100}};  // the input shows nothing of the image
-  refuse("pixels that are not seen", [&] { Masker(outside, {{10, 10}, {}, {10, 10}}, {0, 0, 10, 10}, 3, doubled); });
+  refuse("pixels that are not seen",
+         [&] { MaskDecoder(outside, {{10, 10}, {}, {10, 10}}, {0, 0, 10, 10}, 3, doubled); });
   for (const int factor : {1, -1, -2, kLeast, kMost, 1 << 29, (1 << 30) + 1}) {
     MaskRule rule;
     rule.upsampling = factor;
-    refuse("an upsampling", [&] { Masker(stretch(size, size), {size, {}, size}, {0, 0, 4, 6}, 3, rule); });
+    refuse("an upsampling", [&] { MaskDecoder(stretch(size, size), {size, {}, size}, {0, 0, 4, 6}, 3, rule); });
   }
   for (const int channels : {0, -1, kLeast, kMost, 65536}) {
-    refuse("channels", [&] { Masker(stretch(size, size), {size, {}, size}, {0, 0, 4, 6}, channels, {}); });
+    refuse("channels", [&] { MaskDecoder(stretch(size, size), {size, {}, size}, {0, 0, 4, 6}, channels, {}); });
   }
   refuse("colours", [] { Palette({1, 2}, 5); });
   refuse("a weight", [] { Palette({1, 2, 3}, 257); });

@@ -240,7 +240,7 @@ def window(provider: Provider, arguments: dict[str, Any]) -> dict[str, Any]:
     return {**arguments, "whole_hw": whole, "corner_yx": corner, "visible": tuple(visible), "cells": cells}
 
 
-def fuzz_masker(provider: Provider) -> None:
+def fuzz_mask_decoder(provider: Provider) -> None:
     decision = provider.pick(["argmax", "argmax", "threshold", "each"])
     channels = 1 if decision == "threshold" else provider.pick([1, 2, 3, 5, 19])
     arguments = window(provider, placement(provider))
@@ -259,7 +259,7 @@ def fuzz_masker(provider: Provider) -> None:
         "table": table if provider.chance(4) else [],
     }
     arguments = spoiled(provider, arguments)
-    plan = call(core.Masker, **arguments)
+    plan = call(core.MaskDecoder, **arguments)
     if max(*arguments["image_hw"], *arguments["logits_hw"]) > MOST or arguments["channels"] > 19:
         return
     logits_shape = (*arguments["logits_hw"], arguments["channels"])
@@ -343,11 +343,11 @@ def expected_taps(arguments: dict[str, Any], axis: int) -> Taps:
     return windowed(taps, arguments["corner_yx"][axis], arguments["logits_hw"][axis])
 
 
-def fuzz_label_picker(provider: Provider) -> None:
+def fuzz_label_resampler(provider: Provider) -> None:
     arguments = window(provider, placement(provider))
     arguments["labels_hw"] = arguments.pop("cells")
     arguments = spoiled(provider, arguments)
-    plan = call(core.LabelPicker, **arguments)
+    plan = call(core.LabelResampler, **arguments)
     if max(*arguments["image_hw"], *arguments["labels_hw"]) > MOST:
         return
     dtype = provider.pick(["u1", "u2"])
@@ -404,7 +404,7 @@ def fuzz_small_calls(provider: Provider) -> None:
         call(core.Preprocessor, **{"image_hw": value} if provider.boolean() else {})
 
 
-TARGETS = (fuzz_preprocessor, fuzz_masker, fuzz_label_picker, fuzz_overlay, fuzz_small_calls)
+TARGETS = (fuzz_preprocessor, fuzz_mask_decoder, fuzz_label_resampler, fuzz_overlay, fuzz_small_calls)
 accepted = dict.fromkeys((target.__name__ for target in TARGETS), 0)
 
 

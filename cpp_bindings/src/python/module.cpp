@@ -247,15 +247,15 @@ Rect rect_from(const std::tuple<int, int, int, int>& rect) {
   return {std::get<0>(rect), std::get<1>(rect), std::get<2>(rect), std::get<3>(rect)};
 }
 
-struct BoundMasker {
+struct BoundMaskDecoder {
   Size image;
   int planes;  // 0: one mask
-  Masker plan;
+  MaskDecoder plan;
 
-  BoundMasker(Pair image_hw, Pair input, Pair resized, Pair offset, Pair whole, Pair corner, Pair size,
-              std::tuple<int, int, int, int> visible, int channels, const std::string& decision, float threshold,
-              bool is_logits, bool align_corners, int upsampling, bool upsampling_align_corners,
-              std::vector<uint16_t> table)
+  BoundMaskDecoder(Pair image_hw, Pair input, Pair resized, Pair offset, Pair whole, Pair corner, Pair size,
+                   std::tuple<int, int, int, int> visible, int channels, const std::string& decision, float threshold,
+                   bool is_logits, bool align_corners, int upsampling, bool upsampling_align_corners,
+                   std::vector<uint16_t> table)
       : image(size_from(image_hw)),
         planes(decision == "each" ? channels : 0),
         plan({image, size_from(input), size_from(resized), offset_from(offset)},
@@ -291,12 +291,12 @@ struct BoundMasker {
   }
 };
 
-struct BoundLabelPicker {
+struct BoundLabelResampler {
   Size image, labels;
-  LabelPicker plan;
+  LabelResampler plan;
 
-  BoundLabelPicker(Pair image_hw, Pair input, Pair resized, Pair offset, Pair whole, Pair corner, Pair size,
-                   std::tuple<int, int, int, int> visible)
+  BoundLabelResampler(Pair image_hw, Pair input, Pair resized, Pair offset, Pair whole, Pair corner, Pair size,
+                      std::tuple<int, int, int, int> visible)
       : image(size_from(image_hw)),
         labels(size_from(size)),
         plan({image, size_from(input), size_from(resized), offset_from(offset)},
@@ -394,20 +394,20 @@ NB_MODULE(_ext, m) {
            "gain"_a, "bias"_a, "padding"_a, "is_bgr"_a, "is_mirrored"_a)
       .def("fill", &BoundPreprocessor::fill, "image"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
 
-  nb::class_<BoundMasker>(m, "Masker", "Logits of one size into masks of images of one size.")
+  nb::class_<BoundMaskDecoder>(m, "MaskDecoder", "Logits of one size into masks of images of one size.")
       .def(nb::init<Pair, Pair, Pair, Pair, Pair, Pair, Pair, std::tuple<int, int, int, int>, int, const std::string&,
                     float, bool, bool, int, bool, std::vector<uint16_t>>(),
            nb::kw_only(), "image_hw"_a, "input_hw"_a, "resized_hw"_a, "offset_yx"_a, "whole_hw"_a, "corner_yx"_a,
            "logits_hw"_a, "visible"_a, "channels"_a, "decision"_a, "threshold"_a, "is_logits"_a, "align_corners"_a,
            "upsampling"_a, "upsampling_align_corners"_a, "table"_a)
-      .def("fill", &BoundMasker::fill, "logits"_a.noconvert(), "mask"_a.noconvert(), "confidence"_a.noconvert().none(),
-           "margin"_a.noconvert().none(), "threads"_a);
+      .def("fill", &BoundMaskDecoder::fill, "logits"_a.noconvert(), "mask"_a.noconvert(),
+           "confidence"_a.noconvert().none(), "margin"_a.noconvert().none(), "threads"_a);
 
-  nb::class_<BoundLabelPicker>(m, "LabelPicker", "Class ids of one size into masks of images of one size.")
+  nb::class_<BoundLabelResampler>(m, "LabelResampler", "Class ids of one size into masks of images of one size.")
       .def(nb::init<Pair, Pair, Pair, Pair, Pair, Pair, Pair, std::tuple<int, int, int, int>>(), nb::kw_only(),
            "image_hw"_a, "input_hw"_a, "resized_hw"_a, "offset_yx"_a, "whole_hw"_a, "corner_yx"_a, "labels_hw"_a,
            "visible"_a)
-      .def("fill", &BoundLabelPicker::fill, "labels"_a.noconvert(), "mask"_a.noconvert(), "threads"_a);
+      .def("fill", &BoundLabelResampler::fill, "labels"_a.noconvert(), "mask"_a.noconvert(), "threads"_a);
 
   m.def("overlay", &fill_overlay, "image"_a.noconvert().none(), "mask"_a.noconvert(), "colors"_a.noconvert(),
         "weight"_a, "out"_a.noconvert(), "threads"_a);

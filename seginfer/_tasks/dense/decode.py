@@ -74,7 +74,7 @@ def _native_filler(geometry: Geometry, output_hw: Size, spec: ModelSpec, remap: 
         return _native_label_filler(geometry, output_hw, spec, remap)
     window, has_unseen = window_of(geometry, output_hw, spec), _has_unseen(geometry)
     upsample = spec.output.upsample
-    plan = _native.core.Masker(
+    plan = _native.core.MaskDecoder(
         **_native.placement(window.whole),
         whole_hw=window.output_hw,
         corner_yx=window.corner_yx,
@@ -105,7 +105,7 @@ def _native_filler(geometry: Geometry, output_hw: Size, spec: ModelSpec, remap: 
 
 def _native_label_filler(geometry: Geometry, labels_hw: Size, spec: ModelSpec, remap: tuple[int, ...]) -> FillResults:
     window, has_unseen = window_of(geometry, labels_hw, spec), _has_unseen(geometry)
-    plan = _native.core.LabelPicker(
+    plan = _native.core.LabelResampler(
         **_native.placement(window.whole),
         whole_hw=window.output_hw,
         corner_yx=window.corner_yx,
