@@ -3,6 +3,8 @@
 #include "simd.h"
 
 // clang-format off: simd.h comes first
+#include "source_rows.h"
+#include "filter_rows.h"
 #include "preprocess_rows.h"
 #include "logit_rows.h"
 #include "mask_scratch.h"
