@@ -106,9 +106,15 @@ def test_the_geometry_of_cpp_is_that_of_python(build: Path, rng: np.random.Gener
 
 @needs_compiler
 @pytest.mark.parametrize("seed", [20, 21])
-def test_no_byte_outside_of_an_array_is_read_or_written(build: Path, seed: int) -> None:
+@pytest.mark.parametrize("step", ["preprocess", "masks"])
+def test_no_byte_outside_of_an_array_is_read_or_written(build: Path, step: str, seed: int) -> None:
     """Images, batches, outputs, masks and maps are heap blocks of exact size, which AddressSanitizer watches."""
-    assert "0 failures" in run(build / "check_memory", str(seed))
+    assert "0 failures" in run(build / f"check_{step}", str(seed))
+
+
+@needs_compiler
+def test_the_library_refuses_what_it_cannot_take(build: Path) -> None:
+    assert "0 failures" in run(build / "check_refusals")
 
 
 @needs_compiler
