@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native import THREADS, assert_native_equals_reference, needs_core, sides, target, targets
+from native import THREADS, assert_native_equals_reference, needs_core, pure, sides, target, targets
 from numpy.typing import NDArray
 from tolerances import NATIVE_CONFIDENCE
 
@@ -20,7 +20,6 @@ from seginfer import (
     ModelSpec,
     OutputSpec,
     UpsampleSpec,
-    _native,
     confidence,
     margin,
     postprocess,
@@ -94,7 +93,7 @@ def test_masks_and_margins_of_every_head(case: tuple[ModelSpec, NDArray[Any], li
 @given(case=cases(), threads=st.sampled_from(THREADS))
 def test_confidence_is_within_its_tolerance(case: tuple[ModelSpec, NDArray[Any], list[Geometry]], threads: int) -> None:
     spec, values, geometries = case
-    with _native.pure():
+    with pure():
         (expected,) = confidence(values, geometries, spec)
     for name in targets():
         with target(name):
