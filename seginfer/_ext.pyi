@@ -37,7 +37,7 @@ class Preprocessor:
         threads: Threads,
     ) -> None: ...
 
-class Masker:
+class MaskDecoder:
     """Logits of one size into masks of images of one size."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Masker:
         threads: Threads,
     ) -> bool: ...
 
-class LabelPicker:
+class LabelResampler:
     """Class ids of one size into masks of images of one size."""
 
     def __init__(
@@ -99,10 +99,10 @@ def overlay(
     out: Annotated[NDArray[Any], {"device": "cpu"}],
     threads: Threads,
 ) -> None: ...
-def levels() -> list[str]:
+def targets() -> list[str]:
     """Instruction sets that this machine has, best last."""
 
-def level() -> str:
+def target() -> str:
     """The instruction set in use."""
 
-def use_level(name: str) -> None: ...
+def use_target(name: str) -> None: ...

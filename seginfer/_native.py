@@ -1,11 +1,9 @@
-"""The compiled core, or the reference in NumPy where there is none: chosen once, and the only importer of _ext."""
+"""Selection of the compiled core, with the NumPy reference as fallback. Only this module imports `seginfer._ext`."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -25,43 +23,43 @@ _reason = ""
 
 
 def _load() -> tuple[Any, str]:
+    """Return the compiled core, or None and why there is none, with the remedy."""
     if os.environ.get("SEGINFER_PURE") == "1":
-        return None, "SEGINFER_PURE=1 turned it off"
+        return None, "SEGINFER_PURE=1 turned it off; unset it"
     try:
-        from . import _ext
+        import seginfer._ext as extension
     except ImportError as error:
-        return None, f"it was not built when seginfer was installed ({error})"
-    wanted = os.environ.get("SEGINFER_SIMD")
-    if wanted:
-        _ext.use_level(wanted)
-    return _ext, ""
+        if isinstance(error, ModuleNotFoundError) and error.name == "seginfer._ext":
+            return (
+                None,
+                "it was not built when seginfer was installed; install a C++17 compiler and then seginfer again",
+            )
+        # Built on another machine: for a newer C library, or for another Python.
+        remedy = "build it here: pip install --force-reinstall --no-deps --no-binary seginfer seginfer"
+        return None, f"it was built and does not load ({error}); {remedy}"
+    requested = os.environ.get("SEGINFER_SIMD")
+    if requested:
+        extension.use_target(requested)
+    return extension, ""
 
 
 core, _reason = _load()
 
 
 def describe() -> str:
-    """Say in one line what computes pixels: the compiled core and its instruction set, or NumPy and why."""
+    """Describe in one line what computes pixels.
+
+    That is the compiled core with its instruction set, or NumPy with the reason and the remedy.
+    """
     if core is None:
         return f"NumPy; no compiled core: {_reason}"
-    return f"compiled core, {core.level()} of {', '.join(core.levels())}"
+    return f"compiled core, {core.target()} of {', '.join(core.targets())}"
 
 
 @lru_cache(maxsize=1)
 def log_once() -> None:
     """Leave one INFO line that says what computes pixels."""
     _log.info("pixels: %s", describe())
-
-
-@contextmanager
-def pure() -> Iterator[None]:
-    """Compute with the reference inside the block; for tests and for finding faults. Not for several threads."""
-    global core
-    kept, core = core, None
-    try:
-        yield
-    finally:
-        core = kept
 
 
 def new_threads(size: int) -> _ext.Threads | None:

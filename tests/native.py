@@ -18,27 +18,37 @@ needs_core = pytest.mark.skipif(_native.core is None, reason=f"no compiled core:
 THREADS = (1, 2, 3, 8)
 
 
-def levels() -> list[str]:
-    return _native.core.levels() if _native.core else []
+def targets() -> list[str]:
+    return _native.core.targets() if _native.core else []
 
 
 @contextmanager
-def level(name: str) -> Iterator[None]:
+def target(name: str) -> Iterator[None]:
     """Compute with one instruction set inside the block."""
-    kept = _native.core.level()
-    _native.core.use_level(name)
+    kept = _native.core.target()
+    _native.core.use_target(name)
     try:
         yield
     finally:
-        _native.core.use_level(kept)
+        _native.core.use_target(kept)
+
+
+@contextmanager
+def pure() -> Iterator[None]:
+    """Compute with the reference inside the block."""
+    kept, _native.core = _native.core, None
+    try:
+        yield
+    finally:
+        _native.core = kept
 
 
 def assert_native_equals_reference(compute: Callable[..., Any], threads: int) -> None:
     """Compare what `compute(threads=...)` returns with and without the core, on every instruction set, bit for bit."""
-    with _native.pure():
+    with pure():
         expected = compute(threads=1)
-    for name in levels():
-        with level(name):
+    for name in targets():
+        with target(name):
             got = compute(threads=threads)
         for a, b in zip(got, expected, strict=True):
             assert a.dtype == b.dtype

@@ -27,11 +27,11 @@ PREPROCESSOR: dict[str, Any] = {
     **PLACEMENT, "pixel_format": "rgb", "resampling": "opencv", "gain": (0.5,) * 3, "bias": (0.0,) * 3,
     "padding": (0.0,) * 3, "is_bgr": False, "is_mirrored": False,
 }  # fmt: skip
-PICKER: dict[str, Any] = {
+RESAMPLER: dict[str, Any] = {
     **PLACEMENT, "whole_hw": SIZE, "corner_yx": (0, 0), "labels_hw": SIZE, "visible": (0, 0, *SIZE)
 }  # fmt: skip
-MASKER: dict[str, Any] = {
-    **{key: value for key, value in PICKER.items() if key != "labels_hw"}, "logits_hw": SIZE, "channels": 3,
+DECODER: dict[str, Any] = {
+    **{key: value for key, value in RESAMPLER.items() if key != "labels_hw"}, "logits_hw": SIZE, "channels": 3,
     "decision": "argmax", "threshold": 0.0, "is_logits": True, "align_corners": False, "upsampling": 0,
     "upsampling_align_corners": False, "table": [],
 }  # fmt: skip
@@ -51,18 +51,26 @@ def misaligned(shape: tuple[int, ...], dtype: Any) -> Any:
     return np.zeros(size + 1, np.uint8)[1:].view(dtype).reshape(shape)
 
 
+def preprocessor(**fields: Any) -> Any:
+    return core.Preprocessor(**{**PREPROCESSOR, **fields})
+
+
+def decoder(**fields: Any) -> Any:
+    return core.MaskDecoder(**{**DECODER, **fields})
+
+
 def fill_batch(image: Any = RGB, out: Any = None, **fields: Any) -> None:
     out = np.empty((*SIZE, 3), np.float32) if out is None else out
-    core.Preprocessor(**{**PREPROCESSOR, **fields}).fill(image, out, core.Threads(1))
+    preprocessor(**fields).fill(image, out, core.Threads(1))
 
 
 def fill_mask(logits: Any = LOGITS, mask: Any = None, maps: Any = (None, None), **fields: Any) -> None:
     mask = np.empty(SIZE, np.uint8) if mask is None else mask
-    core.Masker(**{**MASKER, **fields}).fill(logits, mask, *maps, core.Threads(1))
+    decoder(**fields).fill(logits, mask, *maps, core.Threads(1))
 
 
-def pick_labels(labels: Any, mask: Any, **fields: Any) -> None:
-    core.LabelPicker(**{**PICKER, **fields}).fill(labels, mask, core.Threads(1))
+def resample(labels: Any, mask: Any, **fields: Any) -> None:
+    core.LabelResampler(**{**RESAMPLER, **fields}).fill(labels, mask, core.Threads(1))
 
 
 def paint(image: Any = RGB, mask: Any = None, colors: Any = None, weight: int = 128, out: Any = None) -> None:
@@ -162,16 +170,16 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     ),
     # labels and colours
     "labels as integers": (
-        lambda: pick_labels(np.zeros(SIZE, np.int64), np.zeros(SIZE, np.uint8)),
+        lambda: resample(np.zeros(SIZE, np.int64), np.zeros(SIZE, np.uint8)),
         ("both be uint8 or both uint16, got int64 (6, 8) and uint8 (6, 8)",),
     ),
     "labels of another width": (
-        lambda: pick_labels(np.zeros(SIZE, np.uint16), np.zeros(SIZE, np.uint8)), ("uint16 (6, 8) and uint8 (6, 8)",)
+        lambda: resample(np.zeros(SIZE, np.uint16), np.zeros(SIZE, np.uint8)), ("uint16 (6, 8) and uint8 (6, 8)",)
     ),
     "labels of another size": (
-        lambda: pick_labels(np.zeros((6, 9), np.uint8), np.zeros(SIZE, np.uint8)), ("6 x 8, got uint8 (6, 9)",)
+        lambda: resample(np.zeros((6, 9), np.uint8), np.zeros(SIZE, np.uint8)), ("6 x 8, got uint8 (6, 9)",)
     ),
-    "labels over their mask": (lambda: pick_labels(*of_one_memory(MASK, MASK)), ("must not share memory",)),
+    "labels over their mask": (lambda: resample(*of_one_memory(MASK, MASK)), ("must not share memory",)),
     "float colours": (lambda: paint(colors=np.zeros((3, 3))), ("contiguous uint8 (classes, 3), got float64 (3, 3)",)),
     "four levels per colour": (lambda: paint(colors=np.zeros((3, 4), np.uint8)), ("got uint8 (3, 4)",)),
     "a weight above one": (lambda: paint(weight=257), ("0..256, got 257",)),
@@ -181,32 +189,32 @@ REFUSED: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "a flipped overlay": (lambda: paint(out=np.zeros((*SIZE, 3), np.uint8)[::-1]), ("6 x 8 pixels side by side",)),
     "an empty overlay": (lambda: paint(mask=np.zeros((0, 8), np.uint8)), ("sides of 1..1048576, got 0 x 8",)),
     # arguments
-    "an unknown format": (lambda: core.Preprocessor(**{**PREPROCESSOR, "pixel_format": "cmyk"}), ("one of", "cmyk")),
-    "an unknown resampling": (lambda: core.Preprocessor(**{**PREPROCESSOR, "resampling": "cubic"}), ("cubic",)),
-    "an unknown decision": (lambda: core.Masker(**{**MASKER, "decision": "vote"}), ("one of argmax", "got vote")),
+    "an unknown format": (lambda: preprocessor(pixel_format="cmyk"), ("one of", "cmyk")),
+    "an unknown resampling": (lambda: preprocessor(resampling="cubic"), ("cubic",)),
+    "an unknown decision": (lambda: decoder(decision="vote"), ("one of argmax", "got vote")),
     "a mirrored resize": (
-        lambda: core.Preprocessor(**{**PREPROCESSOR, "resized_hw": (7, 8), "is_mirrored": True}), ("keep their size",)
+        lambda: preprocessor(resized_hw=(7, 8), is_mirrored=True), ("keep their size",)
     ),
     "yuyv of odd width": (
-        lambda: core.Preprocessor(**{**PREPROCESSOR, "image_hw": (6, 7), "pixel_format": "yuyv"}), ("width, got 7",)
+        lambda: preprocessor(image_hw=(6, 7), pixel_format="yuyv"), ("width, got 7",)
     ),
     "an offset of -2**31": (
-        lambda: core.Preprocessor(**{**PREPROCESSOR, "offset_yx": (-(2**31), 0)}), ("got -2147483648, 0",)
+        lambda: preprocessor(offset_yx=(-(2**31), 0)), ("got -2147483648, 0",)
     ),
-    "a threshold of two channels": (lambda: core.Masker(**{**MASKER, "decision": "threshold"}), ("one channel",)),
-    "a short table": (lambda: core.Masker(**{**MASKER, "table": [1, 2]}), ("must hold 3 values, got 2",)),
-    "an upsampling by 2**30": (lambda: core.Masker(**{**MASKER, "upsampling": 2**30}), ("at most 1048576, got 6 x 8",)),
-    "an upsampling by 1": (lambda: core.Masker(**{**MASKER, "upsampling": 1}), ("at least 2, or 0 for none, got 1",)),
+    "a threshold of two channels": (lambda: decoder(decision="threshold"), ("one channel",)),
+    "a short table": (lambda: decoder(table=[1, 2]), ("must hold 3 values, got 2",)),
+    "an upsampling by 2**30": (lambda: decoder(upsampling=2**30), ("at most 1048576, got 6 x 8",)),
+    "an upsampling by 1": (lambda: decoder(upsampling=1), ("at least 2, or 0 for none, got 1",)),
     "pixels that are not there": (
-        lambda: core.Masker(**{**MASKER, "visible": (0, 0, 6, MOST)}), ("6 x 8 from 0, 0 on", "got 6 x 2147483647")
+        lambda: decoder(visible=(0, 0, 6, MOST)), ("6 x 8 from 0, 0 on", "got 6 x 2147483647")
     ),
     "pixels that the input does not show": (
-        lambda: core.Masker(**{**MASKER, "resized_hw": (50, 50), "offset_yx": (-100, -100), "upsampling": 2}),
+        lambda: decoder(resized_hw=(50, 50), offset_yx=(-100, -100), upsampling=2),
         ("the visible pixels must be", "got 6 x 8 from 0, 0 on"),
     ),
     "no threads": (lambda: core.Threads(0), ("1..1024 threads, got 0",)),
     "2**31 - 1 threads": (lambda: core.Threads(MOST), ("1..1024 threads, got 2147483647",)),
-    "an unknown instruction set": (lambda: core.use_level("mmx"), ("that this machine has", "got mmx")),
+    "an unknown instruction set": (lambda: core.use_target("mmx"), ("that this machine has", "got mmx")),
 }  # fmt: skip
 
 
@@ -221,7 +229,7 @@ def test_the_core_refuses(call: Callable[[], object], words: tuple[str, ...]) ->
 def test_sizes_that_no_image_has_are_refused(field: str, side: int) -> None:
     for size in ((side, 8), (6, side)):
         with refuses(InputError, "sides of 1..1048576", f"{size[0]} x {size[1]}"):
-            core.LabelPicker(**{**PICKER, field: size})
+            core.LabelResampler(**{**RESAMPLER, field: size})
 
 
 UNTAKEN: dict[str, Callable[[], object]] = {
@@ -234,15 +242,17 @@ UNTAKEN: dict[str, Callable[[], object]] = {
     "no image": lambda: fill_batch(None),
     "logits of the other byte order": lambda: fill_mask(LOGITS.astype(">f4")),
     "objects": lambda: fill_mask(LOGITS.astype(object)),
-    "a size of three": lambda: core.Preprocessor(**{**PREPROCESSOR, "image_hw": (6, 8, 3)}),
-    "a size of 2**31": lambda: core.Preprocessor(**{**PREPROCESSOR, "image_hw": (2**31, 8)}),
-    "a size of 2**64": lambda: core.Preprocessor(**{**PREPROCESSOR, "image_hw": (2**64, 8)}),
-    "a size in text": lambda: core.Preprocessor(**{**PREPROCESSOR, "image_hw": "68"}),
-    "a table value of 65536": lambda: core.Masker(**{**MASKER, "table": [0, 1, 65536]}),
-    "a table value of -1": lambda: core.Masker(**{**MASKER, "table": [0, 1, -1]}),
-    "no threads": lambda: core.LabelPicker(**PICKER).fill(np.zeros(SIZE, np.uint8), np.zeros(SIZE, np.uint8), None),
+    "a size of three": lambda: preprocessor(image_hw=(6, 8, 3)),
+    "a size of 2**31": lambda: preprocessor(image_hw=(2**31, 8)),
+    "a size of 2**64": lambda: preprocessor(image_hw=(2**64, 8)),
+    "a size in text": lambda: preprocessor(image_hw="68"),
+    "a table value of 65536": lambda: decoder(table=[0, 1, 65536]),
+    "a table value of -1": lambda: decoder(table=[0, 1, -1]),
+    "no threads": lambda: core.LabelResampler(**RESAMPLER).fill(
+        np.zeros(SIZE, np.uint8), np.zeros(SIZE, np.uint8), None
+    ),
     "a missing argument": lambda: core.Preprocessor(**PLACEMENT),
-    "positions": lambda: core.LabelPicker(SIZE, SIZE, SIZE, (0, 0), SIZE, (0, 0), SIZE, (0, 0, *SIZE)),
+    "positions": lambda: core.LabelResampler(SIZE, SIZE, SIZE, (0, 0), SIZE, (0, 0), SIZE, (0, 0, *SIZE)),
 }
 
 

@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from enum import EnumMeta, IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,25 @@ def test_records_are_laid_out_as_in_cpp(cpu: on_cpu.Cpu) -> None:
     cpu.library.layout(found)
     assert list(found) == [*expected, -1]
     assert kernel_args.PALETTE_ENTRY.itemsize == 8
+
+
+def test_enumerations_are_as_in_cpp() -> None:
+    text = (compiler.include_folder() / "seginfer" / "kernels" / "enums.h").read_text()
+    found = dict(re.findall(r"enum class (\w+) : int {([^}]*)};", text))
+    twins = {
+        one.__name__: one for one in vars(kernel_args).values() if isinstance(one, EnumMeta) and one is not IntEnum
+    }
+    assert found.keys() == set(re.findall(r"^enum \w+ (\w+)", text, re.M)) == twins.keys()
+    for name, members in found.items():
+        numbered = [(member.strip().upper(), number) for number, member in enumerate(members.split(","))]
+        assert [(one.name, one.value) for one in twins[name]] == numbered
+
+
+def test_no_enumeration_is_defined_twice_in_cpp() -> None:
+    files = [path for path in (on_cpu.ROOT / "cpp_bindings").rglob("*") if path.suffix in (".h", ".cuh", ".cpp")]
+    names = Counter(name for path in files for name in re.findall(r"^enum \w+ (\w+)", path.read_text(), re.M))
+    assert set(names.values()) == {1}, names
+    assert {"Source", "PixelFormat"} <= names.keys()
 
 
 @needs_compiler

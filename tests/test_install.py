@@ -48,7 +48,9 @@ def test_the_wheel_holds_both_halves_and_the_model(wheel: Path) -> None:
         names = archive.namelist()
     assert not wheel.name.endswith("-none-any.whl")
     assert [name for name in names if name.startswith("seginfer/_ext.") and name.endswith(".so")]
-    assert "seginfer/include/seginfer/pixel.h" in names
+    assert {"seginfer.h", "kernels/pixel.h", "kernels/kernels.cuh"} <= {
+        name.removeprefix("seginfer/include/seginfer/") for name in names
+    }
     for name in ("__init__.py", "py.typed", "_cli/demo.py", "export/__init__.py", "export/zoo/unet.py"):
         assert f"seginfer/{name}" in names
     for name in ("pitch.onnx", "pitch.safetensors", "clip.webm", "spec.json", "MODEL_CARD.md"):

@@ -18,7 +18,7 @@ from seginfer._system.limits import usable_cores
 
 ROOT = Path(__file__).parent.parent
 INCLUDE = ROOT / "cpp_bindings" / "include"
-HEADERS = sorted(path.name for path in (INCLUDE / "seginfer").glob("*.h"))
+HEADERS = sorted(path.relative_to(INCLUDE).as_posix() for path in INCLUDE.rglob("*.h"))
 COMPILERS = [name for name in ("g++", "clang++") if shutil.which(name)]
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
 POLICIES = ("stretch", "pad", "letterbox", "center-crop")
@@ -51,14 +51,14 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 # Headers for nvcc compile where CUDA's own headers are.
-HOST_HEADERS = [name for name in HEADERS if "#include <cuda" not in (INCLUDE / "seginfer" / name).read_text()]
+HOST_HEADERS = [name for name in HEADERS if "#include <cuda" not in (INCLUDE / name).read_text()]
 
 
 @needs_compiler
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("header", HOST_HEADERS)
 def test_every_header_compiles_alone_and_twice(header: str, compiler: str) -> None:
-    source = f'#include "seginfer/{header}"\n' * 2
+    source = f'#include "{header}"\n' * 2
     run(compiler, "-std=c++17", "-fsyntax-only", *WARNINGS, "-I", INCLUDE, "-x", "c++", "-", text=source)
 
 
@@ -106,9 +106,15 @@ def test_the_geometry_of_cpp_is_that_of_python(build: Path, rng: np.random.Gener
 
 @needs_compiler
 @pytest.mark.parametrize("seed", [20, 21])
-def test_no_byte_outside_of_an_array_is_read_or_written(build: Path, seed: int) -> None:
+@pytest.mark.parametrize("step", ["preprocess", "masks"])
+def test_no_byte_outside_of_an_array_is_read_or_written(build: Path, step: str, seed: int) -> None:
     """Images, batches, outputs, masks and maps are heap blocks of exact size, which AddressSanitizer watches."""
-    assert "0 failures" in run(build / "check_memory", str(seed))
+    assert "0 failures" in run(build / f"check_{step}", str(seed))
+
+
+@needs_compiler
+def test_the_library_refuses_what_it_cannot_take(build: Path) -> None:
+    assert "0 failures" in run(build / "check_refusals")
 
 
 @needs_compiler

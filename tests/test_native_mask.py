@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native import THREADS, assert_native_equals_reference, level, levels, needs_core, sides
+from native import THREADS, assert_native_equals_reference, needs_core, pure, sides, target, targets
 from numpy.typing import NDArray
 from tolerances import NATIVE_CONFIDENCE
 
@@ -20,7 +20,6 @@ from seginfer import (
     ModelSpec,
     OutputSpec,
     UpsampleSpec,
-    _native,
     confidence,
     margin,
     postprocess,
@@ -94,10 +93,10 @@ def test_masks_and_margins_of_every_head(case: tuple[ModelSpec, NDArray[Any], li
 @given(case=cases(), threads=st.sampled_from(THREADS))
 def test_confidence_is_within_its_tolerance(case: tuple[ModelSpec, NDArray[Any], list[Geometry]], threads: int) -> None:
     spec, values, geometries = case
-    with _native.pure():
+    with pure():
         (expected,) = confidence(values, geometries, spec)
-    for name in levels():
-        with level(name):
+    for name in targets():
+        with target(name):
             (got,) = confidence(values, geometries, spec, threads=threads)
         assert np.abs(got - expected).max(initial=0) <= NATIVE_CONFIDENCE.limit
 
@@ -200,6 +199,6 @@ def test_values_that_are_not_finite_are_found_wherever_they_are(
             values = rng.normal(size=(1, 5, 20, 37)).astype(dtype)
             values[0, rng.integers(5), row, rng.choice([0, 15, 16, 31, 32, 36])] = poison
             values[0, :, (row + 1) % 20] = poison  # in all classes, so that none can win
-            for name in levels():
-                with level(name), pytest.raises(InputError, match="NaN or infinite"):
+            for name in targets():
+                with target(name), pytest.raises(InputError, match="NaN or infinite"):
                     postprocess(values, geometries, spec, remap=[9, 8, 7, 6, 5], threads=2)

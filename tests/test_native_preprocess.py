@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import make_spec
-from native import THREADS, assert_native_equals_reference, image_of, level, levels, needs_core, sides
+from native import THREADS, assert_native_equals_reference, image_of, needs_core, sides, target, targets
 
 from seginfer import InputError, _native, preprocess
 from seginfer._inputs.formats import PixelFormat
@@ -153,10 +153,10 @@ def test_a_number_of_threads_is_checked(threads: Any) -> None:
 
 
 def test_instruction_sets_are_chosen_by_name() -> None:
-    assert "portable" in levels()
-    for name in levels():
-        with level(name):
-            assert _native.core.level() == name
+    assert "portable" in targets()
+    for name in targets():
+        with target(name):
+            assert _native.core.target() == name
             assert name in _native.describe()
     with pytest.raises(InputError, match="that this machine has"):
-        _native.core.use_level("neon2048")
+        _native.core.use_target("neon2048")

@@ -1,13 +1,12 @@
-// mask.cpp: plans of the mask step, checked against the views that calls bring.
+// mask.cpp: plans of the mask step, and checks of the arrays that a call brings.
 #include <cstring>
 
-#include "levels.h"
+#include "plans.h"
+#include "targets.h"
 #include "seginfer/cpu.h"
 
 namespace seginfer {
 namespace {
-
-constexpr int kPixelsPerPart = 1 << 14;  // fewer are done sooner than a thread wakes up
 
 bool is_inside(int64_t first, int64_t count, int64_t low, int64_t extent) {
   return count >= 0 && first >= low && first + count <= low + extent;
@@ -25,6 +24,32 @@ void check_window(const Geometry& whole, const OutputWindow& window, Rect visibl
                   ", " + std::to_string(seen.left) + " on, or a part of them, got " +
                   size_text(visible.height, visible.width) + " from " + std::to_string(visible.top) + ", " +
                   std::to_string(visible.left) + " on");
+}
+
+void check_rule(const MaskRule& rule, int channels) {
+  SEG_REQUIRE(channels >= 1 && channels <= 65535, "expected 1..65535 channels, got " + std::to_string(channels));
+  SEG_REQUIRE(rule.decision != Decision::threshold || channels == 1, "a threshold decides one channel");
+  SEG_REQUIRE(rule.upsampling == 0 || rule.upsampling >= 2,
+              "the upsampling factor must be at least 2, or 0 for none, got " + std::to_string(rule.upsampling));
+  const size_t labels = rule.decision == Decision::argmax ? static_cast<size_t>(channels) : 2;
+  SEG_REQUIRE(rule.table.empty() || rule.table.size() == labels,
+              "the table must hold " + std::to_string(labels) + " values, got " + std::to_string(rule.table.size()));
+}
+
+void check_logits(const LogitsView& logits, int channels, Size size) {
+  SEG_REQUIRE(logits.data && logits.channels == channels && logits.size.height == size.height &&
+                  logits.size.width == size.width && (logits.dtype == DType::float32 || logits.dtype == DType::float16),
+              "expected logits of " + std::to_string(channels) + " x " + size_text(size.height, size.width) + ", got " +
+                  std::to_string(logits.channels) + " x " + size_text(logits.size.height, logits.size.width));
+  SEG_REQUIRE(logits.channel_stride >= 0 && logits.row_stride >= 0 && logits.column_stride >= 0,
+              "logits must not have negative strides");
+}
+
+void check_mask(const MaskViews& out, int channels, const MaskRule& rule) {
+  SEG_REQUIRE(out.mask.data && (out.mask_bytes == 1 || out.mask_bytes == 2), "a mask is uint8 or uint16");
+  const int labels = rule.decision == Decision::argmax ? channels : 2;
+  const int largest = rule.table.empty() ? labels - 1 : *std::max_element(rule.table.begin(), rule.table.end());
+  SEG_REQUIRE(out.mask_bytes == 2 || largest <= 255, "mask values above 255 need a uint16 mask");
 }
 
 struct Axes {
@@ -112,18 +137,27 @@ Confidence confidence_of(const MaskRule& rule) {
   throw InputError("unknown decision");
 }
 
+// Points a job at one plane of the logits and at its first visible pixel in the results.
+void set_plane(MaskJob& job, const LogitsView& logits, const MaskViews& out, Rect visible, int plane) {
+  const auto offset = [&](int64_t row_stride, int64_t plane_stride) {
+    return plane * plane_stride + visible.top * row_stride + visible.left;
+  };
+  const auto map_at = [&](const PlaneView<float>& map, int64_t plane_stride) {
+    return map.data ? map.data + offset(map.row_stride, plane_stride) : nullptr;
+  };
+  job.logits = static_cast<const char*>(logits.data) + plane * logits.channel_stride * (job.is_half ? 2 : 4);
+  job.mask = static_cast<char*>(out.mask.data) + out.mask_bytes * offset(out.mask.row_stride, out.mask_plane_stride);
+  job.confidence = map_at(out.confidence, out.confidence_plane_stride);
+  job.margin = map_at(out.margin, out.margin_plane_stride);
+}
+
 }  // namespace
 
-Masker::Masker(const Geometry& whole, const OutputWindow& window, Rect visible, int channels, const MaskRule& rule)
+MaskDecoder::MaskDecoder(const Geometry& whole, const OutputWindow& window, Rect visible, int channels,
+                         const MaskRule& rule)
     : window_(window), visible_(visible), channels_(channels), rule_(rule) {
   check_window(whole, window, visible);
-  SEG_REQUIRE(channels >= 1 && channels <= 65535, "expected 1..65535 channels, got " + std::to_string(channels));
-  SEG_REQUIRE(rule.decision != Decision::threshold || channels == 1, "a threshold decides one channel");
-  SEG_REQUIRE(rule.upsampling == 0 || rule.upsampling >= 2,
-              "the upsampling factor must be at least 2, or 0 for none, got " + std::to_string(rule.upsampling));
-  const size_t labels = rule.decision == Decision::argmax ? static_cast<size_t>(channels) : 2;
-  SEG_REQUIRE(rule.table.empty() || rule.table.size() == labels,
-              "the table must hold " + std::to_string(labels) + " values, got " + std::to_string(rule.table.size()));
+  check_rule(rule, channels);
   Axes axes = graph_axes(whole, window.whole, visible, rule);
   rows_ = std::move(axes.rows), cols_ = std::move(axes.cols);
   move_into_window(rows_, window.corner.y, window.size.height);
@@ -134,73 +168,53 @@ Masker::Masker(const Geometry& whole, const OutputWindow& window, Rect visible, 
   }
   runs_ = runs_of(cols_);
   first_column_ = first_of_copy(cols_);
-  const size_t n = static_cast<size_t>(cols_.positions), stride = n + kSlack;
-  col_weight_.resize(static_cast<size_t>(cols_.count) * stride);
-  for (int t = 0; t < cols_.count; ++t) {
-    std::copy_n(cols_.weight.begin() + t * static_cast<int64_t>(n), n,
-                col_weight_.begin() + t * static_cast<int64_t>(stride));
-  }
+  col_weight_ = with_slack(cols_.weight, cols_.count, cols_.positions);
 }
 
-bool Masker::operator()(const LogitsView& logits, const MaskViews& out, Threads& threads) const {
-  const Size size = window_.size;
-  SEG_REQUIRE(logits.data && logits.channels == channels_ && logits.size.height == size.height &&
-                  logits.size.width == size.width && logits.dtype != DType::uint8,
-              "expected logits of " + std::to_string(channels_) + " x " + size_text(size.height, size.width) +
-                  ", got " + std::to_string(logits.channels) + " x " +
-                  size_text(logits.size.height, logits.size.width));
-  SEG_REQUIRE(logits.channel_stride >= 0 && logits.row_stride >= 0 && logits.column_stride >= 0,
-              "logits must not have negative strides");
-  SEG_REQUIRE(out.mask.data && (out.mask_bytes == 1 || out.mask_bytes == 2), "a mask is uint8 or uint16");
-  const bool is_argmax = rule_.decision == Decision::argmax;
-  SEG_REQUIRE(rule_.table.empty()
-                  ? (out.mask_bytes == 2 || !is_argmax || channels_ <= 256)
-                  : (out.mask_bytes == 2 || *std::max_element(rule_.table.begin(), rule_.table.end()) < 256),
-              "mask values above 255 need a uint16 mask");
-
-  const size_t planes = is_argmax ? 1 : static_cast<size_t>(channels_);
-  MaskJob mask{};
-  mask.is_half = logits.dtype == DType::float16;
-  mask.channel_stride = logits.channel_stride, mask.row_stride = logits.row_stride;
-  mask.column_stride = size.width == 1 ? 1 : logits.column_stride;
-  mask.height = size.height, mask.width = size.width;
-  mask.is_threshold = !is_argmax, mask.threshold = rule_.threshold;
-  mask.classes = is_argmax ? channels_ : 1;
-  mask.taps = rows_.count, mask.cols = cols_.positions;
-  mask.rows = mask.cols ? rows_.positions : 0;  // what no pixel shows is still looked at
-  mask.row_index = rows_.index.data(), mask.row_weight = rows_.weight.data();
-  mask.col_index = cols_.index.data(), mask.col_weight = col_weight_.data();
-  mask.col_stride = cols_.positions + kSlack;
-  mask.runs = runs_.data(), mask.run_count = static_cast<int>(runs_.size()) - 1;
-  mask.first_column = first_column_;
-  mask.mask_bytes = out.mask_bytes, mask.mask_row_stride = out.mask.row_stride;
-  mask.table = rule_.table.empty() ? nullptr : rule_.table.data();
-  mask.kind = confidence_of(rule_);
-  mask.confidence_row_stride = out.confidence.row_stride, mask.margin_row_stride = out.margin.row_stride;
-  const auto place = [&](auto* data, int64_t row_stride, int64_t plane_stride, size_t p) {
-    return data ? data + static_cast<int64_t>(p) * plane_stride + visible_.top * row_stride + visible_.left : nullptr;
-  };
-  const Level& level = kernels();
-  const size_t scratch = level.mask_scratch(mask);
-  const int64_t channel_bytes = logits.channel_stride * (mask.is_half ? 2 : 4);
+bool MaskDecoder::operator()(const LogitsView& logits, const MaskViews& out, Threads& threads) const {
+  check_logits(logits, channels_, window_.size);
+  check_mask(out, channels_, rule_);
+  MaskJob job = job_of(logits, out);
+  const Target& target = target_in_use();
+  const size_t scratch = target.mask_scratch(job);
   std::atomic<bool> is_finite{true};
-  for (size_t p = 0; p < planes; ++p) {
-    mask.logits = static_cast<const char*>(logits.data) + static_cast<int64_t>(p) * channel_bytes;
-    mask.mask = out.mask_bytes == 1
-                    ? static_cast<void*>(
-                          place(static_cast<uint8_t*>(out.mask.data), out.mask.row_stride, out.mask_plane_stride, p))
-                    : place(static_cast<uint16_t*>(out.mask.data), out.mask.row_stride, out.mask_plane_stride, p);
-    mask.confidence = place(out.confidence.data, out.confidence.row_stride, out.confidence_plane_stride, p);
-    mask.margin = place(out.margin.data, out.margin.row_stride, out.margin_plane_stride, p);
-    const auto fill = [&](int begin, int end) {
-      if (!level.mask(mask, begin, end, thread_scratch(scratch))) is_finite = false;
-    };
-    mask.rows == 0 ? fill(0, 0) : threads.for_each_part(mask.rows, kPixelsPerPart / mask.cols, fill);
+  const auto fill = [&](int begin, int end) {
+    if (!target.mask(job, begin, end, thread_scratch(scratch))) is_finite = false;
+  };
+  const int planes = rule_.decision == Decision::argmax ? 1 : channels_;
+  for (int plane = 0; plane < planes; ++plane) {
+    set_plane(job, logits, out, visible_, plane);
+    job.rows == 0 ? fill(0, 0) : threads.for_each_part(job.rows, kPixelsPerPart / job.cols, fill);
   }
   return is_finite;
 }
 
-LabelPicker::LabelPicker(const Geometry& whole, const OutputWindow& window, Rect visible) : visible_(visible) {
+// Everything but the pointers that set_plane sets.
+MaskJob MaskDecoder::job_of(const LogitsView& logits, const MaskViews& out) const {
+  const bool is_argmax = rule_.decision == Decision::argmax;
+  MaskJob job{};
+  job.is_half = logits.dtype == DType::float16;
+  job.channel_stride = logits.channel_stride, job.row_stride = logits.row_stride;
+  job.column_stride = window_.size.width == 1 ? 1 : logits.column_stride;
+  job.classes = is_argmax ? channels_ : 1, job.height = window_.size.height, job.width = window_.size.width;
+  job.is_threshold = !is_argmax, job.threshold = rule_.threshold;
+
+  job.taps = rows_.count, job.cols = cols_.positions;
+  job.rows = job.cols ? rows_.positions : 0;  // without a visible pixel, values must still be finite
+  job.row_index = rows_.index.data(), job.row_weight = rows_.weight.data();
+  job.col_index = cols_.index.data(), job.col_weight = col_weight_.data();
+  job.col_stride = cols_.positions + kSlack;
+  job.runs = runs_.data(), job.run_count = static_cast<int>(runs_.size()) - 1;
+  job.first_column = first_column_;
+
+  job.mask_bytes = out.mask_bytes, job.mask_row_stride = out.mask.row_stride;
+  job.table = rule_.table.empty() ? nullptr : rule_.table.data();
+  job.confidence_kind = confidence_of(rule_);
+  job.confidence_row_stride = out.confidence.row_stride, job.margin_row_stride = out.margin.row_stride;
+  return job;
+}
+
+LabelResampler::LabelResampler(const Geometry& whole, const OutputWindow& window, Rect visible) : visible_(visible) {
   check_window(whole, window, visible);
   rows_ = label_taps(whole.rows(), window.whole.height, {visible.top, visible.height});
   cols_ = label_taps(whole.cols(), window.whole.width, {visible.left, visible.width});
@@ -209,7 +223,7 @@ LabelPicker::LabelPicker(const Geometry& whole, const OutputWindow& window, Rect
 }
 
 template <class T>
-void LabelPicker::operator()(PlaneView<const T> labels, PlaneView<T> mask, Threads& threads) const {
+void LabelResampler::operator()(PlaneView<const T> labels, PlaneView<T> mask, Threads& threads) const {
   T* first = mask.data + visible_.top * mask.row_stride + visible_.left;
   const int width = visible_.width;
   if (width == 0) return;
@@ -226,7 +240,7 @@ void LabelPicker::operator()(PlaneView<const T> labels, PlaneView<T> mask, Threa
   });
 }
 
-template void LabelPicker::operator()(PlaneView<const uint8_t>, PlaneView<uint8_t>, Threads&) const;
-template void LabelPicker::operator()(PlaneView<const uint16_t>, PlaneView<uint16_t>, Threads&) const;
+template void LabelResampler::operator()(PlaneView<const uint8_t>, PlaneView<uint8_t>, Threads&) const;
+template void LabelResampler::operator()(PlaneView<const uint16_t>, PlaneView<uint16_t>, Threads&) const;
 
 }  // namespace seginfer

@@ -1,5 +1,6 @@
 // overlay.cpp: class colours over an image.
-#include "levels.h"
+#include "plans.h"
+#include "targets.h"
 #include "seginfer/cpu.h"
 
 namespace seginfer {
@@ -30,8 +31,9 @@ void overlay(const ImageView& image, PlaneView<const T> mask, const Palette& pal
   job.height = image.size.height, job.width = image.size.width;
   job.classes = palette.classes, job.factors = palette.factors.data(), job.colors = palette.colors.data();
   job.out = out.data, job.out_row_bytes = out.row_stride;
-  const Level& level = kernels();
-  threads.for_each_part(job.height, (1 << 14) / job.width, [&](int begin, int end) { level.overlay(job, begin, end); });
+  const Target& target = target_in_use();
+  threads.for_each_part(job.height, kPixelsPerPart / job.width,
+                        [&](int begin, int end) { target.overlay(job, begin, end); });
 }
 
 template void overlay(const ImageView&, PlaneView<const uint8_t>, const Palette&, PlaneView<uint8_t>, Threads&);

@@ -1,13 +1,12 @@
-// preprocess.cpp: plans of the preprocess step, checked against the views that calls bring.
+// preprocess.cpp: plans of the preprocess step, and checks of the arrays that a call brings.
 #include <utility>
 
-#include "levels.h"
+#include "plans.h"
+#include "targets.h"
 #include "seginfer/cpu.h"
 
 namespace seginfer {
 namespace {
-
-constexpr int kPixelsPerPart = 1 << 14;  // fewer are done sooner than a thread wakes up
 
 Taps taps_of(const Axis& axis, Resampling resampling, bool is_column_axis) {
   const int n = static_cast<int>(axis.image), m = static_cast<int>(axis.resized);
@@ -36,22 +35,6 @@ Taps content_taps(const Axis& axis, const PixelRule& rule, bool is_resized, bool
                  {content.first - static_cast<int>(axis.offset), content.count});
 }
 
-// Kernels read weights in whole vectors.
-void add_slack(Taps& taps) {
-  const size_t n = static_cast<size_t>(taps.positions), stride = n + kSlack;
-  const auto widen = [&](auto& values) {
-    if (values.empty()) return;
-    std::decay_t<decltype(values)> wide(static_cast<size_t>(taps.count) * stride);
-    for (int t = 0; t < taps.count; ++t) {
-      std::copy_n(values.begin() + t * static_cast<int64_t>(n), n, wide.begin() + t * static_cast<int64_t>(stride));
-    }
-    values = std::move(wide);
-  };
-  widen(taps.index);
-  widen(taps.weight);
-  widen(taps.fixed);
-}
-
 // Byte positions of pixels in windows; empty where a window does not hold them. Taps must have their slack.
 std::vector<int> pattern_of(const Taps& taps, int pixel_bytes) {
   const int n = taps.positions, stride = n + kSlack;
@@ -69,31 +52,44 @@ std::vector<int> pattern_of(const Taps& taps, int pixel_bytes) {
 
 int channels_of(PixelFormat format) { return format == PixelFormat::gray ? 1 : 3; }
 
-Fetch fetch_of(PixelFormat format) {
+Source source_of(PixelFormat format) {
   switch (format) {
     case PixelFormat::rgb:
     case PixelFormat::bgr:
-      return Fetch::packed3;
+      return Source::packed3;
     case PixelFormat::rgba:
     case PixelFormat::bgra:
-      return Fetch::packed4;
+      return Source::packed4;
     case PixelFormat::gray:
-      return Fetch::gray;
+      return Source::gray;
     case PixelFormat::nv12:
-      return Fetch::nv12;
+      return Source::nv12;
     case PixelFormat::yuyv:
-      return Fetch::yuyv;
+      return Source::yuyv;
   }
   throw InputError("unknown pixel format");
 }
 
+Filter filter_of(Resampling resampling) {
+  switch (resampling) {
+    case Resampling::nearest:
+      return Filter::pick;
+    case Resampling::opencv:
+      return Filter::opencv;
+    case Resampling::pillow:
+      return Filter::pillow;
+    default:
+      return Filter::weighted;
+  }
+}
+
 int64_t bytes_per_row(PixelFormat format, int64_t width) {
-  switch (fetch_of(format)) {
-    case Fetch::packed3:
+  switch (source_of(format)) {
+    case Source::packed3:
       return 3 * width;
-    case Fetch::packed4:
+    case Source::packed4:
       return 4 * width;
-    case Fetch::yuyv:
+    case Source::yuyv:
       return 2 * width;
     default:
       return width;
@@ -117,6 +113,8 @@ void check_out(const TensorView& out, Size size, int channels) {
               "the output must hold " + std::to_string(channels) + " channels of " +
                   size_text(size.height, size.width) + ", got " + std::to_string(out.channels) + " of " +
                   size_text(out.size.height, out.size.width));
+  SEG_REQUIRE(out.dtype == DType::float32 || out.dtype == DType::float16 || out.dtype == DType::uint8,
+              "the output must be float32, float16 or uint8, got DType " + std::to_string(static_cast<int>(out.dtype)));
   std::pair<int64_t, int> axes[] = {
       {out.column_stride, size.width}, {out.row_stride, size.height}, {out.channel_stride, channels}};
   std::sort(std::begin(axes), std::end(axes));
@@ -154,9 +152,12 @@ Preprocessor::Preprocessor(const Geometry& geometry, PixelFormat format, const P
   content_ = rule.is_mirrored ? Rect{0, 0, geometry.input.height, geometry.input.width} : geometry.content();
   rows_ = content_taps(geometry.rows(), rule, is_resized, false);
   cols_ = content_taps(geometry.cols(), rule, is_resized, true);
-  add_slack(cols_);
-  const Fetch fetch = fetch_of(format);
-  if (fetch == Fetch::packed3 || fetch == Fetch::packed4) pattern_ = pattern_of(cols_, fetch == Fetch::packed3 ? 3 : 4);
+  cols_.index = with_slack(cols_.index, cols_.count, cols_.positions);
+  cols_.weight = with_slack(cols_.weight, cols_.count, cols_.positions);
+  cols_.fixed = with_slack(cols_.fixed, cols_.count, cols_.positions);
+  const Source source = source_of(format);
+  if (source == Source::packed3 || source == Source::packed4)
+    pattern_ = pattern_of(cols_, source == Source::packed3 ? 3 : 4);
   if (!is_resized) rule_.resampling = Resampling::nearest;
 }
 
@@ -165,16 +166,20 @@ void Preprocessor::operator()(const ImageView& image, const TensorView& out, Thr
   check_image(image, geometry_.image, format_);
   check_out(out, geometry_.input, channels);
   if (out.dtype == DType::uint8) check_raw(rule_, channels);
+  const PreprocessJob job = job_of(image, out);
+  const Target& target = target_in_use();
+  const size_t scratch = target.preprocess_scratch(job);
+  threads.for_each_part(job.height, kPixelsPerPart / job.width,
+                        [&](int begin, int end) { target.preprocess(job, begin, end, thread_scratch(scratch)); });
+}
 
+PreprocessJob Preprocessor::job_of(const ImageView& image, const TensorView& out) const {
   PreprocessJob job{};
-  job.fetch = fetch_of(format_);
+  job.source = source_of(format_), job.filter = filter_of(rule_.resampling);
   job.pixels = image.data, job.row_bytes = image.row_bytes;
   job.chroma = image.chroma, job.chroma_row_bytes = image.chroma_row_bytes;
   job.image_height = geometry_.image.height, job.image_width = geometry_.image.width;
-  job.resample = rule_.resampling == Resampling::nearest  ? Resample::pick
-                 : rule_.resampling == Resampling::opencv ? Resample::opencv
-                 : rule_.resampling == Resampling::pillow ? Resample::pillow
-                                                          : Resample::weighted;
+
   job.row_taps = rows_.count, job.col_taps = cols_.count;
   job.row_index = rows_.index.data(), job.col_index = cols_.index.data();
   job.row_weight = rows_.weight.data(), job.col_weight = cols_.weight.data();
@@ -183,20 +188,17 @@ void Preprocessor::operator()(const ImageView& image, const TensorView& out, Thr
   job.top = content_.top, job.left = content_.left;
   job.content_height = content_.height, job.content_width = content_.width;
   job.height = geometry_.input.height, job.width = geometry_.input.width;
-  job.channels = channels;
+
+  job.channels = out.channels;
   const bool is_bgr_image = format_ == PixelFormat::bgr || format_ == PixelFormat::bgra;
   for (int c = 0; c < 3; ++c) {
-    job.shift[c] = channels == 1 ? 0 : is_bgr_image != rule_.is_bgr ? 16 - 8 * c : 8 * c;
+    job.shift[c] = job.channels == 1 ? 0 : is_bgr_image != rule_.is_bgr ? 16 - 8 * c : 8 * c;
     job.gain[c] = rule_.gain[c], job.bias[c] = rule_.bias[c], job.padding[c] = rule_.padding[c];
   }
   job.out = out.data;
   job.bytes_per_value = out.dtype == DType::float32 ? 4 : out.dtype == DType::float16 ? 2 : 1;
   job.channel_stride = out.channel_stride, job.row_stride = out.row_stride, job.column_stride = out.column_stride;
-
-  const Level& level = kernels();
-  const size_t scratch = level.preprocess_scratch(job);
-  threads.for_each_part(job.height, kPixelsPerPart / job.width,
-                        [&](int begin, int end) { level.preprocess(job, begin, end, thread_scratch(scratch)); });
+  return job;
 }
 
 }  // namespace seginfer

@@ -74,8 +74,7 @@ def _machine() -> list[Check]:
 
 def _pixels() -> Check:
     """Say what computes pixels; NumPy does where the core was not built, some ten to a hundred times slower."""
-    remedy = f"{_native.describe()}; for speed, install a C++17 compiler and then seginfer again"
-    return Check("compiled core", _native.describe() if _native.core else "", remedy)
+    return Check("compiled core", _native.describe() if _native.core else "", _native.describe())
 
 
 def _package(names: tuple[str, ...], module: str, purpose: str, extra: str) -> Check:

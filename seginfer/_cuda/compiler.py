@@ -16,7 +16,7 @@ from .._system.optional import require
 ARCHITECTURES = ("sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_110", "sm_120")
 """A100, RTX 30, Orin, RTX 40 and L4, H100, B200, Thor, RTX 50. A GPU in between runs what NVRTC makes for it alone."""
 
-SOURCE = '#include "seginfer/kernels.cuh"\n'
+SOURCE = '#include "seginfer/kernels/kernels.cuh"\n'
 
 OPTIONS = {"name": "seginfer_kernels", "std": "c++17", "fma": False}
 """Contraction is off, so that the GPU rounds where the CPU and the reference round."""
@@ -37,10 +37,11 @@ def include_folder() -> Path:
         BackendUnavailableError: if they were not installed.
     """
     for folder in _INCLUDE_FOLDERS:
-        if (folder / "seginfer" / "kernels.cuh").is_file():
+        if (folder / "seginfer" / "kernels" / "kernels.cuh").is_file():
             return folder
     raise BackendUnavailableError(
-        f"the CUDA kernels are missing: expected kernels.cuh in {_INCLUDE_FOLDERS[0] / 'seginfer'}; reinstall seginfer"
+        "the CUDA kernels are missing: expected kernels.cuh in "
+        f"{_INCLUDE_FOLDERS[0] / 'seginfer' / 'kernels'}; reinstall seginfer"
     )
 
 
@@ -108,9 +109,9 @@ def compile_cubin(architecture: str) -> bytes:
 def source_digest() -> str:
     """Return what names the kernels as they are: a digest of every header and of how they are compiled."""
     digest = hashlib.sha256(f"{SOURCE}{sorted(OPTIONS.items())}".encode())
-    folder = include_folder()
-    for header in sorted(path for path in (folder / "seginfer").iterdir() if path.suffix in (".h", ".cuh")):
-        digest.update(f"\0{header.name}\0".encode() + header.read_bytes())
+    folder = include_folder() / "seginfer"
+    for header in sorted(path for path in folder.rglob("*") if path.suffix in (".h", ".cuh")):
+        digest.update(f"\0{header.relative_to(folder).as_posix()}\0".encode() + header.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -29,8 +29,8 @@ class Filter(IntEnum):
     PILLOW = 3
 
 
-class Value(IntEnum):
-    """What a network's output holds."""
+class DType(IntEnum):
+    """Type of a tensor's values."""
 
     FLOAT32 = 0
     FLOAT16 = 1

@@ -71,7 +71,7 @@ void mask_once(Random& random, int classes, Decision decision, int upsampling, T
   rule.decision = decision, rule.upsampling = upsampling;
   rule.align_corners = random.below(2) == 1;
   const Geometry geometry = letterbox(size, input);
-  const Masker plan(geometry, {logits_hw, {0, 0}, logits_hw}, geometry.visible(), classes, rule);
+  const MaskDecoder plan(geometry, {logits_hw, {0, 0}, logits_hw}, geometry.visible(), classes, rule);
   const int planes = decision == Decision::each ? classes : 1;
   const int64_t plane = static_cast<int64_t>(size.height) * size.width;
   std::vector<uint16_t> mask(static_cast<size_t>(planes * plane));
@@ -96,8 +96,8 @@ void mask_once(Random& random, int classes, Decision decision, int upsampling, T
 
 int main() {
   Threads threads(2);
-  for (const std::string& name : levels()) {
-    use_level(name);
+  for (const std::string& name : targets()) {
+    use_target(name);
     digest = 14695981039346656037u;
     Random random;
     for (int round = 0; round < 4; ++round) {

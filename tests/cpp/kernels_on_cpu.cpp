@@ -1,7 +1,7 @@
 // kernels_on_cpu.cpp: the CUDA kernels as a library that tests load: their own grids, and one functor at a time.
 #include "cuda_on_cpu.h"
 // After the shim, which stands in for CUDA:
-#include "seginfer/kernels.cuh"
+#include "seginfer/kernels/kernels.cuh"
 
 #include <cstddef>
 #include <cstring>
@@ -84,7 +84,7 @@ void preprocess_pixels(const seginfer::PreprocessPixel* record) {
 
 void mask_pixels(const seginfer::MaskPixel* record) {
   seginfer::for_each_pixel(record->rows, record->cols, [&](int x, int y) {
-    record->kind == seginfer::Value::float16 ? seginfer::mask_pixel<seginfer::uint16>(*record, x, y)
+    record->kind == seginfer::DType::float16 ? seginfer::mask_pixel<seginfer::uint16>(*record, x, y)
                                              : seginfer::mask_pixel<float>(*record, x, y);
   });
 }

@@ -11,6 +11,9 @@
 
 namespace seginfer {
 
+struct MaskJob;  // arguments of the row kernels, in src/rows/jobs.h
+struct PreprocessJob;
+
 enum class Resampling { opencv, pillow, torch, torch_antialias, nearest };
 
 // How pixels become values of the network input: value = pixel * gain + bias, in the network's channel order.
@@ -32,6 +35,8 @@ class Preprocessor {
   void operator()(const ImageView& image, const TensorView& out, Threads& threads) const;
 
  private:
+  PreprocessJob job_of(const ImageView& image, const TensorView& out) const;
+
   Geometry geometry_;
   PixelFormat format_;
   PixelRule rule_;
@@ -75,14 +80,16 @@ struct OutputWindow {
 };
 
 // Interpolates logits to the visible pixels of an image and decides them, in one pass.
-class Masker {
+class MaskDecoder {
  public:
-  Masker(const Geometry& whole, const OutputWindow& window, Rect visible, int channels, const MaskRule& rule);
+  MaskDecoder(const Geometry& whole, const OutputWindow& window, Rect visible, int channels, const MaskRule& rule);
 
   // Returns false if a value of the logits is NaN or infinite; what was written is worthless then.
   bool operator()(const LogitsView& logits, const MaskViews& out, Threads& threads) const;
 
  private:
+  MaskJob job_of(const LogitsView& logits, const MaskViews& out) const;
+
   OutputWindow window_;
   Rect visible_;
   int channels_;
@@ -94,9 +101,9 @@ class Masker {
 };
 
 // Writes, for every visible pixel, the label of the cell that holds its centre. T: uint8_t or uint16_t.
-class LabelPicker {
+class LabelResampler {
  public:
-  LabelPicker(const Geometry& whole, const OutputWindow& window, Rect visible);
+  LabelResampler(const Geometry& whole, const OutputWindow& window, Rect visible);
 
   template <class T>
   void operator()(PlaneView<const T> labels, PlaneView<T> mask, Threads& threads) const;
@@ -120,8 +127,8 @@ void overlay(const ImageView& image, PlaneView<const T> mask, const Palette& pal
              Threads& threads);
 
 // Instruction sets that this machine has, best last, and the one in use: "portable", "avx2", "avx512".
-std::vector<std::string> levels();
-std::string level();
-void use_level(const std::string& name);
+std::vector<std::string> targets();
+std::string target();
+void use_target(const std::string& name);
 
 }  // namespace seginfer

@@ -14,7 +14,7 @@
 
 #include "error.h"
 #include "geometry.h"
-#include "kernels.cuh"
+#include "kernels/kernels.cuh"
 
 namespace seginfer {
 

@@ -17,15 +17,15 @@
 //     // ... run the network: logits (19, 128, 256) ...
 //
 //     const OutputWindow window{{128, 256}, {0, 0}, {128, 256}};
-//     const Masker make_mask(geometry, window, geometry.visible(), 19, MaskRule{});
+//     const MaskDecoder decode(geometry, window, geometry.visible(), 19, MaskRule{});
 //     MaskViews out;
 //     out.mask = {mask, 1920};                                // uint8 (1080, 1920)
-//     make_mask({logits, DType::float32, 19, {128, 256}, 128 * 256, 256, 1}, out, threads);
+//     decode({logits, DType::float32, 19, {128, 256}, 128 * 256, 256, 1}, out, threads);
 //
 // What holds everywhere: sizes are (height, width); images are uint8 and state their format; strides of tensors count
-// elements, pitches of images bytes; nobody but the caller owns memory; plans (Preprocessor, Masker, LabelPicker) hold
-// what depends on sizes, and calls allocate nothing after the first; a call that does not accept its arguments throws
-// InputError, which says what was expected and what was got, and has written nothing.
+// elements, pitches of images bytes; nobody but the caller owns memory; plans (Preprocessor, MaskDecoder,
+// LabelResampler) hold what depends on sizes, and calls allocate nothing after the first; a call that does not accept
+// its arguments throws InputError, which says what was expected and what was got, and has written nothing.
 //
 // geometry.h  where an image sits in the network input, in integers      taps.h     which samples a position reads
 // view.h      images, tensors and planes that somebody else owns         threads.h  the pool, and memory that is reused
@@ -39,5 +39,5 @@
 #include "taps.h"
 #include "view.h"
 #include "threads.h"
-#include "pixel.h"
+#include "kernels/pixel.h"
 #include "cpu.h"

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "geometry.h"
+#include "kernels/enums.h"
 
 namespace seginfer {
 
@@ -19,8 +20,6 @@ struct ImageView {
   const uint8_t* chroma = nullptr;  // nv12 only
   int64_t chroma_row_bytes = 0;
 };
-
-enum class DType { float32, float16, uint8 };
 
 // One image's values in a batch or in an output; strides count elements. NCHW has a column stride of 1, NHWC one of
 // `channels`.

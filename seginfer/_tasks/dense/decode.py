@@ -65,7 +65,7 @@ def _make_native_decoder(geometry: Geometry, output_hw: Size, spec: ModelSpec, r
         return _make_native_label_decoder(geometry, output_hw, spec, remap)
     window, is_partial = window_of(geometry, output_hw, spec), has_unseen(geometry)
     upsample = spec.output.upsample
-    plan = _native.core.Masker(
+    plan = _native.core.MaskDecoder(
         **_native.placement(window.whole),
         whole_hw=window.output_hw,
         corner_yx=window.corner_yx,
@@ -98,7 +98,7 @@ def _make_native_decoder(geometry: Geometry, output_hw: Size, spec: ModelSpec, r
 
 def _make_native_label_decoder(geometry: Geometry, labels_hw: Size, spec: ModelSpec, remap: tuple[int, ...]) -> Decode:
     window, is_partial = window_of(geometry, labels_hw, spec), has_unseen(geometry)
-    plan = _native.core.LabelPicker(
+    plan = _native.core.LabelResampler(
         **_native.placement(window.whole),
         whole_hw=window.output_hw,
         corner_yx=window.corner_yx,

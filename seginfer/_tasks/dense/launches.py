@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._cuda import kernel_args
-from ..._cuda.kernel_args import Confidence, Value
+from ..._cuda.kernel_args import Confidence, DType
 from ..._cuda.steps import Launch, Records, Upload
 from ..._errors import InputError
 from ..._geometry.geometry import Geometry, Size
@@ -17,8 +17,8 @@ from ..._spec.model_spec import ModelSpec
 from .decode import logit_threshold
 from .taps import label_cells, taps_of
 
-_KINDS = {"float32": Value.FLOAT32, "float16": Value.FLOAT16}
-_IDS = {"uint8": Value.UINT8, "int32": Value.INT32, "int64": Value.INT64}
+_KINDS = {"float32": DType.FLOAT32, "float16": DType.FLOAT16}
+_IDS = {"uint8": DType.UINT8, "int32": DType.INT32, "int64": DType.INT64}
 _CONFIDENCES = {
     ("semantic", "logits"): Confidence.SOFTMAX,
     ("binary", "logits"): Confidence.SIGMOID_OF_LABEL,

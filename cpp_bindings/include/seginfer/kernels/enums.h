@@ -1,0 +1,20 @@
+// enums.h: enumerations that the CPU's row kernels and the GPU's kernels share. It includes nothing.
+//
+// seginfer/_cuda/kernel_args.py repeats names and numbers; a test compares them.
+#pragma once
+
+namespace seginfer {
+
+// Type of a tensor's values. Integers are class ids or, in uint8 batches, pixels.
+enum class DType : int { float32, float16, uint8, int32, int64 };
+
+// Memory layout of an image's pixels.
+enum class Source : int { packed3, packed4, gray, nv12, yuyv };
+
+// Resampling filter: nearest pixel, float32 weights, or the whole numbers of cv2 and Pillow.
+enum class Filter : int { pick, weighted, opencv, pillow };
+
+// Formula of a pixel's confidence.
+enum class Confidence : int { softmax, sigmoid_of_label, sigmoid, value, value_of_label };
+
+}  // namespace seginfer

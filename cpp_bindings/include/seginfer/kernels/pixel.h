@@ -1,0 +1,212 @@
+// pixel.h: the arithmetic of one pixel, once for the CPU, nvcc and NVRTC. It includes nothing.
+//
+// Every function states one formula of seginfer/_reference.py and rounds where that rounds, so that all of them write
+// the same bytes. Compile with contraction off (-ffp-contract=off, nvcc -fmad=false, NVRTC --fmad=false).
+//
+// V is float and I is int for one pixel, or a vector of them for several pixels at once.
+#pragma once
+
+#if defined(__CUDACC__)
+#define SEG_HD __host__ __device__ __forceinline__
+#else
+#define SEG_HD inline __attribute__((always_inline))
+#endif
+
+#if defined(__CUDA_ARCH__)
+#define SEG_UNROLL _Pragma("unroll")
+#define SEG_NO_UNROLL _Pragma("unroll 1")
+#else
+#define SEG_UNROLL
+#define SEG_NO_UNROLL
+#endif
+
+// The CPU library compiles this header once per instruction set. Names of their own keep the linker from taking, say,
+// the AVX-512 copy of a function for a processor that has none.
+#ifndef SEGINFER_TARGET
+#define SEGINFER_TARGET portable
+#endif
+
+namespace seginfer {
+inline namespace SEGINFER_TARGET {
+
+using int64 = long long;
+using uint8 = unsigned char;
+using uint16 = unsigned short;
+using uint32 = unsigned int;
+
+// Reads what nobody writes meanwhile.
+template <class T>
+SEG_HD T loaded(const T* from) {
+#if defined(__CUDA_ARCH__)
+  return __ldg(from);
+#else
+  return *from;
+#endif
+}
+
+// ------------------------------------------------------------------------------------------------------- resampling
+
+// A weighted sum takes its terms in order and rounds each: sum = weighted(sum, value, weight).
+template <class V>
+SEG_HD V weighted(V sum, V value, V weight) {
+  return sum + value * weight;
+}
+
+// cv2.resize(INTER_LINEAR) on uint8: 11-bit weights. A row's weighted sum is kept at 2^7 times the level; each of the
+// two rows is then scaled by its weight, and their sum, at 2^2, is rounded. Source: OpenCV imgproc/src/resize.cpp.
+template <class I>
+SEG_HD I opencv_row(I sum) {
+  return sum >> 4;
+}
+
+template <class I>
+SEG_HD I opencv_scaled(I row, I weight) {
+  return row * weight >> 16;
+}
+
+template <class I>
+SEG_HD I opencv_level(I sum) {
+  return (sum + 2) >> 2;
+}
+
+// Pillow's BILINEAR on uint8: 22-bit weights, rounded once per pass.
+// Source: Pillow src/libImaging/Resample.c.
+constexpr int kPillowHalf = 1 << 21;
+
+template <class I>
+SEG_HD I clamp_level(I level) {
+  level = level < 0 ? I{} : level;
+  return level > 255 ? I{} + 255 : level;
+}
+
+template <class I>
+SEG_HD I pillow_level(I sum) {
+  return clamp_level(sum >> 22);
+}
+
+// ---------------------------------------------------------------------------------------------------- pixel values
+
+// (pixel * scale - mean) / std as one multiplication and one addition, each rounded.
+template <class V>
+SEG_HD V normalized(V pixel, V gain, V bias) {
+  return pixel * gain + bias;
+}
+
+// BT.601, limited range, in 20-bit fixed point, as cv2.cvtColor(COLOR_YUV2RGB_NV12) computes it.
+// Source: ITU-R BT.601; OpenCV imgproc/src/color_yuv for the rounding.
+template <class I>
+SEG_HD void rgb_from_yuv(I y, I u, I v, I& red, I& green, I& blue) {
+  I luma = y - 16;
+  luma = luma < 0 ? I{} : luma;
+  luma = luma * 1220542 + (1 << 19);
+  u = u - 128;
+  v = v - 128;
+  red = clamp_level((luma + v * 1673527) >> 20);
+  green = clamp_level((luma - v * 852492 - u * 409993) >> 20);
+  blue = clamp_level((luma + u * 2116026) >> 20);
+}
+
+// A class colour over a pixel: the factor is 256 less the weight of the colour in 256ths, and `color` is the colour
+// times its weight. A pixel that is left as it is has the factor 256 and no colour.
+template <class I>
+SEG_HD I blended(I pixel, I factor, I color) {
+  return (pixel * factor + color + 128) >> 8;
+}
+
+SEG_HD float float_from_bits(uint32 bits) {
+  union {
+    uint32 bits;
+    float value;
+  } both = {bits};
+  return both.value;
+}
+
+SEG_HD uint32 bits_from_float(float value) {
+  union {
+    float value;
+    uint32 bits;
+  } both = {value};
+  return both.bits;
+}
+
+// IEEE binary16 to binary32, exactly; no subnormal float32 takes part, so flush-to-zero modes change nothing.
+SEG_HD float float_from_half(uint16 half) {
+#if defined(__CUDA_ARCH__)
+  float converted;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(converted) : "h"(half));
+  return converted;
+#else
+  const uint32 magnitude = (half & 0x7fffu) << 13;
+  const uint32 sign = (half & 0x8000u) << 16;
+  const float normal = float_from_bits(magnitude + (112u << 23));
+  const float subnormal = float_from_bits(magnitude + (113u << 23)) - float_from_bits(113u << 23);
+  const float special = float_from_bits(magnitude + (224u << 23));
+  const float value = magnitude < 0x00800000u ? subnormal : magnitude < 0x0f800000u ? normal : special;
+  return float_from_bits(bits_from_float(value) | sign);
+#endif
+}
+
+// IEEE binary32 to binary16, to nearest even; too large becomes infinite.
+SEG_HD uint16 half_from_float(float value) {
+#if defined(__CUDA_ARCH__)
+  uint16 converted;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(converted) : "f"(value));
+  return converted;
+#else
+  const uint32 bits = bits_from_float(value);
+  const uint32 magnitude = bits & 0x7fffffffu;
+  const uint32 sign = (bits >> 16) & 0x8000u;
+  const uint32 normal = (magnitude - (112u << 23) + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
+  const uint32 subnormal = bits_from_float(float_from_bits(magnitude) + 0.5f) - bits_from_float(0.5f);
+  const uint32 special = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
+  const uint32 half = magnitude >= 0x47800000u ? special : magnitude < 0x38800000u ? subnormal : normal;
+  return static_cast<uint16>(half | sign);
+#endif
+}
+
+// ------------------------------------------------------------------------------------------------------------ masks
+
+// An index in a mask's low-resolution labels that no class has: classes number at most 65535.
+constexpr uint16 kMixed = 0xffff;
+
+// Weights times values, summed: rounding cannot reverse an order that all neighbours share.
+template <class V>
+SEG_HD V interpolated(V first, V first_weight, V second, V second_weight) {
+  return first * first_weight + second * second_weight;
+}
+
+template <class V>
+SEG_HD V interpolated(V first, V first_weight, V second, V second_weight, V third, V third_weight) {
+  return first * first_weight + second * second_weight + third * third_weight;
+}
+
+// exp(x) for x <= 0, within 2 units in the last place; 0 below the smallest normal number.
+// Source: Cody and Waite's reduction by ln 2 in two parts; a Taylor polynomial on |r| <= ln(2) / 2.
+template <class V, class I>
+SEG_HD V exp_of_negative(V x) {
+  const V floor_of_range = V{} - 87.0f;
+  const auto is_tiny = x < floor_of_range;
+  x = is_tiny ? floor_of_range : x;
+  const V shift = V{} + 12582912.0f;  // 1.5 * 2^23: adding it leaves a whole number in the low bits
+  const V shifted = x * 1.44269504f + shift;
+  const V n = shifted - shift;
+  const V r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+  V sum = V{} + 1.98412698e-4f;
+  sum = sum * r + 1.38888889e-3f;
+  sum = sum * r + 8.33333333e-3f;
+  sum = sum * r + 4.16666667e-2f;
+  sum = sum * r + 1.66666667e-1f;
+  sum = sum * r + 0.5f;
+  sum = sum * r + 1.0f;
+  sum = sum * r + 1.0f;
+  union {
+    V value;
+    I bits;
+  } power = {shifted};
+  power.bits = ((power.bits - 0x4b400000) + 127) << 23;
+  const V value = sum * power.value;
+  return is_tiny ? V{} : value;
+}
+
+}  // namespace SEGINFER_TARGET
+}  // namespace seginfer

@@ -1,0 +1,25 @@
+// plans.h: what the plans of several steps share.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "rows/jobs.h"
+
+namespace seginfer {
+
+constexpr int kPixelsPerPart = 1 << 14;  // fewer are done sooner than a thread wakes up
+
+// Copies (taps, positions) values into rows of positions + kSlack values, since kernels load whole vectors.
+template <class T>
+std::vector<T> with_slack(const std::vector<T>& values, int taps, int positions) {
+  if (values.empty()) return {};
+  const int64_t stride = positions + kSlack;
+  std::vector<T> wide(static_cast<size_t>(taps * stride));
+  for (int64_t t = 0; t < taps; ++t) {
+    std::copy_n(values.begin() + t * positions, positions, wide.begin() + t * stride);
+  }
+  return wide;
+}
+
+}  // namespace seginfer

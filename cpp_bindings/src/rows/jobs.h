@@ -1,0 +1,115 @@
+// jobs.h: what the row kernels are told, in plain numbers and pointers; one table of kernels per instruction set.
+//
+// Kernels are compiled for processors that the machine may not have. So they share no inline function with the rest of
+// the library: this header has no standard containers, and neither has target.cpp.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "seginfer/kernels/enums.h"
+
+namespace seginfer {
+
+// Room after the last weight, label and cell that vector loads and stores may touch, in elements.
+constexpr int kSlack = 32;
+
+constexpr int kWindowColumns = 16, kWindowBytes = 128;
+
+// Resize, pad and normalise one image into one place of a batch.
+struct PreprocessJob {
+  Source source;
+  const uint8_t* pixels;
+  int64_t row_bytes;
+  const uint8_t* chroma;
+  int64_t chroma_row_bytes;
+  int image_height;
+  int image_width;
+
+  Filter filter;
+  int row_taps, col_taps;
+  const int* row_index;  // (row_taps, content_height)
+  const int* col_index;  // (col_taps, content_width), kSlack more
+  const float* row_weight;
+  const float* col_weight;
+  const int* row_fixed;
+  const int* col_fixed;
+  // Where kWindowBytes from the first pixel that kWindowColumns columns read hold them all: the byte positions of each
+  // column's pixel in that window, four to a word. (col_taps, content_width), kSlack more; null where they do not.
+  const int* col_pattern;
+
+  int top, left, content_height, content_width;  // the content inside the input
+  int height, width;                             // the input
+  int channels;
+  int shift[3];  // of the network's channels in a pixel word: red, green, blue from the lowest byte up
+  float gain[3], bias[3], padding[3];
+
+  void* out;
+  int bytes_per_value;  // 4: float32, 2: float16, 1: uint8
+  int64_t channel_stride, row_stride, column_stride;
+};
+
+// One mask plane from an output of float32 or float16.
+struct MaskJob {
+  const void* logits;
+  bool is_half;
+  int64_t channel_stride, row_stride, column_stride;  // in values
+  int classes, height, width;
+  bool is_threshold;
+  float threshold;
+
+  int taps;  // 2 or 3
+  int rows, cols;
+  const int* row_index;  // (taps, rows)
+  const float* row_weight;
+  const int* col_index;     // (taps, cols)
+  const float* col_weight;  // (taps, col_stride)
+  int col_stride;           // cols and slack
+  const int* runs;          // first column of each run of equal indices, then `cols`
+  int run_count;
+  int first_column;  // where every column is one logit column, in a row: the first of them; -1 elsewhere
+
+  void* mask;
+  int mask_bytes;           // per value
+  int64_t mask_row_stride;  // in values
+  const uint16_t* table;    // mask value of each label, or null
+  Confidence confidence_kind;
+  float* confidence;  // null if not asked for
+  int64_t confidence_row_stride;
+  float* margin;  // null if not asked for
+  int64_t margin_row_stride;
+};
+
+// Class colours over an image, or alone.
+struct OverlayJob {
+  const uint8_t* pixels;  // null: colours alone
+  int64_t row_bytes;
+  int channels;  // 1 or 3
+  const void* mask;
+  int mask_bytes;
+  int64_t mask_row_stride;
+  int height, width;
+  int classes;
+  const uint16_t* factors;  // classes + 1; the last is for every other mask value
+  const uint16_t* colors;   // (classes + 1, 3), times their weight
+  uint8_t* out;
+  int64_t out_row_bytes;
+};
+
+// Every function works on rows [begin, end) and touches no others. Scratch is aligned to 64 bytes.
+struct Target {
+  const char* name;
+  size_t (*preprocess_scratch)(const PreprocessJob&);
+  void (*preprocess)(const PreprocessJob&, int begin, int end, void* scratch);
+  size_t (*mask_scratch)(const MaskJob&);
+  bool (*mask)(const MaskJob&, int begin, int end, void* scratch);  // false: a value is NaN or infinite
+  void (*overlay)(const OverlayJob&, int begin, int end);
+};
+
+extern const Target target_portable;
+#if defined(SEGINFER_X86_TARGETS)
+extern const Target target_avx2;
+extern const Target target_avx512;
+#endif
+
+}  // namespace seginfer

@@ -1,0 +1,10 @@
+// targets.h: the kernels for the instruction set in use.
+#pragma once
+
+#include "rows/jobs.h"
+
+namespace seginfer {
+
+const Target& target_in_use();
+
+}  // namespace seginfer
