@@ -34,9 +34,9 @@ from seginfer import (
     preprocess,
     read_model,
 )
-from seginfer._assets import SOCCER
 from seginfer._cli import main
 from seginfer._cli._inputs import sample
+from seginfer.assets import SOCCER
 from seginfer.export import certify, export_onnx, load_source, load_weights
 from seginfer.export._graph import onnx_graph
 from seginfer.export._network import Network, evaluating

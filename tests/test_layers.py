@@ -79,7 +79,7 @@ LAYERS = [
     "_spec _spec.palettes _spec.schema",
     "_system _system.arrays _system.atomic _system.cache_folder _system.driver _system.limits",
     "_system.optional",
-    "_assets",
+    "assets",
     "_errors",
     "_ext",
     "_version",

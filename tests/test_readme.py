@@ -14,9 +14,9 @@ import torch
 from networks import Tiny, pictures
 
 from seginfer import Certificate, ClassSpec, InputSpec, ModelSpec, read_model
-from seginfer._assets import SOCCER
 from seginfer._cli import main
 from seginfer._system.driver import has_gpu
+from seginfer.assets import SOCCER
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

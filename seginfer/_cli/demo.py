@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._assets import SOCCER
 from .._errors import MissingDependencyError, ModelFileError
 from .._files.model_file import read_model
 from .._media.images import write_image
@@ -26,6 +25,7 @@ from .._spec.schema import unstructure
 from .._system.atomic import atomic_path, make_folder
 from .._tasks.segmentation import Segmentation
 from .._tasks.timings import Timings
+from ..assets import SOCCER
 from . import _certificate, _latency
 from ._inputs import spread
 from ._opening import open_segmenter

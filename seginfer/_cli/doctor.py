@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import _native
-from .._assets import SOCCER
 from .._errors import SegInferError
 from .._segmenter import Segmenter
 from .._system.cache_folder import VARIABLE, cache_folder
@@ -20,6 +19,7 @@ from .._system.limits import usable_cores
 from .._tensorrt.entries import cache_size
 from .._tensorrt.library import find_library
 from .._version import __version__
+from ..assets import SOCCER
 from ._output import Output
 from .cache import engines_in_words
 
