@@ -20,8 +20,8 @@ from nvidia_models import convolution, save
 from rtx import needs_rtx
 
 from seginfer._cli import _end_on, main
-from seginfer._cli._output import Output
 from seginfer._cli.build import show_engine
+from seginfer._cli.output import Output
 from seginfer._tensorrt.engines import build_engine
 from seginfer._tensorrt.library import find_library
 from seginfer.assets import SOCCER

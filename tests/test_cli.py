@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 
 from seginfer import read_model
 from seginfer._cli import main
-from seginfer._cli._inputs import sample
+from seginfer._cli.inputs import sample
 from seginfer._media.video import VideoReader
 from seginfer.assets import SOCCER
 

@@ -35,7 +35,7 @@ from seginfer import (
     read_model,
 )
 from seginfer._cli import main
-from seginfer._cli._inputs import sample
+from seginfer._cli.inputs import sample
 from seginfer.assets import SOCCER
 from seginfer.export import certify, export_onnx, load_source, load_weights
 from seginfer.export._graph import onnx_graph

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from .._errors import OutputWriteError, SegInferError
-from ._output import Output
-from ._parser import build_parser
+from .output import Output
+from .parser import build_parser
 
 INTERRUPTED = 130
 

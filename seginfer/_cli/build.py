@@ -12,8 +12,8 @@ from .._system.limits import parse_device
 from .._tensorrt import EngineOptions, EngineProfile, EngineReport, ShapeRange
 from .._tensorrt.engine_file import EngineFile
 from .._tensorrt.engines import build_engine
-from ._output import Output
 from .check import mb, precisions_text, shape_text
+from .output import Output
 
 _RANGE = ("smallest", "likeliest", "largest")
 

@@ -9,10 +9,9 @@ from typing import Any
 
 from .._spec.schema import unstructure
 from .._system.cache_folder import cache_folder
-from .._tensorrt.engine_file import EngineFile
 from .._tensorrt.entries import CacheEntry, Cleared, clear, list_entries
 from .._tensorrt.report import ShapeRange
-from ._output import Output
+from .output import Output
 
 PARTLY_DONE = 1
 
@@ -82,13 +81,9 @@ def _row(entry: CacheEntry) -> tuple[str, ...]:
         engine.built.partition("+")[0].replace("T", " "),
         f"{key.library} {key.library_version}",
         "any" if key.gpu is None else key.gpu.name,
-        _profiles(engine),
+        "; ".join(map(_range, engine.report.profiles)),
         entry.state,
     )
-
-
-def _profiles(engine: EngineFile) -> str:
-    return "; ".join(_range(profile) for profile in engine.report.profiles)
 
 
 def _range(profile: ShapeRange) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from .._errors import MissingDependencyError, SegInferError
 from .._spec.schema import unstructure
 from .._tensorrt import CheckReport, EngineTensor, check
-from ._output import Output
+from .output import Output
 
 _EXIT_CODES = {"supported": 0, "unsupported": 1, "needs_plugin": 3}
 _ERROR = 2

@@ -26,11 +26,11 @@ from .._system.atomic import atomic_path, make_folder
 from .._tasks.segmentation import Segmentation
 from .._tasks.timings import Timings
 from ..assets import SOCCER
-from . import _certificate, _latency
-from ._inputs import spread
-from ._opening import open_segmenter
-from ._output import Output
-from ._report import write_report
+from . import _latency
+from .certificate import certificate_rows
+from .inputs import open_segmenter, spread
+from .output import Output
+from .report import write_report
 
 _STILLS = 6
 _PARITY_FRAMES = 8
@@ -112,7 +112,7 @@ def _run(segmenter: Segmenter, frames: list[Image], folder: Path, rate: Fraction
     video = folder / "overlay.webm"
     wanted = set(spread(len(frames), _STILLS))
     with ExitStack() as stack:
-        sink = stack.enter_context(video_writer(video, _height_width(frames[0]), rate))
+        sink = stack.enter_context(video_writer(video, frames[0].shape[:2], rate))
         advance = stack.enter_context(output.progress("running the clip", len(frames)))
         for i, frame in enumerate(frames):
             result = segmenter(frame)
@@ -132,10 +132,6 @@ def _write_still(folder: Path, index: int, overlay: Image, result: Segmentation)
     return overlay_path, mask_path
 
 
-def _height_width(image: Image) -> tuple[int, int]:
-    return image.shape[0], image.shape[1]
-
-
 def _show(
     output: Output,
     certificate: Certificate,
@@ -146,7 +142,7 @@ def _show(
 ) -> None:
     if skipped:
         output.say(skipped)
-    output.table("parity with PyTorch", ("", "value"), _certificate.rows(certificate))
+    output.table("parity with PyTorch", ("", "value"), certificate_rows(certificate))
     output.table(f"latency of {len(run.timings)} frames, ms", ("stage", "p50", "p95", "max"), _latency.rows(latency))
     rows = list(paths.items())
     output.table("written", ("", "where"), [*rows, *(("overlay", overlay) for overlay, _ in run.stills)])

@@ -20,8 +20,8 @@ from .._tensorrt.entries import cache_size
 from .._tensorrt.library import find_library
 from .._version import __version__
 from ..assets import SOCCER
-from ._output import Output
 from .cache import engines_in_words
+from .output import Output
 
 
 class Check(NamedTuple):

@@ -11,9 +11,9 @@ from .._files.onnx_file import OnnxFile, read_onnx
 from .._spec.model_spec import InputSpec, ModelSpec, Provenance
 from .._spec.tensor_info import TensorInfo
 from .._tensorrt.engine_file import EngineFile, read_engine
-from . import _certificate
-from ._output import Output
 from .build import engine_data, show_engine
+from .certificate import certificate_rows
+from .output import Output
 
 
 def info(args: argparse.Namespace, output: Output) -> int:
@@ -75,7 +75,7 @@ def _show(output: Output, graph: OnnxFile, spec: ModelSpec, certificate_is_own: 
     if certificate is None:
         output.say("no parity certificate inside: nobody has compared this file with PyTorch")
         return
-    output.table("parity certificate", ("", "value"), _certificate.rows(certificate))
+    output.table("parity certificate", ("", "value"), certificate_rows(certificate))
     if not certificate_is_own:
         output.say("WARNING: the certificate was measured on another graph; run `seginfer export` again")
 

@@ -19,9 +19,8 @@ from .._system.atomic import atomic_path, make_folder
 from .._tasks.segmentation import Segmentation
 from .._tasks.timings import Timings
 from . import _latency
-from ._inputs import expand, is_video
-from ._opening import open_segmenter
-from ._output import Output
+from .inputs import expand, is_video, open_segmenter
+from .output import Output
 
 Image = NDArray[np.uint8]
 

@@ -1,7 +1,8 @@
-"""Pictures, videos and folders named on the command line."""
+"""Files named on the command line: models, pictures, videos and folders."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +12,18 @@ from numpy.typing import NDArray
 from .._errors import InputError, MissingFileError
 from .._media.images import IMAGE_SUFFIXES, read_image
 from .._media.video import VIDEO_SUFFIXES, VideoReader
+from .._segmenter import Segmenter
+from .output import Output
 
 Image = NDArray[np.uint8]
+
+
+def open_segmenter(args: argparse.Namespace, output: Output, model: Path) -> Segmenter:
+    """Open a model file on the backend and device of the arguments."""
+    with output.phases() as on_step:
+        return Segmenter.open(
+            model, backend=args.backend, device=args.device, threads=args.threads, on_progress=on_step
+        )
 
 
 def is_video(path: Path) -> bool:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from .._spec.certificate import Certificate
 from .._system.atomic import atomic_path
-from . import _certificate, _latency
+from . import _latency
+from .certificate import certificate_rows
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; background: #f6f7f9; margin: 0; }
@@ -39,9 +40,10 @@ def write_report(
 ) -> None:
     """Write the report; `stills` are (overlay, mask) pictures in the report's folder, as is the video."""
     verdict = "passed" if certificate.passed else "failed"
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     body = [
         "<h1>seginfer demo: the soccer field</h1>",
-        f'<p class="note">{_now()} &middot; {html.escape(backend)}</p>',
+        f'<p class="note">{now} &middot; {html.escape(backend)}</p>',
         f'<p><span class="verdict {verdict}">parity {verdict}</span></p>',
         "<h2>What the network sees</h2>",
         f'<div class="grid">{"".join(_figure(overlay, mask) for overlay, mask in stills)}</div>',
@@ -50,7 +52,7 @@ def write_report(
         _table(("stage", "p50", "p95", "max"), _latency.rows(latency)),
         '<p class="note">Image in memory to mask in memory, on this machine, one frame at a time.</p>',
         "<h2>Parity with PyTorch</h2>",
-        _table(("", "value"), _certificate.rows(certificate)),
+        _table(("", "value"), certificate_rows(certificate)),
         '<p class="note">Decisive pixels are those where PyTorch\'s margin between its two best classes exceeds twice '
         "the largest logit error; every one of them must agree.</p>",
     ]
@@ -73,7 +75,3 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{lines}</table>"
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")

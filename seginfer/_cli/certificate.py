@@ -5,7 +5,7 @@ from __future__ import annotations
 from .._spec.certificate import Certificate
 
 
-def rows(certificate: Certificate) -> list[tuple[str, str]]:
+def certificate_rows(certificate: Certificate) -> list[tuple[str, str]]:
     """Return (what, value) pairs."""
     c = certificate
     own = c.rounding_agreement
