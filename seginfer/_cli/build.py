@@ -8,7 +8,7 @@ from typing import Any
 
 from .._errors import InputError
 from .._spec.schema import unstructure
-from .._system.limits import parse_device
+from .._system.environment import parse_device
 from .._tensorrt import EngineOptions, EngineProfile, EngineReport, ShapeRange
 from .._tensorrt.engine_file import EngineFile
 from .._tensorrt.engines import build_engine

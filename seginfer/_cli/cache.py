@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .._spec.schema import unstructure
-from .._system.cache_folder import cache_folder
+from .._system.environment import cache_folder
 from .._tensorrt.entries import CacheEntry, Cleared, clear, list_entries
 from .._tensorrt.report import ShapeRange
 from .output import Output

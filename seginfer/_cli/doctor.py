@@ -13,9 +13,8 @@ import numpy as np
 from .. import _native
 from .._errors import SegInferError
 from .._segmenter import Segmenter
-from .._system.cache_folder import VARIABLE, cache_folder
 from .._system.driver import find_gpu
-from .._system.limits import usable_cores
+from .._system.environment import CACHE_VARIABLE, cache_folder, usable_cores
 from .._tensorrt.entries import cache_size
 from .._tensorrt.library import find_library
 from .._version import __version__
@@ -130,7 +129,7 @@ def _cache() -> Check:
         folder = cache_folder()
         count, size = cache_size(folder)
     except (SegInferError, OSError) as error:
-        return Check("engine cache", "", f"{error}; set {VARIABLE} to a folder that can be read and written")
+        return Check("engine cache", "", f"{error}; set {CACHE_VARIABLE} to a folder that can be read and written")
     return Check("engine cache", f"{engines_in_words(count, size)}, in {folder}", "")
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .._errors import SegInferError
-from .._system.optional import require
+from .._system.environment import require
 
 if TYPE_CHECKING:  # not every command needs it
     from .._tensorrt import BuildStep

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .._errors import InputError, MissingFileError, OutputWriteError
 from .._system.atomic import atomic_path
-from .._system.optional import require
+from .._system.environment import require
 
 Image = NDArray[np.uint8]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from .._errors import BackendError, BackendUnavailableError, InputError
 from .._geometry.geometry import Size
-from .._system.limits import checked_threads, parse_device
+from .._system.environment import checked_threads, parse_device
 from ._onnxruntime_session import CPU, CUDA, cuda_first, load_cuda, one_line, open_session, ort
 from ._protocol import CLOSED, Tensor
 

@@ -13,7 +13,7 @@ from .._errors import BackendError, BackendUnavailableError, InputError
 from .._files.model_file import ModelFile
 from .._geometry.geometry import Size
 from .._system.driver import find_gpu
-from .._system.limits import parse_device
+from .._system.environment import parse_device
 from .._tensorrt.engine_file import EngineFile, check_fits
 from .._tensorrt.engines import build_engine
 from .._tensorrt.key import LibraryName, key_here
