@@ -14,7 +14,7 @@ from .certificate import Certificate
 from .input_spec import MAX_SIDE, InputSpec, Layout, Resampling, Resize
 from .output_spec import OutputSpec, UpsampleSpec
 from .palettes import default_colors
-from .schema import coerce_fields, structure, unstructure
+from .schema import OLD_NAME, coerce_fields, structure, unstructure
 
 __all__ = [
     "MAX_SIDE",
@@ -68,11 +68,11 @@ class Provenance:
     """Module, file or project that made the network."""
     weights_sha256: str = ""
     precision: str = ""
-    """Of weights and activations: "fp32", or "fp16" but for the islands."""
+    """Of weights and activations: "fp32", or "fp16" except in `fp32_nodes`."""
     opset: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
     certificate: Certificate | None = None
-    islands: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    fp32_nodes: dict[str, tuple[str, ...]] = field(default_factory=dict, metadata={OLD_NAME: "islands"})
     """Nodes that compute in float32 although the precision is lower, by reason."""
 
     def __post_init__(self) -> None:

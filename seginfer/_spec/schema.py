@@ -13,6 +13,9 @@ from .._errors import SpecError
 
 T = TypeVar("T")
 
+OLD_NAME = "old name"
+"""Key of `dataclasses.field(metadata=...)`: the JSON key of the field in files of earlier versions."""
+
 
 def structure(cls: type[T], value: object, where: str) -> T:
     """Build the dataclass `cls` from a JSON object.
@@ -28,6 +31,8 @@ def structure(cls: type[T], value: object, where: str) -> T:
     if not isinstance(value, Mapping):
         raise SpecError(f"{where} must be a JSON object, got {type(value).__name__}: {value!r}")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]  # T is a dataclass by contract
+    renamed = {f.metadata[OLD_NAME]: name for name, f in fields.items() if OLD_NAME in f.metadata and name not in value}
+    value = {renamed.get(key, key): item for key, item in value.items()}
     for key in value:
         if key not in fields:
             raise SpecError(_unknown_key(where, str(key), list(fields)))
