@@ -41,7 +41,7 @@ class MissingFileError(SegInferError, FileNotFoundError):
 
 
 class ModelFileError(SegInferError, ValueError):
-    """Model file that is truncated, foreign, without a spec, or contradicts it."""
+    """Model file that is truncated, foreign, or contradicts its spec."""
 
 
 class OutputWriteError(SegInferError, OSError):
@@ -61,7 +61,7 @@ class BackendError(SegInferError, RuntimeError):
 
 
 class WeightsError(SegInferError, ValueError):
-    """Checkpoint that cannot be read safely or does not fit the model."""
+    """Checkpoint that is unsafe, unreadable, or does not fit."""
 
 
 class ExportError(SegInferError, RuntimeError):

@@ -107,7 +107,7 @@ def test_an_engine_of_which_the_library_says_nothing_is_not_called_verified(
     for name, report in (("silent", silent), ("no weights", replace(silent, asked_layers=0))):
         show_engine(Output(as_json=False), replace(engine, report=report))
         shown[name] = " ".join(capsys.readouterr().out.split())
-    assert "unknown: the library does not say" in shown["silent"]
+    assert "unknown: the library does not report it" in shown["silent"]
     assert "not verified" in shown["silent"]
     assert "no kernels with weights found" in shown["no weights"]
     assert "list of layers" in shown["no weights"]

@@ -1,4 +1,4 @@
-"""Arguments that several commands share, and how they are read."""
+"""Command-line arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ from pathlib import Path
 from typing import Any
 
 
-def command_of(commands: Any, name: str, handler: str, summary: str, examples: str, more: str = "") -> Any:
-    """Add a command, whose handler is imported when it runs."""
+def add_command(commands: Any, name: str, handler: str, summary: str, examples: str, more: str = "") -> Any:
+    """Add a command with `--json` and `--verbose`.
+
+    Args:
+        commands: the subparsers of `argparse`.
+        name: name of the command.
+        handler: "package.module:function", imported when the command runs.
+        summary: one line of help, in lower case and without a full stop.
+        examples: command lines, each but the first indented by two spaces.
+        more: text below the examples.
+    """
     command = commands.add_parser(
         name,
         help=summary,
@@ -18,91 +27,102 @@ def command_of(commands: Any, name: str, handler: str, summary: str, examples: s
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
-    command.add_argument("-v", "--verbose", action="store_true", help="log what runs, and why")
+    command.add_argument("-v", "--verbose", action="store_true", help="log decisions to standard error")
     command.set_defaults(handler=handler)
     return command
 
 
 def add_model(command: Any) -> None:
-    """Add the model that a command takes."""
-    command.add_argument(
-        "model", type=Path, help=".onnx file with a ModelSpec inside, or an engine of `seginfer build`"
-    )
+    """Add the model file."""
+    command.add_argument("model", type=Path, help=".onnx file with a ModelSpec, or an engine from `seginfer build`")
 
 
 def add_folder(command: Any, default: str) -> None:
-    """Add the folder that a command writes into."""
-    command.add_argument("-o", "--output", type=Path, default=Path(default), help="folder (default: %(default)s)")
+    """Add the output folder."""
+    command.add_argument(
+        "-o", "--output", type=Path, default=Path(default), help="output folder (default: %(default)s)"
+    )
 
 
 def add_source(command: Any) -> None:
-    """Add the module that a model is compared with or made from, and the images."""
-    command.add_argument("source", help="package.module:factory, or a .pt2 exported program; either one runs code")
-    command.add_argument("--weights", type=Path, help=".safetensors, or a checkpoint that loads with weights_only=True")
-    command.add_argument("--kwargs", type=json_object, default={}, help="arguments of the factory, as a JSON object")
+    """Add the PyTorch module and the images."""
+    command.add_argument("source", help="package.module:factory, or a .pt2 exported program; both run code")
+    command.add_argument(
+        "--weights", type=Path, help=".safetensors file, or a checkpoint that torch.load reads with weights_only=True"
+    )
+    command.add_argument(
+        "--kwargs", type=json_object, default={}, help="keyword arguments of the factory, as a JSON object"
+    )
     command.add_argument(
         "--images",
         type=Path,
         nargs="+",
         default=[],
-        help="pictures, videos, folders (default: synthetic)",
+        help="images, videos and folders to compare on (default: synthetic images)",
     )
-    command.add_argument("--max-images", type=positive, default=32, help="compare on at most this many (default: 32)")
+    command.add_argument(
+        "--max-images", type=positive, default=32, help="maximum number of images to compare on (default: %(default)s)"
+    )
 
 
 def add_device(command: Any) -> None:
-    """Add what runs the network, and where."""
+    """Add backend, device and threads."""
     command.add_argument(
         "--backend",
         default="auto",
-        help="onnxruntime, tensorrt, tensorrt_rtx, or auto: ONNX Runtime for an .onnx file (default: %(default)s)",
+        help="onnxruntime, tensorrt, tensorrt_rtx, or auto: TensorRT for an engine, else ONNX Runtime "
+        "(default: %(default)s)",
     )
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<index> (default: %(default)s)")
-    command.add_argument("--threads", type=positive, help="CPU threads of the network (default: every core)")
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:INDEX (default: %(default)s)")
+    command.add_argument("--threads", type=positive, help="CPU threads (default: all cores)")
 
 
 def positive(text: str) -> int:
-    """Return a number of at least 1."""
+    """Parse an integer of at least 1."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a number of at least 1, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text!r}")
     return int(text)
 
 
 def number(text: str) -> int:
-    """Return a number of at least 0."""
+    """Parse an integer of at least 0."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a number of at least 0, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 0, got {text!r}")
     return int(text)
 
 
 def batches(text: str) -> list[tuple[int, int, int]]:
-    """Read "1,4" as two fixed batches, and "1-8" as a range, of which the largest is the likeliest."""
+    """Parse batch sizes such as "1,4" or "1-8".
+
+    Returns:
+        (min, opt, max) images for each size or range. A range is tuned for its maximum.
+    """
     batches = []
     for part in text.split(","):
         least, _, most = part.partition("-")
         if not least.isdecimal() or not (most or least).isdecimal() or part.endswith("-"):
-            raise argparse.ArgumentTypeError(f"must be a number, numbers as 1,4, or a range as 1-8, got {text!r}")
+            raise argparse.ArgumentTypeError(f"must be a number, numbers like 1,4, or a range like 1-8, got {text!r}")
         batches.append((int(least), int(most or least), int(most or least)))
     return batches
 
 
 def sizes(text: str) -> list[tuple[int, int]]:
-    """Return (height, width) pairs, from "512x1024,1024x2048"."""
+    """Parse "512x1024,1024x2048" as (height, width) pairs."""
     sizes = []
     for part in text.split(","):
         height, _, width = part.partition("x")
         if not (height.isdecimal() and width.isdecimal()):
-            raise argparse.ArgumentTypeError(f"must be height x width as 512x1024, got {text!r}")
+            raise argparse.ArgumentTypeError(f"must be HEIGHTxWIDTH like 512x1024, got {text!r}")
         sizes.append((int(height), int(width)))
     return sizes
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """Return a JSON object."""
+    """Parse a JSON object."""
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"must be a JSON object such as '{{\"num_classes\": 8}}': {error}") from error
+        raise argparse.ArgumentTypeError(f"must be a JSON object like '{{\"num_classes\": 8}}': {error}") from error
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError(f"must be a JSON object, got {text!r}")
     return value

@@ -1,4 +1,4 @@
-"""`seginfer demo`: the main job on the model that comes with the package; export, certify, run, report."""
+"""`seginfer demo`: export, certify and run the bundled model."""
 
 from __future__ import annotations
 
@@ -40,17 +40,20 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Run:
-    """What running the clip produced."""
+    """Results of running the clip."""
 
     stills: list[tuple[Path, Path]]
-    """Overlay and mask of a few frames."""
+    """(overlay, mask) of a few frames."""
     video: Path
     timings: list[Timings]
     backend: str
 
 
 def demo(args: argparse.Namespace, output: Output) -> int:
-    """Export and certify the soccer model, run the clip, write pictures, a video and a report."""
+    """Export, certify and run the soccer model.
+
+    Pictures, a video and a report are written into the output folder.
+    """
     make_folder(args.output)
     clip = VideoReader(SOCCER / "clip.webm")
     frames = list(clip)
@@ -77,10 +80,10 @@ def demo(args: argparse.Namespace, output: Output) -> int:
 
 
 def _export(workstation: str, model: Path, frames: list[Image], output: Output) -> str | None:
-    """Export the checkpoint; without PyTorch take the model that was exported when the package was made.
+    """Export the checkpoint, or without PyTorch copy the bundled model.
 
     Returns:
-        Why the export was skipped, or None.
+        The reason for skipping the export, or None.
     """
     try:
         with output.waiting("loading PyTorch"):
@@ -107,7 +110,7 @@ def _required_certificate(model: Path) -> Certificate:
 
 
 def _run(segmenter: Segmenter, frames: list[Image], folder: Path, rate: Fraction, output: Output) -> Run:
-    segmenter(frames[0])  # the first run allocates; it is not part of the latency
+    segmenter(frames[0])  # the first run allocates, and is not part of the latency
     stills, timings = [], []
     video = folder / "overlay.webm"
     wanted = set(spread(len(frames), _STILLS))
@@ -145,4 +148,4 @@ def _show(
     output.table("parity with PyTorch", ("", "value"), certificate_rows(certificate))
     output.table(f"latency of {len(run.timings)} frames, ms", ("stage", "p50", "p95", "max"), _latency.rows(latency))
     rows = list(paths.items())
-    output.table("written", ("", "where"), [*rows, *(("overlay", overlay) for overlay, _ in run.stills)])
+    output.table("written", ("", "path"), [*rows, *(("overlay", overlay) for overlay, _ in run.stills)])

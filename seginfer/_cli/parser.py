@@ -1,4 +1,7 @@
-"""The arguments of every command; handlers are named as strings and imported when they run."""
+"""Argument parser of `seginfer`.
+
+Handlers are named as strings, and imported when their command runs.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from .._version import __version__
-from .arguments import add_device, add_folder, add_model, add_source, command_of, positive
+from .arguments import add_command, add_device, add_folder, add_model, add_source, positive
 from .tensorrt_parser import add_build, add_cache, add_check
 
 WORKSTATION = "seginfer.export"
-"""Package of the workstation half. Its commands are named here and imported only when they run."""
+"""Package of the workstation half, which only this module names."""
 
 _SPEC_HELP = """\
 a minimal spec.json:
@@ -26,8 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `seginfer`."""
     parser = argparse.ArgumentParser(
         prog="seginfer",
-        description="Take PyTorch segmentation models to devices: export, prove, run.",
-        epilog="exit codes: 0 done, 1 done in part or not passed, 2 error, 3 needs plugins, 130 interrupted",
+        description="Take PyTorch segmentation models to devices: export, verify, run.",
+        epilog="exit codes: 0 done, 1 partly done or not passed, 2 error, 3 needs plugins, 130 interrupted",
     )
     parser.add_argument("--version", action="version", version=f"seginfer {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -45,11 +48,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _demo(commands: Any) -> None:
-    command = command_of(
+    command = add_command(
         commands,
         "demo",
         "seginfer._cli.demo:demo",
-        "export, certify and run the soccer-field model that comes with the package",
+        "export, certify and run the bundled soccer model",
         "seginfer demo\n  seginfer demo -o /tmp/demo --json",
     )
     command.set_defaults(workstation=WORKSTATION)
@@ -58,23 +61,23 @@ def _demo(commands: Any) -> None:
 
 
 def _run(commands: Any) -> None:
-    command = command_of(
+    command = add_command(
         commands,
         "run",
         "seginfer._cli.run:run",
-        "segment pictures, folders of pictures and videos",
+        "segment images, folders of images, and videos",
         "seginfer run pitch.onnx frame.jpg\n  seginfer run pitch.onnx frames/ clip.mp4 -o masks --no-overlay",
     )
     add_model(command)
-    command.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="picture, video, or folder of them")
+    command.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="image, video, or folder of both")
     add_folder(command, "seginfer-masks")
-    command.add_argument("--no-overlay", action="store_true", help="write the masks only")
-    command.add_argument("--alpha", type=float, default=0.5, help="weight of the overlay, 0..1 (default: 0.5)")
+    command.add_argument("--no-overlay", action="store_true", help="write masks only")
+    command.add_argument("--alpha", type=float, default=0.5, help="opacity of the overlay, 0..1 (default: %(default)s)")
     add_device(command)
 
 
 def _export(commands: Any) -> None:
-    command = command_of(
+    command = add_command(
         commands,
         "export",
         f"{WORKSTATION}._cli:export",
@@ -87,27 +90,27 @@ def _export(commands: Any) -> None:
         _SPEC_HELP,
     )
     add_source(command)
-    command.add_argument("--spec", type=Path, required=True, help="ModelSpec as JSON")
-    command.add_argument("-o", "--output", type=Path, required=True, help="the .onnx file to write")
-    command.add_argument("--batch-size", type=positive, help="images per batch (default: any number)")
+    command.add_argument("--spec", type=Path, required=True, help="ModelSpec as a JSON file")
+    command.add_argument("-o", "--output", type=Path, required=True, help=".onnx file to write")
+    command.add_argument("--batch-size", type=positive, help="fixed batch size (default: any)")
     command.add_argument(
         "--keep-upsampling",
         action="store_true",
-        help="keep a final bilinear upsampling in the graph (default: the mask step does it, with the same result)",
+        help="keep a final bilinear upsampling in the graph (default: the mask step does it, with the same masks)",
     )
     command.add_argument(
         "--precision",
         default="fp32",
-        help="fp32, or fp16: half the size; layers that would overflow stay in float32 (default: %(default)s)",
+        help="fp32, or fp16 with layers in float32 where float16 would overflow (default: %(default)s)",
     )
 
 
 def _parity(commands: Any) -> None:
-    command = command_of(
+    command = add_command(
         commands,
         "parity",
         f"{WORKSTATION}._cli:parity",
-        "compare a model file or an engine with PyTorch on your pictures; exit code 1 if it fails",
+        "compare a model file or an engine with PyTorch on your images; exit code 1 if it fails",
         "seginfer parity m.onnx package.module:factory --weights w.safetensors --images photos/\n"
         "  seginfer parity m.engine package.module:factory --weights w.safetensors --images photos/\n"
         "  seginfer parity m.onnx package.module:factory --backend tensorrt --builds 5",
@@ -118,41 +121,41 @@ def _parity(commands: Any) -> None:
     command.add_argument(
         "--builds",
         type=positive,
-        help="with --backend tensorrt: build the engine this often and compare each, since every build chooses anew",
+        help="with --backend tensorrt: build this many engines and compare each, as builds differ",
     )
 
 
 def _attach(commands: Any) -> None:
-    command = command_of(
+    command = add_command(
         commands,
         "attach",
         "seginfer._cli.info:attach",
-        "put a ModelSpec into an .onnx file that somebody else made",
+        "add a ModelSpec to an existing .onnx file",
         "seginfer attach model.onnx spec.json -o out.onnx",
         _SPEC_HELP,
     )
     command.add_argument("model", type=Path, help=".onnx file; `seginfer info` shows its tensor names")
-    command.add_argument("spec", type=Path, help="ModelSpec as JSON")
-    command.add_argument("-o", "--output", type=Path, required=True, help="the .onnx file to write; may be the same")
+    command.add_argument("spec", type=Path, help="ModelSpec as a JSON file")
+    command.add_argument("-o", "--output", type=Path, required=True, help=".onnx file to write; may be the same")
 
 
 def _info(commands: Any) -> None:
-    command = command_of(
+    command = add_command(
         commands,
         "info",
         "seginfer._cli.info:info",
-        "show what a model file says: tensors, spec, certificate; of an engine, what was built",
+        "show the tensors, spec and certificate of a model file, or the build report of an engine",
         "seginfer info pitch.onnx\n  seginfer info pitch.engine\n"
         "  seginfer info pitch.onnx --json | jq .spec > spec.json",
     )
-    command.add_argument("model", type=Path, help=".onnx file, or an engine of `seginfer build`")
+    command.add_argument("model", type=Path, help=".onnx file, or an engine from `seginfer build`")
 
 
 def _doctor(commands: Any) -> None:
-    command_of(
+    add_command(
         commands,
         "doctor",
         "seginfer._cli.doctor:doctor",
-        "show what is installed here, what it allows, and how to get the rest",
+        "show which features work here, and how to install the others",
         "seginfer doctor",
     )

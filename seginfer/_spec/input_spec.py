@@ -84,7 +84,7 @@ class InputSpec:
 
     @property
     def tile_step(self) -> tuple[int, int]:
-        """Size (height, width) of the part of the mask that each tile writes, for "tile".
+        """Mask size (height, width) that a tile writes, for "tile".
 
         It is the largest multiple of `multiple_of` inside the margins.
         """

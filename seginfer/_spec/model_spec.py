@@ -1,4 +1,4 @@
-"""ModelSpec: the description of a model that travels inside its file."""
+"""ModelSpec: description of a model, stored in its file."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ class Provenance:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Everything about a model that its graph does not hold.
+    """Contract between training, export and the device.
 
-    It is the contract between training, export and the device.
+    It holds everything about a model that is not in the graph.
 
     Raises:
         SpecError: on construction, if a value is wrong or two values contradict each other. The message names both.
@@ -114,12 +114,12 @@ class ModelSpec:
 
     @property
     def num_channels(self) -> int:
-        """Channels of the mask output: one for a binary mask, else one per class."""
+        """Channels of the mask output: 1 if binary, else one per class."""
         return 1 if self.task == "binary" else self.num_classes
 
     @property
     def mask_dtype(self) -> np.dtype[Any]:
-        """Element type of masks: uint8, or uint16 for more than 256 values."""
+        """Element type of masks: uint8, or uint16 above 256 values."""
         if self.task == "multilabel":
             return np.dtype(np.uint8)
         largest = max(self.num_classes - 1, self.classes.ignore_index or 0)
@@ -127,7 +127,7 @@ class ModelSpec:
 
     @property
     def ignore_value(self) -> int:
-        """Mask value of pixels that the network does not see: 0 for multilabel."""
+        """Mask value of unseen pixels. It is 0 for multilabel."""
         return 0 if self.task == "multilabel" else self.classes.ignore_index or 0
 
     @classmethod
@@ -149,7 +149,7 @@ class ModelSpec:
         return structure(cls, data, "spec")
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """Return the spec as JSON text, which `from_json` reads back equal."""
+        """Return JSON text that `from_json` reads back equal."""
         return json.dumps({"schema": SCHEMA_VERSION, **unstructure(self)}, indent=indent)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""OutputSpec: meaning and scale of an output of the network."""
+"""OutputSpec: meaning and scale of a network output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Environment of the process: cores, devices, optional packages and the cache folder."""
+"""Cores, devices, optional packages and the cache folder of the process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CACHE_VARIABLE = "SEGINFER_CACHE"
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may use.
+    """Return the number of cores available to the process.
 
     In a container this may be fewer than the machine has.
     """
@@ -68,7 +68,7 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
 
 
 def cache_folder() -> Path:
-    """Return the folder of everything that seginfer keeps between runs.
+    """Return the folder for files kept between runs.
 
     It is $SEGINFER_CACHE, else $XDG_CACHE_HOME/seginfer, else ~/.cache/seginfer. It need not exist.
 
