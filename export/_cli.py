@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from seginfer._cli import _certificate
-from seginfer._cli._inputs import sample
-from seginfer._cli._opening import open_segmenter
-from seginfer._cli._output import Output
+from seginfer._cli.certificate import certificate_rows
+from seginfer._cli.inputs import open_segmenter, sample
+from seginfer._cli.output import Output
 from seginfer._errors import InputError
 from seginfer._files.model_file import ModelFile, pipeline_sha256
 from seginfer._spec.certificate import Certificate
@@ -143,7 +142,7 @@ def _comparing(output: Output, total: int, before: str = "") -> Iterator[Callabl
 
 def _report(output: Output, certificate: Certificate, data: dict[str, Any], line: str) -> None:
     def show() -> None:
-        output.table("parity with PyTorch", ("", "value"), _certificate.rows(certificate))
+        output.table("parity with PyTorch", ("", "value"), certificate_rows(certificate))
         output.say(line)
 
     output.result({**data, "certificate": unstructure(certificate)}, show)
@@ -152,7 +151,7 @@ def _report(output: Output, certificate: Certificate, data: dict[str, Any], line
 def _report_builds(output: Output, model: object, found: RepeatedBuilds) -> None:
     def show() -> None:
         for i, (certificate, agreement) in enumerate(zip(*found, strict=True)):
-            rows = [("agrees with the first build", f"{agreement:.6%}"), *_certificate.rows(certificate)]
+            rows = [("agrees with the first build", f"{agreement:.6%}"), *certificate_rows(certificate)]
             output.table(f"build {i + 1}: parity with PyTorch", ("", "value"), rows)
             output.say(certificate.summary())
 

@@ -156,7 +156,7 @@ def _check_module(module: nn.Module) -> None:
 
 def _provenance(module: nn.Module, spec: ModelSpec, precision: str, conversion: Conversion) -> Provenance:
     source = spec.provenance.source or f"{type(module).__module__}.{type(module).__qualname__}"
-    return Provenance(source, weights_sha256(module), precision, OPSET, versions(), islands=conversion.islands)
+    return Provenance(source, weights_sha256(module), precision, OPSET, versions(), fp32_nodes=conversion.islands)
 
 
 def _refusal(certificate: Certificate, path: str | Path, spec: ModelSpec, suspects: Sequence[str]) -> str:

@@ -9,6 +9,7 @@
 Models come from `seginfer.export.export_onnx`, or from anybody: `seginfer attach` puts a ModelSpec into an ONNX file.
 """
 
+from ._cuda.errors import GpuMemoryError
 from ._errors import (
     BackendError,
     BackendUnavailableError,
@@ -22,47 +23,72 @@ from ._errors import (
     SpecError,
     WeightsError,
 )
-from ._files.model_file import attach_spec, read_model
-from ._geometry.geometry import Geometry
+from ._files.model_file import ModelFile, attach_spec, read_model
+from ._files.onnx_file import OnnxFile
+from ._geometry.axis import Axis
+from ._geometry.geometry import Geometry, Rect, Tile
 from ._inputs.preprocess import preprocess
-from ._segmenter import Segmenter
-from ._spec.certificate import Certificate, ParityError
-from ._spec.model_spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, UpsampleSpec
+from ._segmenter import Segmenter, Trace
+from ._spec.certificate import Certificate, FlipCount, ParityError
+from ._spec.model_spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance, UpsampleSpec
+from ._spec.tensor_info import TensorInfo
 from ._tasks.dense.postprocess import confidence, margin, postprocess
+from ._tasks.regions import Polygon
 from ._tasks.segmentation import Segmentation
 from ._tasks.timings import Timings
+from ._tensorrt.build import BuildError, BuildStep
 from ._tensorrt.engine_file import EngineFile, read_engine
 from ._tensorrt.engines import build_engine
+from ._tensorrt.key import EngineGpu, EngineKey
 from ._tensorrt.options import EngineOptions, EngineProfile
+from ._tensorrt.report import EngineReport, EngineTensor, ShapeRange
 from ._version import __version__
 from .backends import open_backend
 from .backends._protocol import Backend
 
 __all__ = [
+    "Axis",
     "Backend",
     "BackendError",
     "BackendUnavailableError",
+    "BuildError",
+    "BuildStep",
     "Certificate",
     "ClassSpec",
     "EngineFile",
+    "EngineGpu",
+    "EngineKey",
     "EngineOptions",
     "EngineProfile",
+    "EngineReport",
+    "EngineTensor",
     "ExportError",
+    "FlipCount",
     "Geometry",
+    "GpuMemoryError",
     "InputError",
     "InputSpec",
     "MissingDependencyError",
     "MissingFileError",
+    "ModelFile",
     "ModelFileError",
     "ModelSpec",
+    "OnnxFile",
     "OutputSpec",
     "OutputWriteError",
     "ParityError",
+    "Polygon",
+    "Provenance",
+    "Rect",
     "SegInferError",
     "Segmentation",
     "Segmenter",
+    "ShapeRange",
     "SpecError",
+    "TensorInfo",
+    "Tile",
     "Timings",
+    "Trace",
     "UpsampleSpec",
     "WeightsError",
     "__version__",

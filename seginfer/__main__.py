@@ -1,4 +1,4 @@
-"""`python -m seginfer` is the command line."""
+"""`python -m seginfer`, the same as `seginfer`."""
 
 import sys
 

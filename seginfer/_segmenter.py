@@ -21,7 +21,7 @@ from ._pipelines.pipeline import BatchItem, NetworkIO
 from ._reference.taps import Mask
 from ._spec.model_spec import ModelSpec
 from ._system.arrays import check_apart
-from ._system.limits import checked_threads
+from ._system.environment import checked_threads
 from ._tasks import task_of
 from ._tasks.segmentation import Segmentation
 from ._tasks.task import Wants

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = "seginfer"
-COMMAND_TABLE = "_cli._parser"
+COMMAND_TABLE = "_cli.parser"
 """The one module that may name the workstation half: commands are named there, and imported when they run."""
 
 

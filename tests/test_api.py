@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,14 +59,40 @@ def test_every_public_name_is_documented(name: str) -> None:
     assert len(getattr(seginfer, name).__doc__ or "") > 20
 
 
-def test_every_error_is_ours_and_a_builtin() -> None:
+def test_every_public_error_is_ours_and_a_builtin() -> None:
     public = [getattr(seginfer, name) for name in seginfer.__all__ if name.endswith("Error")]
-    assert len(public) == 12
+    assert len(public) == 14
     for error in public:
         assert issubclass(error, seginfer.SegInferError)
-        assert error.__name__ in (seginfer._errors.__doc__ or "")
         if error is not seginfer.SegInferError:
             assert any(base.__module__ == "builtins" and base is not Exception for base in error.__mro__[1:-3])
+
+
+def test_the_tree_of_errors_is_complete() -> None:
+    """Compare the drawn tree with the classes in the code, by name and parent."""
+    bases = {
+        node.name: [ast.unparse(base) for base in node.bases]
+        for folder in ("seginfer", "export")
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    }
+    ours = {"SegInferError"}
+    while more := {name for name, parents in bases.items() if ours & set(parents)} - ours:
+        ours |= more
+    found = {name: next((base for base in bases[name] if base in ours), "") for name in ours}
+    assert _drawn_errors() == found
+
+
+def _drawn_errors() -> dict[str, str]:
+    """Return the parent of every error in the tree that the module `_errors` draws."""
+    parents, above = {}, {-1: ""}
+    for line in (seginfer._errors.__doc__ or "").splitlines():
+        if found := re.match(r"    ([ │├└─]*)(\w+Error)\b", line):
+            depth = len(found[1]) // 4
+            parents[found[2]] = above[depth - 1]
+            above[depth] = found[2]
+    return parents
 
 
 def test_the_device_half_imports_nothing_but_numpy_and_itself() -> None:

@@ -109,10 +109,13 @@ BAD_VALUES: dict[str, tuple[Callable[[], object], str]] = {
     "dynamic tiles": (lambda: InputSpec(resize="tile"), "'tile' needs a fixed input.size"),
     "a negative tile margin": (lambda: make_spec(resize="tile", tile_margin=-1), "tile_margin must be at least 0"),
     "a margin without tiles": (lambda: make_spec(tile_margin=4), "tile_margin 4 needs resize 'tile', got 'stretch'"),
-    "nothing but margins": (lambda: make_spec(resize="tile", tile_margin=12), "must hold multiple_of 1; use a larger"),
+    "nothing but margins": (
+        lambda: make_spec(resize="tile", tile_margin=12),
+        "at least one multiple_of 1; use a larger",
+    ),
     "tiles below the stride": (
         lambda: make_spec(resize="tile", tile_margin=8, multiple_of=16),
-        "tile_margin of 8 at each side must hold multiple_of 16",
+        "tile_margin of 8 at each side must hold at least one multiple_of 16",
     ),
     "tiles between cells": (
         lambda: make_spec(resize="tile", multiple_of=6, output={"stride": 4}),
@@ -136,7 +139,7 @@ BAD_VALUES: dict[str, tuple[Callable[[], object], str]] = {
     "double names": (lambda: ClassSpec(("a", "b", "a")), "classes.names must be unique"),
     "too few colours": (lambda: ClassSpec(("a", "b"), ((1, 2, 3),)), "classes.colors must hold 2 colours, got 1"),
     "bright colour": (lambda: ClassSpec(("a",), ((0, 0, 256),)), "classes.colors must be RGB in 0..255"),
-    "binary of three": (lambda: make_spec("binary", names=("a", "b", "c")), "binary task must be two"),
+    "binary of three": (lambda: make_spec("binary", names=("a", "b", "c")), "binary task must be two names"),
     "ignoring a class": (lambda: make_spec(ignore_index=2), "classes.ignore_index must be 3..65535"),
     "ignoring a huge value": (lambda: make_spec(ignore_index=65536), "classes.ignore_index must be 3..65535"),
     "multilabel labels": (lambda: make_spec("multilabel", output={"kind": "labels"}), "needs task 'semantic'"),

@@ -22,7 +22,6 @@ from refusal import refuses
 from rtx import needs_rtx
 
 from seginfer import BackendError, InputError, MissingFileError, ModelFileError, OutputWriteError
-from seginfer._assets import SOCCER
 from seginfer._errors import BackendUnavailableError, MissingDependencyError
 from seginfer._spec.schema import structure, unstructure
 from seginfer._tensorrt import (
@@ -44,6 +43,7 @@ from seginfer._tensorrt.library import RTX, TENSORRT, Library, Message, find_lib
 from seginfer._tensorrt.parse import ParsedNetwork, parse
 from seginfer._tensorrt.shapes import SIDE, profiles_of
 from seginfer._tensorrt.timing import load_timing_cache
+from seginfer.assets import SOCCER
 
 PITCH = SOCCER / "pitch.onnx"
 IMAGE = (3, 192, 320)

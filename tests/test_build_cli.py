@@ -19,12 +19,12 @@ from models import make_spec, save_model
 from nvidia_models import convolution, save
 from rtx import needs_rtx
 
-from seginfer._assets import SOCCER
 from seginfer._cli import _end_on, main
-from seginfer._cli._output import Output
 from seginfer._cli.build import show_engine
+from seginfer._cli.output import Output
 from seginfer._tensorrt.engines import build_engine
 from seginfer._tensorrt.library import find_library
+from seginfer.assets import SOCCER
 
 PITCH = str(SOCCER / "pitch.onnx")
 
@@ -107,7 +107,7 @@ def test_an_engine_of_which_the_library_says_nothing_is_not_called_verified(
     for name, report in (("silent", silent), ("no weights", replace(silent, asked_layers=0))):
         show_engine(Output(as_json=False), replace(engine, report=report))
         shown[name] = " ".join(capsys.readouterr().out.split())
-    assert "unknown: the library does not say" in shown["silent"]
+    assert "unknown: the library does not report it" in shown["silent"]
     assert "not verified" in shown["silent"]
     assert "no kernels with weights found" in shown["no weights"]
     assert "list of layers" in shown["no weights"]

@@ -25,7 +25,6 @@ from rtx import needs_rtx
 from torch import nn
 
 from seginfer import BackendError
-from seginfer._assets import SOCCER
 from seginfer._tensorrt import EngineOptions, EngineProfile
 from seginfer._tensorrt.build import Profile, build_engine
 from seginfer._tensorrt.inspect import EngineLayer, dtype_of, layers_of_json, nodes_of, readback_of_log
@@ -36,6 +35,7 @@ from seginfer._tensorrt.parse import ParsedNetwork, parse
 from seginfer._tensorrt.report import ShapeRange
 from seginfer._tensorrt.shapes import profiles_of
 from seginfer._tensorrt.verify import Asked, asked_layers, check_asked, check_precisions, check_tensors, verify
+from seginfer.assets import SOCCER
 from seginfer.export import export_onnx
 
 ASKED = [

@@ -309,7 +309,7 @@ def test_doctor_counts_engines_and_says_why_there_is_no_gpu(run: Run, cache: Pat
     assert result["engine cache"]["found"].startswith("4 engines, 1.")
     assert result["engine cache"]["found"].endswith(f"in {cache}")
     assert result["gpu"]["found"] == ""
-    assert "driver is not here" in result["gpu"]["remedy"]
+    assert "driver is not installed" in result["gpu"]["remedy"]
     assert "without one" in result["gpu"]["remedy"]
 
 

@@ -16,7 +16,6 @@ from networks import Tiny, make_spec, pictures
 from onnx import numpy_helper
 
 from seginfer import ModelSpec, ParityError, Segmenter, _native, attach_spec, read_model
-from seginfer._assets import SOCCER
 from seginfer._files.model_file import certificate_matches
 from seginfer._geometry.geometry import Geometry
 from seginfer._media.images import read_image
@@ -24,6 +23,7 @@ from seginfer._pipelines import host
 from seginfer._reference import taps as reference_taps
 from seginfer._tasks.dense import decode
 from seginfer._tasks.dense import task as dense_task
+from seginfer.assets import SOCCER
 from seginfer.export import certify, export_onnx, load_source, load_weights
 
 # Letterboxed, larger than the input and at a stride: every step of the pipeline has something to get wrong.

@@ -20,10 +20,10 @@ from refusal import refuses
 from rtx import needs_rtx
 
 from seginfer import BackendError, InputError, MissingDependencyError, MissingFileError, ModelFileError, SegInferError
-from seginfer._assets import SOCCER
 from seginfer._files.onnx_file import read_nodes
 from seginfer._tensorrt import BuildStep, CheckReport, check, library
 from seginfer._tensorrt.library import RTX, find_library
+from seginfer.assets import SOCCER
 
 
 @needs_rtx

@@ -14,9 +14,9 @@ import pytest
 from nvidia_models import CRASHING, NEEDS_PLUGIN, SUPPORTED, UNSUPPORTED, model, node, save
 
 from seginfer import MissingDependencyError
-from seginfer._assets import SOCCER
 from seginfer._cli import main
 from seginfer._tensorrt.library import find_library, has_gpu
+from seginfer.assets import SOCCER
 from seginfer.export import check_tensorrt
 
 

@@ -21,10 +21,10 @@ from networks import Tiny, make_spec
 from safetensors.torch import save_file
 
 from seginfer import read_model
-from seginfer._assets import SOCCER
 from seginfer._cli import main
-from seginfer._cli._inputs import sample
+from seginfer._cli.inputs import sample
 from seginfer._media.video import VideoReader
+from seginfer.assets import SOCCER
 
 MODEL, SPEC, WEIGHTS = (str(SOCCER / name) for name in ("pitch.onnx", "spec.json", "pitch.safetensors"))
 BROKEN = ["broken.jpg", "broken.mp4", "dangling.png", "empty.png"]

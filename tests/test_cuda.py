@@ -9,8 +9,8 @@ import onnxruntime
 import pytest
 
 from seginfer import Segmenter
-from seginfer._assets import SOCCER
 from seginfer._media.video import VideoReader
+from seginfer.assets import SOCCER
 
 
 @pytest.mark.needs_cuda

@@ -282,7 +282,7 @@ def test_the_benchmark_measures_every_kernel(cpu: on_cpu.Cpu, monkeypatch: pytes
 
 def test_a_missing_gpu_is_named_with_its_remedy() -> None:
     pytest.importorskip("cuda.core", reason="needs cuda-core: pip install 'seginfer[cuda]'")
-    with pytest.raises(BackendUnavailableError, match=r"driver is not here|expected GPU 99, the driver sees"):
+    with pytest.raises(BackendUnavailableError, match=r"driver is not installed|expected GPU 99, the driver sees"):
         gpu.Gpu(99)
 
 

@@ -10,10 +10,10 @@ import cv2
 import pytest
 
 from seginfer import read_model
-from seginfer._assets import SOCCER
 from seginfer._cli import main
 from seginfer._files.model_file import certificate_matches
 from seginfer._media.video import VideoReader
+from seginfer.assets import SOCCER
 
 
 def test_the_demo_exports_certifies_and_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

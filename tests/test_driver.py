@@ -43,7 +43,7 @@ def test_a_gpu_is_described_in_every_detail(tmp_path: Path) -> None:
     [
         pytest.param({"INIT": 100}, ("sees no GPU", "nvidia-smi"), id="no device"),
         pytest.param({"GPUS": 0}, ("sees no GPU", "nvidia-smi"), id="a count of none"),
-        pytest.param({"VERSION": 11080}, ("serves CUDA 11.8", "at least 12.0", "update"), id="old driver"),
+        pytest.param({"VERSION": 11080}, ("supports CUDA 11.8", "at least 12.0", "update"), id="old driver"),
         pytest.param({"INIT": 803}, ("differ in version", "803", "restart"), id="half an update"),
         pytest.param({"INIT": 34}, ("stub", "LD_LIBRARY_PATH"), id="the toolkit's stub"),
         pytest.param({"INIT": 777}, ("cuInit returned 777", "restart"), id="unheard of"),
@@ -80,7 +80,7 @@ def test_a_gpu_that_the_environment_hides_is_looked_for_there(tmp_path: Path) ->
 
 @pytest.mark.skipif(has_gpu(), reason="there is a driver here")
 def test_without_a_driver_the_error_says_how_to_get_one() -> None:
-    with pytest.raises(BackendUnavailableError, match=r"driver is not here.*install it.*--gpus all") as caught:
+    with pytest.raises(BackendUnavailableError, match=r"driver is not installed.*install it.*--gpus all") as caught:
         find_gpu()
     assert "\n" not in str(caught.value)
 

@@ -21,7 +21,7 @@ from engine_cases import edit_sidecar, flip_byte, needs_rtx
 from models import SPECS, save_model
 
 from seginfer import OutputWriteError
-from seginfer._system.cache_folder import cache_folder
+from seginfer._system.environment import cache_folder
 from seginfer._tensorrt import engine_file
 from seginfer._tensorrt.cache import ENGINE_NAME, entry_lock, entry_path, free_lock, lock_path
 from seginfer._tensorrt.engine_file import EngineFile, read_engine, sidecar_path

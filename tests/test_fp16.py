@@ -34,9 +34,9 @@ from seginfer import (
     preprocess,
     read_model,
 )
-from seginfer._assets import SOCCER
 from seginfer._cli import main
-from seginfer._cli._inputs import sample
+from seginfer._cli.inputs import sample
+from seginfer.assets import SOCCER
 from seginfer.export import certify, export_onnx, load_source, load_weights
 from seginfer.export._graph import onnx_graph
 from seginfer.export._network import Network, evaluating
@@ -119,7 +119,7 @@ def test_every_network_is_certified_with_its_islands_named(case: tuple[str, Path
     assert "rounded" in certificate.runtime
     operators = {node.name: node.op_type for node in onnx.load(path).graph.node}
     for reason, expected in CASES[name][1].items():
-        kept = {operators[n] for key, names in provenance.islands.items() if key.startswith(reason) for n in names}
+        kept = {operators[n] for key, names in provenance.fp32_nodes.items() if key.startswith(reason) for n in names}
         assert expected <= kept
 
 
@@ -129,7 +129,7 @@ def test_every_file_is_valid_with_no_cast_too_many(case: tuple[str, Path]) -> No
     types = types_of(model)
     assert all(np.isfinite(numpy_helper.to_array(tensor)).all() for tensor in model.graph.initializer)
     layers = [node for node in model.graph.node if node.op_type == "Conv"]
-    head = next(node for node in layers if node.name in read_model(case[1]).spec.provenance.islands["head"])
+    head = next(node for node in layers if node.name in read_model(case[1]).spec.provenance.fp32_nodes["head"])
     assert types[head.input[1]] == FLOAT  # near-ties are decided in float32
     assert sum(types[node.input[1]] == HALF for node in layers) >= 2
 
@@ -137,7 +137,7 @@ def test_every_file_is_valid_with_no_cast_too_many(case: tuple[str, Path]) -> No
 def test_what_need_not_be_float32_is_not(case: tuple[str, Path]) -> None:
     model = onnx.load(case[1])
     types = types_of(model)
-    kept = {name for names in read_model(case[1]).spec.provenance.islands.values() for name in names}
+    kept = {name for names in read_model(case[1]).spec.provenance.fp32_nodes.values() for name in names}
     safe = [node for node in model.graph.node if node.op_type in ("Add", "Clip", "Concat", "MatMul", "Resize")]
     reasons = {LARGE, SMALL, SUMS, LOST}
     if not reasons & CASES[case[0]][1].keys() or case[0] == "attention":
@@ -347,7 +347,7 @@ def test_two_outputs_are_both_float32(tmp_path: Path) -> None:
     export_onnx(networks.TwoHeads(), spec, tmp_path / "m.onnx", images=IMAGES, precision="fp16")
     assert_sound(onnx.load(tmp_path / "m.onnx"))
     assert {tensor.dtype for tensor in read_model(tmp_path / "m.onnx").graph.outputs} == {"float32"}
-    assert len(read_model(tmp_path / "m.onnx").spec.provenance.islands["head"]) == 2
+    assert len(read_model(tmp_path / "m.onnx").spec.provenance.fp32_nodes["head"]) == 2
 
 
 def test_the_same_export_writes_the_same_bytes(tmp_path: Path) -> None:
@@ -447,7 +447,7 @@ def test_the_soccer_network_agrees_on_its_clip(soccer: Any, tmp_path: Path) -> N
     assert certificate.decisive_agreement == 1.0
     assert certificate.pixel_agreement > 0.9999
     assert certificate.undecided_share < 0.001
-    assert [len(names) for names in read_model(tmp_path / "m.onnx").spec.provenance.islands.values()] == [1]
+    assert [len(names) for names in read_model(tmp_path / "m.onnx").spec.provenance.fp32_nodes.values()] == [1]
     rtx.build(tmp_path / "m.onnx")
 
 

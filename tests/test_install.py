@@ -63,9 +63,9 @@ def test_the_base_install_is_numpy_and_says_what_is_missing(wheel: Path, tmp_pat
     folder = environment(tmp_path, str(wheel))
     packages = json.loads(call(folder / "pip", "list", "--format=json", cwd=tmp_path).stdout)
     assert {package["name"] for package in packages} <= {"seginfer", "numpy", "pip", "setuptools"}
-    info = "import seginfer._assets as a, seginfer; print(seginfer.read_model(a.SOCCER / 'pitch.onnx').spec.task)"
+    info = "import seginfer.assets as a, seginfer; print(seginfer.read_model(a.SOCCER / 'pitch.onnx').spec.task)"
     assert call(folder / "python", "-c", info, cwd=tmp_path).stdout == "semantic\n"
-    opening = "import seginfer._assets as a, seginfer; seginfer.Segmenter.open(a.SOCCER / 'pitch.onnx')"
+    opening = "import seginfer.assets as a, seginfer; seginfer.Segmenter.open(a.SOCCER / 'pitch.onnx')"
     assert "pip install 'seginfer[cpu]'" in call(folder / "python", "-c", opening, cwd=tmp_path).stderr
     doctor = call(folder / "seginfer", "doctor", "--json", cwd=tmp_path)
     assert doctor.returncode == 1
@@ -113,7 +113,7 @@ def test_without_a_compiler_the_wheel_is_pure_and_says_so(
     assert reason in core["remedy"]
     assert "C++17 compiler" in core["remedy"]
     code = (
-        "import logging, numpy, seginfer, seginfer._assets as a; logging.basicConfig(level='INFO');"
+        "import logging, numpy, seginfer, seginfer.assets as a; logging.basicConfig(level='INFO');"
         "s = seginfer.Segmenter.open(a.SOCCER / 'pitch.onnx'); s(numpy.zeros((90, 160, 3), numpy.uint8));"
         "seginfer.Segmenter.open(a.SOCCER / 'pitch.onnx')"
     )

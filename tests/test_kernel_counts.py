@@ -28,9 +28,9 @@ from models import SPECS, save_model
 from torch import nn
 
 from seginfer import ClassSpec, InputSpec, MissingDependencyError, ModelSpec
-from seginfer._assets import SOCCER
 from seginfer._tensorrt import check
 from seginfer._tensorrt.library import RTX, find_library, has_gpu
+from seginfer.assets import SOCCER
 from seginfer.export import export_onnx
 
 TABLE = Path(__file__).with_name("kernel_counts.json")

@@ -14,7 +14,7 @@ from models import make_spec
 
 from seginfer import Geometry, InputError
 from seginfer._spec.model_spec import MAX_SIDE
-from seginfer._system.limits import usable_cores
+from seginfer._system.environment import usable_cores
 
 ROOT = Path(__file__).parent.parent
 INCLUDE = ROOT / "cpp_bindings" / "include"

@@ -14,9 +14,9 @@ import torch
 from networks import Tiny, pictures
 
 from seginfer import Certificate, ClassSpec, InputSpec, ModelSpec, read_model
-from seginfer._assets import SOCCER
 from seginfer._cli import main
 from seginfer._system.driver import has_gpu
+from seginfer.assets import SOCCER
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -69,7 +69,7 @@ def test_the_engine_lines_run_as_far_as_the_machine_allows(
     assert main(build) == 0
     assert (tmp_path / "pitch.engine.json").is_file()
     assert main(run) == (0 if has_gpu() else 2)
-    assert has_gpu() or "NVIDIA's driver is not here" in capsys.readouterr().err
+    assert has_gpu() or "NVIDIA's driver is not installed" in capsys.readouterr().err
 
 
 def test_the_export_and_check_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

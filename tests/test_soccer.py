@@ -55,8 +55,8 @@ def test_rendered_frames_are_labelled(frames: Path) -> None:
 
 def test_the_shipped_model_holds_its_promise_on_fresh_frames(frames: Path) -> None:
     from seginfer import Segmenter
-    from seginfer._assets import SOCCER
     from seginfer._media.images import read_image
+    from seginfer.assets import SOCCER
 
     agreement = []
     with Segmenter.open(SOCCER / "pitch.onnx") as segmenter:

@@ -13,9 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import make_spec
 
-from seginfer import Certificate, ClassSpec, InputSpec, ModelSpec, OutputSpec
-from seginfer._spec.certificate import FlipCount
-from seginfer._spec.model_spec import Provenance
+from seginfer import Certificate, ClassSpec, FlipCount, InputSpec, ModelSpec, OutputSpec, Provenance, SpecError
 
 TEXT = st.text(min_size=1, max_size=12)
 COLOR = st.tuples(*[st.integers(0, 255)] * 3)
@@ -196,3 +194,15 @@ def test_other_names_get_pascal_voc_colours_by_index(names: tuple[str, ...]) -> 
 
 def test_given_colours_are_kept() -> None:
     assert ClassSpec(("road", "car", "sky"), ((1, 2, 3), (4, 5, 6), (7, 8, 9))).colors[2] == (7, 8, 9)
+
+
+def test_the_earlier_name_of_the_float32_nodes_is_still_read() -> None:
+    nodes = {"overflow": ("conv_1", "conv_2")}
+    spec = dataclasses.replace(make_spec(), provenance=Provenance(fp32_nodes=nodes))
+    data = json.loads(spec.to_json())
+    assert "islands" not in data["provenance"]
+    data["provenance"]["islands"] = data["provenance"].pop("fp32_nodes")
+    assert ModelSpec.from_json(json.dumps(data)) == spec
+    data["provenance"]["fp32_nodes"] = {}
+    with pytest.raises(SpecError, match="unknown key 'islands'"):
+        ModelSpec.from_json(json.dumps(data))

@@ -220,7 +220,7 @@ def test_confidence_interpolates_twice_too() -> None:
     ("fields", "message"),
     [
         ({"upsample": {"factor": 1}}, "factor must be at least 2"),
-        ({"upsample": {"factor": 4}, "kind": "labels"}, "class ids cannot bear"),
+        ({"upsample": {"factor": 4}, "kind": "labels"}, "cannot interpolate class ids"),
         ({"upsample": {"times": 4}}, "times"),
     ],
 )

@@ -13,10 +13,10 @@ from models import SPECS, make_spec
 from numpy.typing import NDArray
 
 from seginfer import EngineOptions, EngineProfile, InputError, ModelSpec, Segmenter, build_engine
-from seginfer._assets import SOCCER
 from seginfer._media.images import read_image
 from seginfer._system.driver import find_gpu
 from seginfer._tensorrt.library import TENSORRT, find_library
+from seginfer.assets import SOCCER
 from seginfer.export import certify, load_source, load_weights
 
 pytestmark = [pytest.mark.needs_cuda, pytest.mark.needs_tensorrt]

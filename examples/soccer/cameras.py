@@ -1,4 +1,4 @@
-"""Camera poses for the soccer example: four families of random views and one smooth flight."""
+"""Camera poses: four families of random views, and one flight."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MIN_CLEARANCE_M = 1.3
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a camera stands and looks.
+    """Position and direction of a camera.
 
     Attributes:
         eye_m: (3,) float64, position in metres.
-        target_m: (3,) float64, the point in the centre of the image.
+        target_m: (3,) float64, point in the centre of the image, in metres.
         fovy_deg: vertical field of view in degrees.
     """
 
@@ -26,7 +26,11 @@ class Pose:
     fovy_deg: float
 
     def orbit(self) -> tuple[NDArray[np.float64], float, float, float]:
-        """Return the pose as MuJoCo's free camera wants it: look-at, distance, azimuth and elevation in degrees."""
+        """Return the pose as arguments of MuJoCo's free camera.
+
+        Returns:
+            Look-at point and distance in metres, azimuth and elevation in degrees.
+        """
         forward = self.target_m - self.eye_m
         distance = float(np.linalg.norm(forward))
         azimuth = np.degrees(np.arctan2(forward[1], forward[0]))
@@ -79,15 +83,15 @@ _FAMILIES = {"robot": _robot, "near": _near, "stand": _stand, "chase": _chase}
 
 
 def random_pose(match: Match, family: str, rng: np.random.Generator) -> Pose:
-    """Draw a pose of one family that stands inside the arena and clear of every player.
+    """Draw a pose for which `is_free` holds.
 
     Args:
-        match: the match as last placed.
+        match: its players are in place.
         family: one of "robot", "near", "stand", "chase".
         rng: source of randomness.
 
     Returns:
-        The first of up to 64 draws that is free, or the last one.
+        The first free one of up to 64 draws, or else the last.
     """
     for _ in range(64):
         pose = _FAMILIES[family](match, rng)
@@ -97,18 +101,23 @@ def random_pose(match: Match, family: str, rng: np.random.Generator) -> Pose:
 
 
 def is_free(pose: Pose, match: Match) -> bool:
-    """Tell whether a camera stands inside the arena and clear of every player, or above their heads."""
+    """Return whether a camera stands inside the arena and free.
+
+    It is free at a distance from all players, or above their heads.
+    """
     inside = bool(np.all(np.abs(pose.eye_m[:2]) < match.half_m - 0.5))
     clearance = np.linalg.norm(match.player_positions - pose.eye_m[:2], axis=1).min()
     return inside and (clearance > MIN_CLEARANCE_M or pose.eye_m[2] > 2.5)
 
 
 def flight_pose(ball_xy: NDArray[np.float64], share: float) -> Pose:
-    """Return one pose of a smooth flight around the ball, from low and near to high and far.
+    """Return a pose of a smooth flight around the ball.
+
+    The flight starts low and near, and ends high and far.
 
     Args:
         ball_xy: (2,) float64, a smoothed position of the ball in metres.
-        share: how far the flight has come, in [0, 1].
+        share: completed share of the flight, in [0, 1].
     """
     ease = share * share * (3.0 - 2.0 * share)
     azimuth = np.radians(200.0 + 95.0 * ease)

@@ -1,4 +1,4 @@
-"""The model card: every number in it is computed from the run that wrote the weights."""
+"""Model card, with numbers computed in the training run."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ def model_card(network: UNet, recipe: Recipe, cost: Cost, scores: dict[str, dict
 
     Args:
         network: the trained network.
-        recipe: how it was trained.
-        cost: how long that took.
+        recipe: settings of the training.
+        cost: duration of the training.
         scores: metrics by split ("validation", "test"), then by camera family and "all".
 
     Returns:

@@ -1,4 +1,7 @@
-"""A short held-out video: a camera flies smoothly around the ball of a match that training never saw."""
+"""Render a short video of a match that is not in the training data.
+
+The camera flies smoothly around the ball.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ def _times(start_s: float) -> NDArray[np.float64]:
 
 
 def _flight(match: Match, start_s: float) -> list[Pose]:
-    """Follow the ball's average position, so that a pass moves the camera gently."""
+    """Return camera poses that follow the averaged position of the ball."""
+    # Averaged, so that a pass moves the camera gently.
     shares = np.linspace(0.0, 1.0, NUM_FRAMES)
     around = np.linspace(-SMOOTHING_S, SMOOTHING_S, 13)
     smooth = [np.mean([match.ball_at(max(0.0, t + s)) for s in around], axis=0) for t in _times(start_s)]
@@ -42,7 +46,7 @@ def _stays_free(match: Match, poses: list[Pose], start_s: float) -> bool:
 
 
 def _first_free_flight(match: Match) -> tuple[float, list[Pose]]:
-    # Starting two seconds before a pass, so that the ball travels in the clip.
+    # Start two seconds before a pass, so that the ball moves in the clip.
     for possession in range(200):
         start_s = (possession + 1) * POSSESSION_S - 4.0
         poses = _flight(match, start_s)
@@ -52,7 +56,10 @@ def _first_free_flight(match: Match) -> tuple[float, list[Pose]]:
 
 
 def clip_frames() -> Iterator[tuple[Image, Image]]:
-    """Yield the frames of the clip as (image, mask), the same on every run."""
+    """Yield the frames of the clip as (image, mask).
+
+    They are the same in every run.
+    """
     with closing(Match(CLIP_SEED)) as match:
         start_s, poses = _first_free_flight(match)
         renderer = Renderer(match)
@@ -63,7 +70,8 @@ def clip_frames() -> Iterator[tuple[Image, Image]]:
 
 
 def write_clip(path: Path) -> None:
-    """Write the clip as VP9 in WebM, which browsers play and OpenCV's wheel can read and write."""
+    """Write the clip as VP9 in WebM."""
+    # Browsers play it, and OpenCV's wheel can read and write it.
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"VP90"), FRAMES_PER_S, IMAGE_HW[::-1])
     if not writer.isOpened():
         raise OSError(f"this OpenCV cannot write VP9 to {path}; install opencv-python-headless from PyPI")
@@ -73,7 +81,7 @@ def write_clip(path: Path) -> None:
 
 
 def main() -> None:
-    """Render the clip to the path that is named on the command line."""
+    """Render the clip to the path on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, epilog="example: python clip.py /tmp/soccer/clip.webm")
     parser.add_argument("path", type=Path, help="file to write, ending in .webm")
     args = parser.parse_args()

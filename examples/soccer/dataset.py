@@ -1,4 +1,4 @@
-"""What is rendered: classes, sizes, seeds and camera families; nothing here needs the simulator."""
+"""Classes, sizes, seeds and camera families of the data set."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ IMAGE_HW = (360, 640)
 TEAM_SIZE = 4
 
 TRAIN_FAMILIES = ("robot", "near", "stand")
-# "chase" is never seen in training: validation and test use it to measure poses of another kind.
+# "chase" is not in the training data. Validation and test measure unseen kinds of poses with it.
 HELD_OUT_FAMILIES = (*TRAIN_FAMILIES, "chase")
 
 
 @dataclass(frozen=True)
 class Split:
-    """A recipe for a set of frames; equal recipes give equal frames.
+    """Recipe of a set of frames. Equal recipes give equal frames.
 
     Attributes:
         name: folder of the split.
-        first_seed: seed of the first match; the next matches take the next seeds.
-        num_matches: how many matches.
-        frames_per_match: how many frames of each.
+        first_seed: seed of the first match. The next matches use the next seeds.
+        num_matches: number of matches.
+        frames_per_match: number of frames per match.
         families: camera families, taken in turn.
     """
 
@@ -34,7 +34,7 @@ class Split:
 
     @property
     def num_frames(self) -> int:
-        """Frames in the whole split."""
+        """Number of frames in the split."""
         return self.num_matches * self.frames_per_match
 
 

@@ -1,4 +1,7 @@
-"""Segmentation metrics at the image's own size: logits are resized to the image first, then the largest wins."""
+"""Segmentation metrics at the size of the image.
+
+Logits are resized to the image before the argmax.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ from torch.utils.data import DataLoader
 
 @dataclass(frozen=True)
 class Metrics:
-    """Per-class scores in [0, 1] from one confusion matrix over all frames; NaN where a class never occurs.
+    """Scores per class from one confusion matrix over all frames.
+
+    Scores are in [0, 1], or NaN for a class that never occurs.
 
     Attributes:
         confusion: (C, C) int64 pixel counts, true class by predicted class.
@@ -39,22 +44,22 @@ class Metrics:
 
     @property
     def iou(self) -> NDArray[np.float64]:
-        """Intersection over union, (C,) float64: TP / (TP + FP + FN)."""
+        """Intersection over union, TP / (TP + FP + FN), (C,) float64."""
         return _ratio(self._hits, self._actual + self._predicted - self._hits)
 
     @property
     def dice(self) -> NDArray[np.float64]:
-        """Dice coefficient, (C,) float64: 2 TP / (2 TP + FP + FN)."""
+        """Dice coefficient, 2 TP / (2 TP + FP + FN), (C,) float64."""
         return _ratio(2.0 * self._hits, self._actual + self._predicted)
 
     @property
     def sensitivity(self) -> NDArray[np.float64]:
-        """Share of the class's pixels that were found, (C,) float64: TP / (TP + FN)."""
+        """True positive rate, TP / (TP + FN), (C,) float64."""
         return _ratio(self._hits, self._actual)
 
     @property
     def specificity(self) -> NDArray[np.float64]:
-        """Share of all other pixels that were left alone, (C,) float64: TN / (TN + FP)."""
+        """True negative rate, TN / (TN + FP), (C,) float64."""
         others = self.confusion.sum() - self._actual
         return _ratio(others - (self._predicted - self._hits), others)
 
@@ -95,7 +100,7 @@ def predict(network: nn.Module, batch: torch.Tensor) -> NDArray[np.uint8]:
     """Segment a batch.
 
     Args:
-        network: yields (N, C, H, W) logits.
+        network: maps a batch to (N, C, H, W) logits.
         batch: (N, 3, H, W) float32, letterboxed and normalized.
 
     Returns:
@@ -109,12 +114,12 @@ def evaluate(network: nn.Module, frames: FrameSet, *, indices: Iterable[int] | N
     """Compare a network's masks with the simulator's.
 
     Args:
-        network: yields (N, C, H, W) logits; is switched to evaluation mode.
-        frames: the frames to use, without augmentation.
-        indices: which of them; all by default.
+        network: maps a batch to (N, C, H, W) logits. It is switched to evaluation mode.
+        frames: frames without augmentation.
+        indices: indices of the frames to use, or None for all.
 
     Returns:
-        The metrics over all chosen frames together.
+        The metrics over all these frames together.
     """
     network.eval()
     chosen = frames if indices is None else torch.utils.data.Subset(frames, list(indices))
@@ -125,7 +130,7 @@ def evaluate(network: nn.Module, frames: FrameSet, *, indices: Iterable[int] | N
 
 
 def evaluate_families(network: nn.Module, folder: Path, families: tuple[str, ...]) -> dict[str, Metrics]:
-    """Evaluate a rendered split whole, under the key "all", and by camera family."""
+    """Evaluate a rendered split by camera family, and under "all" as a whole."""
     frames = FrameSet(folder)
     turns = len(families)
     parts = {

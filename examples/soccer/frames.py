@@ -1,4 +1,4 @@
-"""Rendered frames as training data: the letterbox that the deployed model uses, and light augmentation."""
+"""Rendered frames as training data: letterbox and augmentation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Image = NDArray[np.uint8]
 
 
 def read_image(path: Path) -> Image:
-    """Read a picture as (H, W, 3) uint8 RGB; OpenCV stores colours as BGR."""
+    """Read an image as (H, W, 3) uint8 RGB."""
     return np.ascontiguousarray(_read(path, cv2.IMREAD_COLOR)[..., ::-1])
 
 
@@ -34,12 +34,15 @@ def read_mask(path: Path) -> Image:
 def _read(path: Path, flags: int) -> Image:
     pixels = cv2.imread(str(path), flags)
     if pixels is None:
-        raise OSError(f"{path} is missing or not a picture; delete its folder and render again")
+        raise OSError(f"{path} is missing or not an image; delete its folder and render again")
     return np.asarray(pixels, dtype=np.uint8)
 
 
 def content_hw(image_hw: tuple[int, int]) -> tuple[int, int]:
-    """Return the (height, width) of an image scaled to fit inside the network's input, rounded half up."""
+    """Return the size of an image scaled to fit the network's input.
+
+    Sizes are (height, width), rounded half up.
+    """
     (image_h, image_w), (input_h, input_w) = image_hw, INPUT_HW
     if image_h * input_w >= image_w * input_h:
         return input_h, max(1, (2 * image_w * input_h + image_h) // (2 * image_h))
@@ -47,7 +50,9 @@ def content_hw(image_hw: tuple[int, int]) -> tuple[int, int]:
 
 
 def letterbox(image: Image) -> Image:
-    """Scale an image to fit inside the network's input, centre it and pad the rest with `PAD_VALUE`.
+    """Scale an image to fit the network's input, and pad it.
+
+    The image is centred, and the padding is `PAD_VALUE`.
 
     Args:
         image: (H, W, 3) uint8.
@@ -64,7 +69,7 @@ def letterbox(image: Image) -> Image:
 
 
 def normalize(boxed: Image) -> NDArray[np.float32]:
-    """Turn (H, W, 3) uint8 RGB into (3, H, W) float32, normalized."""
+    """Convert (H, W, 3) uint8 RGB to normalized (3, H, W) float32."""
     scaled = (boxed.astype(np.float32) / 255.0 - MEAN) / STD
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 
@@ -86,13 +91,13 @@ def crop_and_resize(logits: Tensor, image_hw: tuple[int, int]) -> Tensor:
 
 
 class FrameSet(Dataset[tuple[Tensor, Tensor]]):
-    """The frames of one rendered split, held in memory.
+    """Frames of a rendered split, in memory.
 
     Each item is a batch row (3, 192, 320) float32 and its mask (360, 640) uint8.
 
     Args:
-        folder: written by `render.render_split`.
-        augment_seed: augment at random, from this seed; no augmentation by default.
+        folder: output of `render.render_split`.
+        augment_seed: seed of random augmentation, or None for no augmentation.
 
     Raises:
         FileNotFoundError: if the folder holds no frames.
@@ -102,7 +107,7 @@ class FrameSet(Dataset[tuple[Tensor, Tensor]]):
         paths = sorted(folder.glob("[0-9]*[0-9].png"))
         if not paths:
             raise FileNotFoundError(f"no frames in {folder}; render them with: python render.py --data {folder.parent}")
-        # Letterboxed once: the resize is the same in every epoch.
+        # Letterbox once, because the resize is the same in every epoch.
         self._boxed = [letterbox(read_image(path)) for path in paths]
         self._masks = [read_mask(path.with_stem(f"{path.stem}_mask")) for path in paths]
         self._rng = None if augment_seed is None else np.random.default_rng(augment_seed)
@@ -118,9 +123,9 @@ class FrameSet(Dataset[tuple[Tensor, Tensor]]):
 
 
 def augment(boxed: Image, mask: Image, rng: np.random.Generator) -> tuple[Image, Image]:
-    """Flip, and change brightness, contrast, tint and noise a little.
+    """Flip, and change brightness, contrast, tint and noise.
 
-    The tint stays within a few percent: blue and red are all that tells home from away.
+    The tint changes by a few percent only, because blue and red distinguish home from away.
 
     Args:
         boxed: (H, W, 3) uint8 RGB, letterboxed symmetrically.

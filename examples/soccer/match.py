@@ -1,11 +1,14 @@
-"""One simulated soccer match: a pitch, two teams and a ball whose poses are smooth functions of time."""
+"""Simulated soccer match with a pitch, two teams and a ball.
+
+Players and ball move on smooth paths.
+"""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 
-# Chosen before MuJoCo is imported: it reads the variable once. OSMesa needs neither a screen nor a GPU.
+# Set before the import of MuJoCo, which reads it once. OSMesa needs neither a screen nor a GPU.
 os.environ.setdefault("MUJOCO_GL", "osmesa")
 
 import mujoco
@@ -26,7 +29,7 @@ DRIBBLE_M = 0.95
 
 @dataclass(frozen=True)
 class Path:
-    """A smooth walk: the sum of two sines per axis.
+    """Smooth path: the sum of two sines per axis.
 
     Attributes:
         amplitude_m: (2, 2) float64, wave by axis.
@@ -40,7 +43,12 @@ class Path:
 
     @classmethod
     def random(cls, rng: np.random.Generator, half_m: NDArray[np.float64]) -> Path:
-        """Draw a path inside the rectangle of half extents `half_m`, (2,) float64."""
+        """Draw a path inside a rectangle.
+
+        Args:
+            rng: source of randomness.
+            half_m: (2,) float64, half extents of the rectangle in metres.
+        """
         share = rng.uniform(0.35, 0.65, size=(1, 2))
         amplitude_m = np.concatenate([share, 1.0 - share]) * half_m
         omega = rng.uniform(0.05, 0.16, size=(2, 2))
@@ -56,7 +64,7 @@ class Path:
         return np.asarray(wave.sum(axis=0))
 
     def heading(self, time_s: float) -> float:
-        """Return the direction of travel in radians, counter-clockwise from +x."""
+        """Return the direction of travel in radians from +x, counter-clockwise."""
         vx, vy = self.velocity(time_s)
         return float(np.arctan2(vy, vx))
 
@@ -81,12 +89,12 @@ def _environment(seed: int) -> composer.Environment:
 
 
 class Match:
-    """A pitch of random size with players and a ball that move along random paths.
+    """Pitch of random size, with players and a ball on random paths.
 
-    The players are placed, not simulated: a pose is a function of the time alone, so frames can be drawn in any order.
+    Players are placed, not simulated. A pose depends on the time alone, so frames can be rendered in any order.
 
     Args:
-        seed: of the pitch's size and of all paths.
+        seed: seed of the pitch's size and of all paths.
     """
 
     def __init__(self, seed: int) -> None:
@@ -107,31 +115,34 @@ class Match:
 
     @property
     def half_m(self) -> NDArray[np.float64]:
-        """Half extents of the arena, (2,) float64 metres: along the pitch, across it."""
+        """Half length and half width of the arena, (2,) float64 metres."""
         return np.asarray(self._task.arena.size, dtype=np.float64)
 
     @property
     def player_positions(self) -> NDArray[np.float64]:
-        """Positions of the players as last placed, (2 * TEAM_SIZE, 2) float64 metres, home team first."""
+        """Current positions of the players, (2 * TEAM_SIZE, 2) float64 metres.
+
+        The home team comes first.
+        """
         return self._player_xy
 
     @property
     def ball_position(self) -> NDArray[np.float64]:
-        """Position of the ball as last placed, (2,) float64 metres."""
+        """Current position of the ball, (2,) float64 metres."""
         return self._ball_xy
 
     def light(self, ambient: float, diffuse: float) -> None:
         """Set the brightness of the scene.
 
         Args:
-            ambient: light from everywhere, in [0, 1].
-            diffuse: factor on the four corner lights, 1 is the simulator's own.
+            ambient: light from all directions, in [0, 1].
+            diffuse: factor on the four corner lights. 1 is the simulator's default.
         """
         self.physics.model.vis.headlight.ambient[:] = ambient
         self.physics.model.light_diffuse[:] = self._base_light * diffuse
 
     def place(self, time_s: float) -> None:
-        """Move every player and the ball to where they are at `time_s`."""
+        """Move players and ball to their positions at `time_s`."""
         self._player_xy = np.stack([path.position(time_s) for path in self._paths])
         for player, path, (x, y) in zip(self._task.players, self._paths, self._player_xy, strict=True):
             player.walker.set_pose(self.physics, (x, y, 0.0), _steering(path.heading(time_s)))
@@ -142,13 +153,16 @@ class Match:
     def _roll_ball(self, angle: float) -> None:
         spin = np.array([np.cos(angle / 2), 0.6 * np.sin(angle / 2), 0.8 * np.sin(angle / 2), 0.0])
         radius_m = float(self._task.ball.geom.size[0])
-        # The ball's body turns about the point where it first stood, one radius below its centre.
+        # The body of the ball turns about its first point of contact, one radius below the centre.
         centre = np.zeros(3)
         mujoco.mju_rotVecQuat(centre, np.array([0.0, 0.0, radius_m]), spin)
         self._task.ball.set_pose(self.physics, np.array([*self._ball_xy, radius_m]) - centre, spin)
 
     def ball_at(self, time_s: float) -> NDArray[np.float64]:
-        """Return where the ball is at `time_s`, (2,) float64 metres: at somebody's feet, or on the way in a pass."""
+        """Return the position of the ball, (2,) float64 metres.
+
+        It is at the feet of a player, or between two players during a pass.
+        """
         possession, since_s = divmod(time_s, POSSESSION_S)
         now = self._feet(int(self._owners[int(possession) % 512]), time_s)
         then = self._feet(int(self._owners[(int(possession) + 1) % 512]), time_s)

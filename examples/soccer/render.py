@@ -1,4 +1,4 @@
-"""Labelled frames from dm_control's soccer pitch: RGB images and exact class masks, rendered on the CPU."""
+"""Render images and exact masks of dm_control's soccer pitch on the CPU."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 SUPERSAMPLING = 2
-# Paint is white and grass is green, whatever the light: blue over green is 1.0 on paint and below 0.3 on grass.
+# Paint is white and grass is green in any light. Blue over green is 1.0 on paint and below 0.3 on grass.
 PAINT_BLUE_OVER_GREEN = 0.67
 
 Image = NDArray[np.uint8]
 
 
 def class_of_geom(name: str) -> int:
-    """Return the class id of a geometry by its name in the simulator's model."""
+    """Return the class id of a geometry of the simulator."""
     if name == "ground":
         return FIELD
     prefixes = (("//unnamed", OUT), ("home_goal", GOAL), ("away_goal", GOAL), ("soccer_ball", BALL))
@@ -40,10 +40,10 @@ def class_of_geom(name: str) -> int:
 
 
 class Renderer:
-    """Renders one match from any pose.
+    """Renderer of one match.
 
     Args:
-        match: must stay open; its simulator owns the graphics memory.
+        match: must stay open, because its simulator owns the graphics memory.
     """
 
     def __init__(self, match: Match) -> None:
@@ -61,7 +61,7 @@ class Renderer:
         """
         self._physics.model.vis.global_.fovy = pose.fovy_deg
         self._camera.set_pose(*pose.orbit())
-        # Shadow maps take forty times as long as everything else together. The camera reuses its buffer: keep a copy.
+        # Shadow maps take forty times as long as all else together. The camera reuses its buffer, so copy it.
         fine = self._camera.render(render_flag_overrides={"shadow": False}).copy()
         objects = self._camera.render(segmentation=True)
         return _shrink_image(fine), _shrink_mask(self._mask(fine, objects))
@@ -69,10 +69,10 @@ class Renderer:
     def _mask(self, image: Image, objects: NDArray[np.int32]) -> Image:
         ids, kinds = objects[..., 0], objects[..., 1]
         mask = np.zeros(ids.shape, dtype=np.uint8)
-        # As an int: compared with the bare enum, NumPy goes through Python objects and takes half a second.
+        # With the enum itself, NumPy compares Python objects, which takes half a second.
         geoms = kinds == int(mujoco.mjtObj.mjOBJ_GEOM)
         mask[geoms] = self._class_of_geom[ids[geoms]]
-        # The lines are paint in the field's texture and have no geometry, hence no id of their own.
+        # Lines are painted in the texture of the field. They have no geometry and no id.
         paint = image[..., 2] > PAINT_BLUE_OVER_GREEN * image[..., 1]
         mask[(mask == FIELD) & paint] = LINE
         return mask
@@ -83,7 +83,7 @@ def _shrink_image(fine: Image) -> Image:
 
 
 def _shrink_mask(fine: Image) -> Image:
-    """Give each pixel the class that covers most of it; ties take the lowest id."""
+    """Return the class that covers most of each pixel. Ties take the lowest id."""
     height, width = IMAGE_HW
     blocks = fine.reshape(height, SUPERSAMPLING, width, SUPERSAMPLING)
     corners = [blocks[:, i, :, j] for i in range(SUPERSAMPLING) for j in range(SUPERSAMPLING)]
@@ -92,7 +92,10 @@ def _shrink_mask(fine: Image) -> Image:
 
 
 def frames_of_match(split: Split, seed: int) -> Iterator[tuple[Image, Image]]:
-    """Yield the frames of one match: random times, lights and poses, the same for the same seed."""
+    """Yield frames of one match at random times, lights and poses.
+
+    Equal seeds give equal frames.
+    """
     rng = np.random.default_rng([seed, 7])
     with closing(Match(seed)) as match:
         renderer = Renderer(match)
@@ -103,13 +106,13 @@ def frames_of_match(split: Split, seed: int) -> Iterator[tuple[Image, Image]]:
 
 
 def write_png(path: Path, image: Image) -> None:
-    """Write an RGB image or a mask as PNG; OpenCV stores colours as BGR."""
+    """Write an RGB image or a mask as PNG."""
     if not cv2.imwrite(str(path), image[..., ::-1] if image.ndim == 3 else image):
         raise OSError(f"could not write {path}")
 
 
 def render_split(split: Split, data: Path) -> Path:
-    """Render a split into `data`, or reuse it if the same recipe was rendered there before.
+    """Render a split into `data`, unless the same recipe is there.
 
     Returns:
         The folder with `0000.png` (image), `0000_mask.png` (class ids), and so on.
@@ -138,7 +141,7 @@ def _write_frames(split: Split, folder: Path) -> None:
 
 
 def main() -> None:
-    """Render the splits that are named on the command line."""
+    """Render the splits on the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="example: python render.py --data /tmp/soccer train validation test",
@@ -152,7 +155,7 @@ def main() -> None:
         for name in args.splits or SPLITS:
             render_split(SPLITS[name], args.data)
     except KeyboardInterrupt:
-        parser.exit(130, "\ninterrupted; the splits that were complete are kept\n")
+        parser.exit(130, "\ninterrupted; complete splits are kept\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train the soccer U-Net on rendered frames and write everything that the package ships about it."""
+"""Train the soccer U-Net, and write weights, model card, clip and samples."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ EXAMPLES = """examples:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What, besides the frames, decides the weights.
+    """Settings that decide the weights, together with the frames.
 
     Attributes:
         epochs: passes over the training frames.
         batch_size: frames per step.
         peak_lr: highest learning rate of the one-cycle schedule.
-        weight_decay: of AdamW.
-        seed: of weights, order of frames and augmentation.
-        threads: of PyTorch; another number may change the last bits of the weights.
+        weight_decay: weight decay of AdamW.
+        seed: seed of initial weights, order of frames and augmentation.
+        threads: threads of PyTorch. Another number may change the last bits of the weights.
     """
 
     epochs: int = 10
@@ -55,20 +55,20 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Cost:
-    """How long training took; `cpu_s` adds up all threads."""
+    """Duration of the training in seconds. `cpu_s` is the sum over threads."""
 
     wall_s: float
     cpu_s: float
 
 
 def sampled_loss(loss: nn.Module, logits: Tensor, masks: Tensor, phase: tuple[int, int]) -> Tensor:
-    """Score the logits at image resolution on every second row and column.
+    """Compute the loss on every second row and column of the image.
 
-    Training on what is deployed, the logits resized to the image, keeps thin lines sharp; a quarter of the pixels, with
-    the phase drawn anew in each step, costs a quarter and is right on average.
+    The deployed model resizes logits to the image, so training does the same, which keeps thin lines sharp. A quarter
+    of the pixels takes a quarter of the time. With a random phase in each step, it is right on average.
 
     Args:
-        loss: takes (N, C, h, w) logits and (N, 1, h, w) class ids.
+        loss: maps (N, C, h, w) logits and (N, 1, h, w) class ids to a scalar.
         logits: (N, C, 192, 320) float32.
         masks: (N, 360, 640) uint8.
         phase: first row and first column, each 0 or 1.
@@ -90,10 +90,10 @@ def train(recipe: Recipe, training: FrameSet, validation: FrameSet) -> tuple[UNe
     Args:
         recipe: settings and seeds.
         training: frames with augmentation.
-        validation: frames whose mIoU is shown after each third epoch; nothing is chosen by it.
+        validation: frames whose mIoU is printed after each third epoch. No choice depends on it.
 
     Returns:
-        The network after the last step, in evaluation mode, and what it cost.
+        The network after the last step, in evaluation mode, and the cost.
     """
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(recipe.threads)
@@ -120,7 +120,7 @@ def _train_epoch(
     *,
     title: str,
 ) -> None:
-    # batch=True pools a class over the batch: few frames hold all eight, and an absent class has no Dice of its own.
+    # batch=True pools classes over the batch. Few frames hold all eight, and an absent class has no Dice coefficient.
     loss = DiceFocalLoss(to_onehot_y=True, softmax=True, batch=True, gamma=2.0, lambda_focal=2.0)
     network.train()
     progress = tqdm(loader, desc=title, unit="step")
@@ -135,15 +135,16 @@ def _train_epoch(
 
 
 def run_simulator(script: str, *arguments: str) -> None:
-    """Run one of the example's rendering scripts and wait for it.
-
-    In a process of its own: Mesa and Triton, which PyTorch brings along, each load an LLVM, and together they crash.
-    """
+    """Run a rendering script of the example in another process."""
+    # Mesa and PyTorch's Triton each load an LLVM, and crash in one process.
     subprocess.run([sys.executable, str(Path(__file__).with_name(script)), *arguments], check=True)
 
 
 def write_samples(test: Path, folder: Path) -> None:
-    """Copy the test frame of each training camera family that shows the most classes, with its mask."""
+    """Copy one test frame per training camera family, with its mask.
+
+    It is the frame with the most classes.
+    """
     folder.mkdir()
     masks = sorted(test.glob("*_mask.png"))
     for turn, family in enumerate(TRAIN_FAMILIES):
@@ -159,11 +160,14 @@ def _visible_classes(mask: Path) -> int:
 
 
 def publish(network: UNet, text: str, test: Path, out: Path) -> None:
-    """Write weights, card, clip and samples into `out`; a file is replaced only when all of them are complete."""
+    """Write weights, card, clip and samples into `out`.
+
+    Files are replaced when all of them are complete.
+    """
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".partial-") as name:
         temporary = Path(name)
-        # Not save_file: it makes a file that only its owner may read.
+        # Not save_file, whose file only the owner may read.
         (temporary / "pitch.safetensors").write_bytes(safetensors.torch.save(network.state_dict()))
         (temporary / "MODEL_CARD.md").write_text(text, encoding="utf-8")
         run_simulator("clip.py", str(temporary / "clip.webm"))
@@ -178,7 +182,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder for rendered frames; reused between runs")
+    parser.add_argument("--data", type=Path, required=True, help="folder for rendered frames, reused between runs")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights, model card, clip and samples")
     parser.add_argument("--epochs", type=int, default=Recipe.epochs, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=Recipe.threads, help="CPU threads, default: %(default)s")
@@ -200,12 +204,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Run, and leave nothing behind when interrupted."""
+    """Run the command line. Interruption leaves no partial output."""
     args = parse_args()
     try:
         run(args)
     except KeyboardInterrupt:
-        sys.stderr.write(f"\ninterrupted; {args.out} is as it was, complete frames in {args.data} are kept\n")
+        sys.stderr.write(f"\ninterrupted; {args.out} is unchanged, complete splits in {args.data} are kept\n")
         return 130
     return 0
 

@@ -15,7 +15,7 @@ from torch import nn
 from seginfer._errors import InputError
 from seginfer._segmenter import Segmenter
 from seginfer._spec.certificate import Certificate
-from seginfer._system.limits import parse_device
+from seginfer._system.environment import parse_device
 from seginfer._tensorrt.engines import build_engine
 from seginfer._tensorrt.options import EngineOptions
 

@@ -9,7 +9,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from seginfer._errors import ExportError
-from seginfer._system.limits import usable_cores
+from seginfer._system.environment import usable_cores
 
 
 class Session:

@@ -1,4 +1,7 @@
-"""The command line `seginfer`: one line and exit code 2 for errors, 1 for a job partly done, 130 for Ctrl-C."""
+"""The command line `seginfer`.
+
+Errors are one line and exit code 2. Exit code 1 is a job partly done, and 130 is Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from .._errors import OutputWriteError, SegInferError
-from ._output import Output
-from ._parser import build_parser
+from .output import Output
+from .parser import build_parser
 
 INTERRUPTED = 130
 
@@ -23,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(name)s: %(message)s")
     output = Output(as_json=args.json)
     try:
-        if argv is None:  # a process of our own: end it as Ctrl-C does, so that nothing half-written is left
+        if argv is None:  # the whole process is ours, so a signal may clean up as Ctrl-C does
             _end_on(signal.SIGTERM, signal.SIGHUP)
         with output.waiting("loading"):
             handler = _handler(args.handler)
@@ -33,32 +36,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SegInferError as error:
         output.error(error)
         return 2
-    except OSError as error:  # a file system or a terminal that refuses in a place that no command foresaw
-        if isinstance(error, BrokenPipeError):  # `seginfer ... | head`: the reader has seen enough
+    except OSError as error:  # of a file system or a terminal, in a place that no command handles
+        if isinstance(error, BrokenPipeError):  # `seginfer ... | head`
             _mute()
             return 0
         refusal = OutputWriteError(f"{error}; check the path and the free space")
         try:
             sys.stdout.flush()
             output.error(refusal)
-        except OSError:  # it is standard output itself that refuses
+        except OSError:  # of standard output itself
             _mute()
             output.error(refusal)
         return 2
     except KeyboardInterrupt:
-        with suppress(OSError):  # a terminal that hung up
-            sys.stderr.write("seginfer: interrupted; finished files are complete, the one in progress was dropped\n")
+        with suppress(OSError):  # of a closed terminal
+            sys.stderr.write("seginfer: interrupted; finished files are complete, the unfinished one was deleted\n")
         return INTERRUPTED
 
 
 def _mute() -> None:
-    """Drop what is left in the buffer of standard output, which has nowhere to go."""
+    """Discard the buffer of standard output."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _end_on(*signals: signal.Signals) -> None:
     for number in signals:
-        if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` lets it live on
+        if signal.getsignal(number) != signal.SIG_IGN:  # keep `nohup` working
             signal.signal(number, _interrupt)
 
 
@@ -67,7 +70,8 @@ def _interrupt(*_: object) -> None:
 
 
 def _handler(name: str) -> Callable[..., int]:
-    """Import a command only when it runs: `seginfer info` must not pay for torch."""
+    """Import the handler of a command."""
+    # Only now: `seginfer info` must not wait for torch.
     module, _, function = name.partition(":")
     handler: Callable[..., int] = getattr(importlib.import_module(module), function)
     return handler

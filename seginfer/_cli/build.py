@@ -1,4 +1,4 @@
-"""`seginfer build`: an .onnx file becomes a verified TensorRT engine."""
+"""`seginfer build`: build a verified TensorRT engine."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 from .._errors import InputError
 from .._spec.schema import unstructure
-from .._system.limits import parse_device
+from .._system.environment import parse_device
 from .._tensorrt import EngineOptions, EngineProfile, EngineReport, ShapeRange
 from .._tensorrt.engine_file import EngineFile
 from .._tensorrt.engines import build_engine
-from ._output import Output
 from .check import mb, precisions_text, shape_text
+from .output import Output
 
 _RANGE = ("smallest", "likeliest", "largest")
 
 
 def build(args: argparse.Namespace, output: Output) -> int:
-    """Build the engine, or find it in the cache, and show what it is."""
+    """Build or find an engine, and show its report."""
     with output.phases() as on_step:
         engine = build_engine(
             args.model,
@@ -51,20 +51,20 @@ def _options(args: argparse.Namespace) -> EngineOptions:
 def _device_id(device: str) -> int:
     kind, index = parse_device(device)
     if kind == "cpu":
-        raise InputError("an engine is built for a GPU, got --device cpu; use cuda or cuda:<index>")
+        raise InputError("engines are built for GPUs, got --device cpu; use cuda or cuda:INDEX")
     return index
 
 
 def engine_data(engine: EngineFile) -> dict[str, Any]:
-    """Return an engine with all that is known of it, as JSON has it."""
+    """Return the sidecar of an engine as JSON values."""
     return {**unstructure(engine), "path": str(engine.path)}
 
 
 def show_engine(output: Output, engine: EngineFile) -> None:
-    """Print what an engine is."""
+    """Print the report of an engine."""
     output.table(str(engine.path), ("", "value"), _rows(engine))
     report = engine.report
-    output.table("shapes it takes", ("profile", *_RANGE), _profile_rows(report.profiles))
+    output.table("input shapes", ("profile", *_RANGE), _profile_rows(report.profiles))
     tensors = [("input", t.name, shape_text(t.shape), t.dtype) for t in report.inputs]
     tensors += [("output", t.name, shape_text(t.shape), t.dtype) for t in report.outputs]
     output.table("tensors", ("", "name", "shape", "dtype"), tensors)
@@ -80,7 +80,7 @@ def _rows(engine: EngineFile) -> list[tuple[str, object]]:
     per = f" in {len(report.profiles)} profiles" if len(report.profiles) > 1 else ""
     return [
         ("built by", f"{report.library} {report.version}"),
-        ("for", str(gpu) if gpu else f"every GPU that {report.library} supports"),
+        ("built for", str(gpu) if gpu else f"every GPU that {report.library} supports"),
         ("precision", _precisions(report)),
         ("kernels", "unknown" if report.kernels is None else f"{report.kernels}{per} ({kinds})"),
         ("verified by", _evidence(report)),
@@ -92,9 +92,9 @@ def _rows(engine: EngineFile) -> list[tuple[str, object]]:
 
 
 def _precisions(report: EngineReport) -> str:
-    """Say how many kernels with weights compute in which type."""
+    """Format counts of kernels with weights by data type."""
     if not report.is_verified:
-        return "unknown: the library does not say"
+        return "unknown: the library does not report it"
     return precisions_text(report.precisions) or "no kernels with weights found"
 
 

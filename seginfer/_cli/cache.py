@@ -1,4 +1,4 @@
-"""`seginfer cache list` and `seginfer cache clear`: the engines that were built here."""
+"""`seginfer cache list` and `seginfer cache clear`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from .._spec.schema import unstructure
-from .._system.cache_folder import cache_folder
-from .._tensorrt.engine_file import EngineFile
+from .._system.environment import cache_folder
 from .._tensorrt.entries import CacheEntry, Cleared, clear, list_entries
 from .._tensorrt.report import ShapeRange
-from ._output import Output
+from .output import Output
 
 PARTLY_DONE = 1
 
 
 def list_cache(args: argparse.Namespace, output: Output) -> int:
-    """Show every engine of the cache, and whether a build here would take it."""
+    """List the cached engines, and whether they work here."""
     del args
     folder = cache_folder()
     with output.waiting(f"reading {folder}"):
@@ -29,7 +28,10 @@ def list_cache(args: argparse.Namespace, output: Output) -> int:
 
 
 def clear_cache(args: argparse.Namespace, output: Output) -> int:
-    """Delete engines; exit code 1 if one was left because it is being built."""
+    """Delete cached engines.
+
+    The exit code is 1 if one is left because it is being built.
+    """
     folder = cache_folder()
     cleared = clear(folder, stale_only=args.stale)
     data = {"folder": folder, **unstructure(cleared), "building": [str(path) for path in cleared.building]}
@@ -38,7 +40,7 @@ def clear_cache(args: argparse.Namespace, output: Output) -> int:
 
 
 def engines_in_words(count: int, size_bytes: int) -> str:
-    """Return a number of engines and their size as people read it."""
+    """Format a summary such as "2 engines, 3.1 MB"."""
     size = f"{size_bytes / 1e6:.1f} MB" if size_bytes < 1e9 else f"{size_bytes / 1e9:.2f} GB"
     return f"{count} engine{'' if count == 1 else 's'}, {size}"
 
@@ -68,7 +70,7 @@ def _show(output: Output, folder: Path, entries: Sequence[CacheEntry]) -> None:
     total = engines_in_words(len(entries), sum(entry.size_bytes for entry in entries))
     output.say(f"{total}; {sum(entry.state == 'usable' for entry in entries)} usable here")
     if any(entry.state in ("stale", "broken") for entry in entries):
-        output.say("`seginfer cache clear --stale` deletes what cannot be used here")
+        output.say("`seginfer cache clear --stale` deletes the stale and broken ones")
 
 
 def _row(entry: CacheEntry) -> tuple[str, ...]:
@@ -82,13 +84,9 @@ def _row(entry: CacheEntry) -> tuple[str, ...]:
         engine.built.partition("+")[0].replace("T", " "),
         f"{key.library} {key.library_version}",
         "any" if key.gpu is None else key.gpu.name,
-        _profiles(engine),
+        "; ".join(map(_range, engine.report.profiles)),
         entry.state,
     )
-
-
-def _profiles(engine: EngineFile) -> str:
-    return "; ".join(_range(profile) for profile in engine.report.profiles)
 
 
 def _range(profile: ShapeRange) -> str:
@@ -100,4 +98,4 @@ def _show_cleared(output: Output, folder: Path, cleared: Cleared) -> None:
     freed = engines_in_words(cleared.engines, cleared.freed_bytes)
     output.say(f"deleted {freed} ({cleared.freed_bytes} bytes), in {folder}")
     for path in cleared.building:
-        output.say(f"left {path.name}: a process is building it; clear again when it is done")
+        output.say(f"left {path.name}: a process is building it; clear again afterwards")

@@ -1,4 +1,4 @@
-"""`seginfer check`: what NVIDIA's parser and builder make of model files."""
+"""`seginfer check`: parse and build model files with TensorRT."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from .._errors import MissingDependencyError, SegInferError
 from .._spec.schema import unstructure
 from .._tensorrt import CheckReport, EngineTensor, check
-from ._output import Output
+from .output import Output
 
 _EXIT_CODES = {"supported": 0, "unsupported": 1, "needs_plugin": 3}
 _ERROR = 2
@@ -17,7 +17,11 @@ _MOST_ROWS = 40
 
 
 def check_files(args: argparse.Namespace, output: Output) -> int:
-    """Check every file; exit code 2 if one could not be checked, else 1 if one is unsupported, else 3 or 0."""
+    """Check model files.
+
+    Exit codes, the first that applies: 2 if a file could not be checked, 1 if one is unsupported, 3 if one needs
+    plugins, 0.
+    """
     reports: list[CheckReport] = []
     failed: list[tuple[Path, SegInferError]] = []
     for model in args.models:
@@ -61,9 +65,9 @@ def _show_one(output: Output, report: CheckReport) -> None:
         output.table("tensors", ("", "name", "shape", "dtype", "built for"), tensors)
     if report.problems:
         rows = [(p.name, p.op, p.reason) for p in report.problems]
-        output.table("in the way", ("node", "operator", "reason"), rows[:_MOST_ROWS])
+        output.table("rejected nodes", ("node", "operator", "reason"), rows[:_MOST_ROWS])
         if len(rows) > _MOST_ROWS:
-            output.say(f"and {len(rows) - _MOST_ROWS} more; --json has all of them")
+            output.say(f"and {len(rows) - _MOST_ROWS} more; --json lists all")
     output.say(report.summary())
 
 
@@ -79,7 +83,7 @@ def _rows(report: CheckReport) -> list[tuple[str, object]]:
     if report.build_s is not None and report.engine_bytes is not None:
         rows += [
             ("kernels", "unknown" if report.kernels is None else f"{report.kernels} ({kinds})"),
-            ("precision", precisions_text(report.precisions) or "not known of any kernel"),
+            ("precision", precisions_text(report.precisions) or "unknown"),
             ("build time", f"{report.build_s:.2f} s"),
             ("engine size", mb(report.engine_bytes)),
         ]
@@ -92,15 +96,15 @@ def _cells(tensor: EngineTensor) -> tuple[str, str, str, str]:
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
-    """Return a shape as "1 x 3 x ? x ?"."""
+    """Format a shape, such as "1 x 3 x ? x ?"."""
     return " x ".join("?" if size < 0 else str(size) for size in shape)
 
 
 def precisions_text(precisions: Mapping[str, int]) -> str:
-    """Return counts of kernels by data type as "31 kernels in float16, 2 kernels in float32"."""
+    """Format kernel counts such as "31 kernels in float16"."""
     return ", ".join(f"{count} kernel{'s' * (count > 1)} in {dtype}" for dtype, count in precisions.items())
 
 
 def mb(size: int) -> str:
-    """Return a number of bytes as "3.4 MB"."""
+    """Format a number of bytes, such as "3.4 MB"."""
     return f"{size / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""`seginfer demo`: the main job on the model that comes with the package; export, certify, run, report."""
+"""`seginfer demo`: export, certify and run the bundled model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._assets import SOCCER
 from .._errors import MissingDependencyError, ModelFileError
 from .._files.model_file import read_model
 from .._media.images import write_image
@@ -26,11 +25,12 @@ from .._spec.schema import unstructure
 from .._system.atomic import atomic_path, make_folder
 from .._tasks.segmentation import Segmentation
 from .._tasks.timings import Timings
-from . import _certificate, _latency
-from ._inputs import spread
-from ._opening import open_segmenter
-from ._output import Output
-from ._report import write_report
+from ..assets import SOCCER
+from . import _latency
+from .certificate import certificate_rows
+from .inputs import open_segmenter, spread
+from .output import Output
+from .report import write_report
 
 _STILLS = 6
 _PARITY_FRAMES = 8
@@ -40,17 +40,20 @@ Image = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Run:
-    """What running the clip produced."""
+    """Results of running the clip."""
 
     stills: list[tuple[Path, Path]]
-    """Overlay and mask of a few frames."""
+    """(overlay, mask) of a few frames."""
     video: Path
     timings: list[Timings]
     backend: str
 
 
 def demo(args: argparse.Namespace, output: Output) -> int:
-    """Export and certify the soccer model, run the clip, write pictures, a video and a report."""
+    """Export, certify and run the soccer model.
+
+    Pictures, a video and a report are written into the output folder.
+    """
     make_folder(args.output)
     clip = VideoReader(SOCCER / "clip.webm")
     frames = list(clip)
@@ -77,10 +80,10 @@ def demo(args: argparse.Namespace, output: Output) -> int:
 
 
 def _export(workstation: str, model: Path, frames: list[Image], output: Output) -> str | None:
-    """Export the checkpoint; without PyTorch take the model that was exported when the package was made.
+    """Export the checkpoint, or without PyTorch copy the bundled model.
 
     Returns:
-        Why the export was skipped, or None.
+        The reason for skipping the export, or None.
     """
     try:
         with output.waiting("loading PyTorch"):
@@ -107,12 +110,12 @@ def _required_certificate(model: Path) -> Certificate:
 
 
 def _run(segmenter: Segmenter, frames: list[Image], folder: Path, rate: Fraction, output: Output) -> Run:
-    segmenter(frames[0])  # the first run allocates; it is not part of the latency
+    segmenter(frames[0])  # the first run allocates, and is not part of the latency
     stills, timings = [], []
     video = folder / "overlay.webm"
     wanted = set(spread(len(frames), _STILLS))
     with ExitStack() as stack:
-        sink = stack.enter_context(video_writer(video, _height_width(frames[0]), rate))
+        sink = stack.enter_context(video_writer(video, frames[0].shape[:2], rate))
         advance = stack.enter_context(output.progress("running the clip", len(frames)))
         for i, frame in enumerate(frames):
             result = segmenter(frame)
@@ -132,10 +135,6 @@ def _write_still(folder: Path, index: int, overlay: Image, result: Segmentation)
     return overlay_path, mask_path
 
 
-def _height_width(image: Image) -> tuple[int, int]:
-    return image.shape[0], image.shape[1]
-
-
 def _show(
     output: Output,
     certificate: Certificate,
@@ -146,7 +145,7 @@ def _show(
 ) -> None:
     if skipped:
         output.say(skipped)
-    output.table("parity with PyTorch", ("", "value"), _certificate.rows(certificate))
+    output.table("parity with PyTorch", ("", "value"), certificate_rows(certificate))
     output.table(f"latency of {len(run.timings)} frames, ms", ("stage", "p50", "p95", "max"), _latency.rows(latency))
     rows = list(paths.items())
-    output.table("written", ("", "where"), [*rows, *(("overlay", overlay) for overlay, _ in run.stills)])
+    output.table("written", ("", "path"), [*rows, *(("overlay", overlay) for overlay, _ in run.stills)])

@@ -1,4 +1,4 @@
-"""`seginfer doctor`: what is installed, what it allows, and one real inference as proof."""
+"""`seginfer doctor`: check the installation and run one inference."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import _native
-from .._assets import SOCCER
 from .._errors import SegInferError
 from .._segmenter import Segmenter
-from .._system.cache_folder import VARIABLE, cache_folder
 from .._system.driver import find_gpu
-from .._system.limits import usable_cores
+from .._system.environment import CACHE_VARIABLE, cache_folder, usable_cores
 from .._tensorrt.entries import cache_size
 from .._tensorrt.library import find_library
 from .._version import __version__
-from ._output import Output
+from ..assets import SOCCER
 from .cache import engines_in_words
+from .output import Output
 
 
 class Check(NamedTuple):
@@ -29,22 +28,22 @@ class Check(NamedTuple):
 
     name: str
     found: str
-    """Version or state; empty if missing."""
+    """Version or state. Empty if missing."""
     remedy: str
-    """What it is for and how to get it."""
+    """Purpose, and how to install it."""
 
 
-_ON_GPU = "running pixel steps on an NVIDIA GPU"
+_ON_GPU = "preprocessing and masks on an NVIDIA GPU"
 
-# (distribution names, import name, what it is for, extra)
+# (distribution names, import name, purpose, extra)
 _PACKAGES = (
     (("onnxruntime", "onnxruntime-gpu"), "onnxruntime", "running models", "cpu"),
-    (("opencv-python-headless", "opencv-python"), "cv2", "pictures and polygons", "cli"),
+    (("opencv-python-headless", "opencv-python"), "cv2", "images and polygons", "cli"),
     (("av",), "av", "video", "cli"),
     (("rich",), "rich", "tables and progress bars", "cli"),
-    (("torch",), "torch", "exporting and parity", "export"),
-    (("onnx",), "onnx", "exporting", "export"),
-    (("onnxscript",), "onnxscript", "exporting", "export"),
+    (("torch",), "torch", "export and parity", "export"),
+    (("onnx",), "onnx", "export", "export"),
+    (("onnxscript",), "onnxscript", "export", "export"),
     (("safetensors",), "safetensors", "reading weights", "export"),
     (("pillow",), "PIL", "parity of Pillow resampling", "export"),
     (("cuda-core",), "cuda.core", _ON_GPU, "cuda"),
@@ -53,7 +52,7 @@ _PACKAGES = (
 
 
 def doctor(args: argparse.Namespace, output: Output) -> int:
-    """Report on this installation; exit code 1 if models cannot run here."""
+    """Check the installation. The exit code is 1 if models cannot run."""
     del args
     packages = [_package(*package) for package in _PACKAGES]
     checks = [*_machine(), *packages, _nvrtc(), _gpu(), _tensorrt(), _cache(), _inference()]
@@ -73,27 +72,28 @@ def _machine() -> list[Check]:
 
 
 def _pixels() -> Check:
-    """Say what computes pixels; NumPy does where the core was not built, some ten to a hundred times slower."""
+    """Check the compiled core. Without it NumPy computes pixels, 10 to 100 times as slowly."""
     return Check("compiled core", _native.describe() if _native.core else "", _native.describe())
 
 
 def _package(names: tuple[str, ...], module: str, purpose: str, extra: str) -> Check:
-    """Import the package: an installed one that does not import is as good as missing, and the reason is shown."""
+    """Import a package. One that fails to import counts as missing."""
     remedy = f"for {purpose}: pip install 'seginfer[{extra}]'"
     installed = next((version for version in map(_version, names) if version), "")
     try:
         importlib.import_module(module)
-    except Exception as error:  # a broken binary package may raise anything on import
+    except Exception as error:  # a broken binary package may raise anything
         return Check(names[0], "", f"installed but broken ({error}); {remedy}" if installed else remedy)
     return Check(names[0], installed or "importable", remedy)
 
 
 def _nvrtc() -> Check:
-    """Ask NVRTC itself: on a Jetson it comes with JetPack, and is no Python package."""
+    """Query the version of NVRTC."""
+    # Not from package metadata: on a Jetson, JetPack brings NVRTC.
     remedy = f"for {_ON_GPU}: pip install 'seginfer[cuda]'"
     try:
         _, major, minor = importlib.import_module("cuda.bindings.nvrtc").nvrtcVersion()
-    except Exception as error:  # whatever the loader of a library raises
+    except Exception as error:  # of any type, from the loader of the library
         return Check("nvrtc", "", f"{remedy} ({' '.join(str(error).split())})")
     return Check("nvrtc", f"{major}.{minor}", remedy)
 
@@ -109,7 +109,7 @@ def _gpu() -> Check:
     try:
         gpu = find_gpu()
     except SegInferError as error:
-        return Check("gpu", "", f"{error}; only for GPUs: models run on the CPU without one")
+        return Check("gpu", "", f"{error}; optional, models run on the CPU without one")
     major, minor = gpu.compute_capability
     driver = f"driver {gpu.driver_release}" if gpu.driver_release else "driver"
     return Check(
@@ -129,12 +129,12 @@ def _cache() -> Check:
         folder = cache_folder()
         count, size = cache_size(folder)
     except (SegInferError, OSError) as error:
-        return Check("engine cache", "", f"{error}; set {VARIABLE} to a folder that can be read and written")
+        return Check("engine cache", "", f"{error}; set {CACHE_VARIABLE} to a writable folder")
     return Check("engine cache", f"{engines_in_words(count, size)}, in {folder}", "")
 
 
 def _inference() -> Check:
-    """Run the model of the soccer example on a blank picture."""
+    """Run the bundled model on a black image."""
     try:
         with Segmenter.open(SOCCER / "pitch.onnx") as segmenter:
             segmenter(np.zeros((360, 640, 3), np.uint8))  # the first run is slower

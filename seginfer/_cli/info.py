@@ -1,4 +1,4 @@
-"""`seginfer info` and `seginfer attach`: what a model file says, and putting a spec into one."""
+"""`seginfer info` and `seginfer attach`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .._files.onnx_file import OnnxFile, read_onnx
 from .._spec.model_spec import InputSpec, ModelSpec, Provenance
 from .._spec.tensor_info import TensorInfo
 from .._tensorrt.engine_file import EngineFile, read_engine
-from . import _certificate
-from ._output import Output
 from .build import engine_data, show_engine
+from .certificate import certificate_rows
+from .output import Output
 
 
 def info(args: argparse.Namespace, output: Output) -> int:
-    """Show the tensors of a model file and, if it carries them, its spec and certificate; or what an engine is."""
+    """Show a model file, or the report of an engine."""
     if args.model.suffix == ENGINE_SUFFIX:
         engine = read_engine(args.model)
         output.result(engine_data(engine), lambda: _show_engine(output, engine))
@@ -26,7 +26,7 @@ def info(args: argparse.Namespace, output: Output) -> int:
     if METADATA_KEY not in graph.metadata:
         output.result(
             {"path": args.model, **_graph_data(graph), "spec": None},
-            lambda: _show_graph(output, graph, "no ModelSpec inside; put one in with `seginfer attach`"),
+            lambda: _show_graph(output, graph, "no ModelSpec in this file; add one with `seginfer attach`"),
         )
         return 0
     spec = read_model(args.model).spec
@@ -37,7 +37,7 @@ def info(args: argparse.Namespace, output: Output) -> int:
 
 
 def attach(args: argparse.Namespace, output: Output) -> int:
-    """Put a spec into a copy of a model file."""
+    """Write a copy of a model file with a spec."""
     attach_spec(args.model, ModelSpec.load(args.spec), args.output)
     output.result({"path": args.output}, lambda: output.say(f"wrote {args.output}"))
     return 0
@@ -73,11 +73,11 @@ def _show(output: Output, graph: OnnxFile, spec: ModelSpec, certificate_is_own: 
     output.table("spec", ("", "value"), _spec_rows(spec))
     certificate = spec.provenance.certificate
     if certificate is None:
-        output.say("no parity certificate inside: nobody has compared this file with PyTorch")
+        output.say("no parity certificate in this file; `seginfer parity` compares it with PyTorch")
         return
-    output.table("parity certificate", ("", "value"), _certificate.rows(certificate))
+    output.table("parity certificate", ("", "value"), certificate_rows(certificate))
     if not certificate_is_own:
-        output.say("WARNING: the certificate was measured on another graph; run `seginfer export` again")
+        output.say("WARNING: the certificate belongs to another graph or spec; run `seginfer export` again")
 
 
 def _resize(spec: InputSpec) -> str:
@@ -98,7 +98,7 @@ def _spec_rows(spec: ModelSpec) -> list[tuple[str, object]]:
         ("resize", _resize(i)),
         ("normalise", f"(pixel * {i.scale:.6g} - {list(i.mean)}) / {list(i.std)}"),
         ("output", f"{o.name}: {o.kind}, {o.layout}, stride {o.graph_stride}, align_corners {o.align_corners}"),
-        *([("left to the mask step", f"upsampling by {o.upsample.factor}")] if o.upsample else []),
+        *([("in the mask step", f"upsampling by {o.upsample.factor}")] if o.upsample else []),
         ("classes", ", ".join(names + more)),
         ("source", p.source or "unknown"),
         ("precision", _precision(p)),
@@ -108,5 +108,5 @@ def _spec_rows(spec: ModelSpec) -> list[tuple[str, object]]:
 
 
 def _precision(provenance: Provenance) -> str:
-    islands = ", ".join(f"{len(names)} {reason}" for reason, names in provenance.islands.items())
-    return (provenance.precision or "unknown") + (f"; nodes in float32: {islands}" if islands else "")
+    fp32_nodes = ", ".join(f"{len(names)} {reason}" for reason, names in provenance.fp32_nodes.items())
+    return (provenance.precision or "unknown") + (f"; nodes in float32: {fp32_nodes}" if fp32_nodes else "")

@@ -1,4 +1,4 @@
-"""`seginfer run`: pictures, folders and videos in, masks and overlays out."""
+"""`seginfer run`: write masks and overlays of images and videos."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ from .._system.atomic import atomic_path, make_folder
 from .._tasks.segmentation import Segmentation
 from .._tasks.timings import Timings
 from . import _latency
-from ._inputs import expand, is_video
-from ._opening import open_segmenter
-from ._output import Output
+from .inputs import expand, is_video, open_segmenter
+from .output import Output
 
 Image = NDArray[np.uint8]
 
@@ -29,7 +28,10 @@ _FRAME = "frame_{:06d}.png"
 
 
 def run(args: argparse.Namespace, output: Output) -> int:
-    """Segment every input; one that cannot be read is listed and the others go on, with exit code 1."""
+    """Segment all inputs.
+
+    Unreadable inputs are listed, and the exit code is 1.
+    """
     if not 0 <= args.alpha <= 1:
         raise InputError(f"--alpha must be within 0..1, got {args.alpha}")
     files = expand(args.inputs)
@@ -54,7 +56,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
 
 
 class _Job:
-    """Everything that is the same for all inputs of one call."""
+    """Settings of one call, and the loops over its inputs."""
 
     def __init__(
         self, segmenter: Segmenter, folder: Path, alpha: float, with_overlay: bool, timings: list[Timings]
@@ -67,7 +69,7 @@ class _Job:
         self._gray = segmenter.spec.input.color == "gray"
 
     def picture(self, file: Path, advance: Any) -> dict[str, Any]:
-        """Write mask and overlay of one picture."""
+        """Write mask and overlay of an image."""
         image = read_image(file, gray=self._gray)
         result = self._segment(image)
         record = {"input": str(file), **self._write(image, result, self._folder / f"{file.stem}.png")}
@@ -75,7 +77,7 @@ class _Job:
         return record
 
     def video(self, file: Path, advance: Any) -> dict[str, Any]:
-        """Write one mask per frame into a folder, and an overlay video."""
+        """Write one mask per frame, and an overlay video."""
         frames = VideoReader(file, gray=self._gray)
         folder, overlay = self._folder / file.stem, self._folder / f"{file.stem}_overlay.webm"
         count = 0
@@ -117,7 +119,7 @@ class _Job:
 
 
 def _save_mask(result: Segmentation, path: Path) -> Path:
-    """Write class ids as a picture; a multilabel mask, which has several per pixel, as an array."""
+    """Write a mask as PNG, or a multilabel mask as NumPy array."""
     if result.task != "multilabel":
         result.save(path)
         return path
@@ -128,7 +130,7 @@ def _save_mask(result: Segmentation, path: Path) -> Path:
 
 
 def _remove_later_frames(folder: Path, count: int) -> None:
-    """Remove what an earlier run of a longer video left behind."""
+    """Delete masks of an earlier, longer video."""
     for path in (*folder.glob("frame_*.png"), *folder.glob("frame_*.npy")):
         index = path.stem.removeprefix("frame_")
         if index.isdecimal() and int(index) >= count:
@@ -136,7 +138,7 @@ def _remove_later_frames(folder: Path, count: int) -> None:
 
 
 def _frame_count(files: Iterable[Path]) -> int:
-    """Return how many frames there are to do, as far as the files say; a broken one is reported when its turn comes."""
+    """Return the approximate number of frames, without unreadable files."""
     count = 0
     for file in files:
         with suppress(InputError, MissingFileError):
@@ -145,7 +147,7 @@ def _frame_count(files: Iterable[Path]) -> int:
 
 
 def _refuse_collisions(files: Sequence[Path], folder: Path) -> None:
-    """Refuse before anything runs if an output would replace an input or another output."""
+    """Raise if an output would replace another file."""
     inputs = {file.resolve() for file in files}
     planned: dict[Path, Path] = {}
     for file in files:
@@ -155,7 +157,7 @@ def _refuse_collisions(files: Sequence[Path], folder: Path) -> None:
                 raise InputError(f"{target} is an input and would be overwritten; choose another -o folder")
             other = planned.setdefault(target, file)
             if other is not file:
-                raise InputError(f"{other} and {file} would write the same mask; run them with different -o folders")
+                raise InputError(f"{other} and {file} would write the same mask; run each with its own -o folder")
 
 
 def _show(output: Output, done: list[Any], failed: list[Any], latency: _latency.Summary, backend: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from .._errors import BackendUnavailableError, MissingDependencyError, OutputWriteError
 from .._system.atomic import atomic_path, make_folder
-from .._system.optional import require
+from .._system.environment import require
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_110", "sm_120")
 """A100, RTX 30, Orin, RTX 40 and L4, H100, B200, Thor, RTX 50. A GPU in between runs what NVRTC makes for it alone."""
@@ -146,6 +146,6 @@ def read_cubin(folder: Path, architecture: str) -> bytes | None:
 
 
 def _cache_folder() -> Path:
-    from .._system.cache_folder import cache_folder
+    from .._system.environment import cache_folder
 
     return cache_folder() / "kernels"

@@ -1,1 +1,1 @@
-"""Model files: ONNX metadata and the ModelSpec inside."""
+"""Model files: the ONNX format and the ModelSpec in its metadata."""

@@ -1,4 +1,4 @@
-"""Weights of an .onnx file that lie in other files."""
+"""External weight files of an .onnx file."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _MOST_GRAPHS_DEEP = 32
 
 
 def external_files(path: str | Path) -> tuple[Path, ...]:
-    """Return the files beside an .onnx file that hold weights of it, in the order of their names.
+    """Return the files with external weights of an .onnx file, sorted.
 
     Raises:
         MissingFileError: if there is no such .onnx file.
-        ModelFileError: if it is truncated or is not an ONNX model, or one of these files is missing or elsewhere.
+        ModelFileError: if it is not a complete ONNX model, or a file with weights is missing or in another folder.
     """
     with map_file(path) as data:
         try:
@@ -34,7 +34,10 @@ def external_files(path: str | Path) -> tuple[Path, ...]:
 
 
 def _locations(data: mmap.mmap) -> Iterator[str]:
-    """Yield the file name of every tensor that lies in another file: weights, and constants of nodes."""
+    """Yield the file name of every tensor with external data.
+
+    These are weights, and constants in attributes of nodes.
+    """
     for field in walk_model(data):
         if field.number == MODEL_GRAPH:
             yield from _locations_in_graph(data, field, 0)
@@ -45,7 +48,7 @@ def _locations(data: mmap.mmap) -> Iterator[str]:
 
 def _locations_in_graph(data: mmap.mmap, graph: Field, depth: int) -> Iterator[str]:
     if depth > _MOST_GRAPHS_DEEP:
-        raise MalformedError(f"its graphs lie inside of each other more than {_MOST_GRAPHS_DEEP} deep")
+        raise MalformedError(f"its graphs are nested more than {_MOST_GRAPHS_DEEP} deep")
     if graph.wire != BYTES:
         raise MalformedError(f"bad field at byte {graph.start}")
     for field in walk_fields(data, graph.value, graph.end):
@@ -72,11 +75,14 @@ def _locations_of_tensor(data: mmap.mmap, tensor: Field) -> Iterator[str]:
 
 
 def _beside(path: str | Path, location: str) -> Path:
-    """Return where weights lie: by the rules of ONNX in the model's own folder or below, never elsewhere."""
+    """Return the path of external weights.
+
+    ONNX allows them in the folder of the model and below.
+    """
     relative = Path(location)
     if not location or "\0" in location or relative.is_absolute() or ".." in relative.parts:
-        raise ModelFileError(f"{path} keeps weights in {location!r}, outside of its own folder; save it as one file")
+        raise ModelFileError(f"{path} has weights in {location!r}, outside its own folder; save it as one file")
     file = Path(path).parent / relative
     if not file.is_file():
-        raise ModelFileError(f"{path} keeps weights in {location}, which is not there; copy that file too")
+        raise ModelFileError(f"{path} has weights in {location}, which does not exist; copy that file too")
     return file

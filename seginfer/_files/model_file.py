@@ -1,4 +1,4 @@
-"""The seginfer entry of an .onnx file: read the ModelSpec, put one in, and hold it against the graph."""
+"""ModelSpec in an .onnx file: read, write, and check against the graph."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .._tasks import task_of
 from .onnx_file import OnnxFile, graph_sha256, read_onnx, write_metadata
 
 METADATA_KEY = "seginfer"
-ENGINE_SUFFIX = ".engine"  # of a file that is built from a model file, see `_tensorrt`
+ENGINE_SUFFIX = ".engine"  # of engines, see `_tensorrt`
 
 _log = logging.getLogger("seginfer")
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """An .onnx file with its ModelSpec, found consistent with each other."""
+    """An .onnx file and its ModelSpec, checked for consistency."""
 
     path: Path
     spec: ModelSpec
@@ -41,29 +41,37 @@ def read_model(path: str | Path) -> ModelFile:
     text = graph.metadata.get(METADATA_KEY)
     if text is None:
         raise ModelFileError(
-            f"{path} carries no ModelSpec; put one in with `seginfer attach {Path(path).name} spec.json -o out.onnx`"
+            f"{path} has no ModelSpec; add one with `seginfer attach {Path(path).name} spec.json -o out.onnx`"
         )
     try:
         spec = ModelSpec.from_json(text)
     except SpecError as error:
-        raise ModelFileError(f"{path} carries an unusable ModelSpec: {error}; attach a corrected one") from error
+        raise ModelFileError(f"{path} has an unusable ModelSpec: {error}; attach a corrected one") from error
     check_spec(spec, graph, path)
     return ModelFile(Path(path), spec, graph)
 
 
 def attach_spec(source: str | Path, spec: ModelSpec, target: str | Path) -> None:
-    """Write a copy of the model `source` that carries `spec`; `target` may be `source`.
+    """Write a copy of an .onnx file with a ModelSpec.
 
-    A certificate in `spec` that was measured on another pipeline is left out, and the log says so.
+    A certificate of another pipeline is left out of the copy, with a warning in the log.
+
+    Args:
+        source: the .onnx file.
+        spec: replaces a spec in the file.
+        target: the file to write, which may be `source`.
 
     Raises:
-        ModelFileError: if the spec contradicts the graph, or `target` would be parted from weights in other files.
+        MissingFileError: if there is no such file.
+        ModelFileError: if `source` is not a complete ONNX model, the spec contradicts the graph, or `target` is in
+            another folder than external weights.
+        OutputWriteError: if the file system refuses.
     """
     graph = read_onnx(source)
     check_spec(spec, graph, source)
     if graph.has_external_data and Path(source).resolve().parent != Path(target).resolve().parent:
         raise ModelFileError(
-            f"{source} keeps weights in files beside it; write the output into the same folder, or make it one file"
+            f"{source} has weights in other files; write the output into the same folder, or save the model as one file"
         )
     if spec.provenance.certificate is not None and not certificate_matches(source, spec):
         _log.warning("the certificate belongs to another graph or spec and is left out; run `seginfer export` again")
@@ -72,13 +80,16 @@ def attach_spec(source: str | Path, spec: ModelSpec, target: str | Path) -> None
 
 
 def certificate_matches(path: str | Path, spec: ModelSpec) -> bool:
-    """Tell whether the certificate inside `spec` was measured on this very pipeline."""
+    """Return whether the certificate in `spec` belongs to this pipeline."""
     certificate = spec.provenance.certificate
     return certificate is not None and certificate.pipeline_sha256 == pipeline_sha256(path, spec)
 
 
 def pipeline_sha256(path: str | Path, spec: ModelSpec) -> str:
-    """Return a hash of all that decides masks: the graph, and the spec but for its colours, names and provenance."""
+    """Return a hash of everything that decides masks.
+
+    This is the graph, and the spec without colours, class names and provenance.
+    """
     decisive = {
         "task": spec.task,
         "input": unstructure(spec.input),
@@ -90,7 +101,11 @@ def pipeline_sha256(path: str | Path, spec: ModelSpec) -> str:
 
 
 def check_spec(spec: ModelSpec, graph: OnnxFile, path: str | Path) -> None:
-    """Raise a ModelFileError if the graph contradicts the spec."""
+    """Check a spec against its graph.
+
+    Raises:
+        ModelFileError: if they contradict each other.
+    """
     problem = _input_problem(spec.input, graph.inputs) or _outputs_problem(spec, graph.outputs)
     if problem:
         raise ModelFileError(f"{path} contradicts its ModelSpec: {problem}; correct the spec and attach it again")

@@ -1,6 +1,6 @@
-"""Read and write what seginfer needs of an .onnx file without the onnx package: signature, metadata, graph hash.
+"""Signature, metadata and hash of an .onnx file, without the onnx package.
 
-An .onnx file is one protobuf message. Only field headers are walked; weights are skipped, never copied.
+An .onnx file is one protobuf message. Only field headers are read. Weights are skipped and never copied.
 Source of field numbers: onnx/onnx.proto (ModelProto, GraphProto, NodeProto, ValueInfoProto, TensorProto).
 """
 
@@ -56,7 +56,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """What an .onnx file says about itself."""
+    """Signature and metadata of an .onnx file."""
 
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
@@ -66,15 +66,17 @@ class OnnxFile:
 
 
 class NodeInfo(NamedTuple):
-    """A node of the graph: its name, which may be empty, its operator, and the operator's domain, empty for ONNX."""
+    """A node of a graph."""
 
     name: str
+    """May be empty."""
     op: str
     domain: str
+    """Empty for operators of ONNX."""
 
 
 def read_onnx(path: str | Path) -> OnnxFile:
-    """Read signature and metadata of an .onnx file.
+    """Read the signature and metadata of an .onnx file.
 
     Raises:
         MissingFileError: if there is no such file.
@@ -93,7 +95,9 @@ def read_onnx(path: str | Path) -> OnnxFile:
 
 
 def read_nodes(path: str | Path) -> tuple[NodeInfo, ...]:
-    """Read name and operator of every node of an .onnx file, without those inside of control flow and functions.
+    """Read the nodes of an .onnx file.
+
+    Nodes inside control flow and functions are left out.
 
     Raises:
         MissingFileError: if there is no such file.
@@ -109,7 +113,10 @@ def read_nodes(path: str | Path) -> tuple[NodeInfo, ...]:
 
 
 def graph_sha256(path: str | Path, *, ignore: str) -> str:
-    """Return the hash of an .onnx file without the metadata entry `ignore`: equal before and after it is attached."""
+    """Return the SHA-256 of an .onnx file without one metadata entry.
+
+    It is equal before and after the entry `ignore` is attached.
+    """
     digest = hashlib.sha256()
     with map_file(path) as data:
         for start, end in _spans_without(data, ignore, path):
@@ -118,9 +125,9 @@ def graph_sha256(path: str | Path, *, ignore: str) -> str:
 
 
 def write_metadata(source: str | Path, target: str | Path, key: str, value: str) -> None:
-    """Copy an .onnx file with one metadata entry set; an older entry of that key is replaced. `target` may be `source`.
+    """Copy an .onnx file atomically, with a metadata entry set.
 
-    The write is atomic: on any failure the old target is intact and nothing half-written is left.
+    An older entry of the same key is replaced. `target` may be `source`.
     """
     entry = encode_field(1, key.encode()) + encode_field(2, value.encode())
     with atomic_path(target) as part, open(part, "wb") as out:
@@ -151,7 +158,7 @@ def _onnx_file(data: mmap.mmap, graph: Field, metadata: dict[str, str], opset: i
             tensors.append(_tensor_info(data, field))
             if len(tensors) > MOST_FIELDS:
                 raise MalformedError(f"it has more than {MOST_FIELDS} inputs or outputs")
-    real = tuple(info for info in inputs if info.name not in weights)  # IR versions before 4 list weights as inputs
+    real = tuple(info for info in inputs if info.name not in weights)  # before IR version 4, weights are inputs too
     return OnnxFile(real, tuple(outputs), metadata, opset, external)
 
 
@@ -177,7 +184,7 @@ def _dimension(data: mmap.mmap, field: Field) -> int | str:
 
 
 def _spans_without(data: mmap.mmap, key: str, path: str | Path) -> list[tuple[int, int]]:
-    """Return the byte ranges of the top-level fields, without the metadata entry of `key`."""
+    """Return the byte ranges of the file without a metadata entry."""
     try:
         return [
             (f.start, f.end) for f in walk_model(data) if f.number != _MODEL_METADATA or read_text(data, f, 1) != key

@@ -1,4 +1,4 @@
-"""Protobuf wire format: walk and write fields without a schema."""
+"""Reader and writer of protobuf fields, without a schema."""
 
 from __future__ import annotations
 
@@ -9,26 +9,32 @@ from typing import BinaryIO, NamedTuple
 
 from .._errors import MissingFileError, ModelFileError
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 
 MOST_FIELDS = 10_000  # metadata entries, inputs, outputs
 
 
 class Field(NamedTuple):
+    """Position of a field in a message."""
+
     number: int
     wire: int
     start: int  # of the header
-    value: int  # the number, or where the bytes begin
+    value: int  # the number, or the position of the bytes
     end: int
 
 
 class MalformedError(Exception):
-    """The bytes are not a protobuf message of the expected form."""
+    """Bytes that are not the expected protobuf message. Callers translate it."""
 
 
 class map_file:  # noqa: N801  # reads as a function in `with map_file(path) as data`
-    """Map a file into memory; an empty or missing file is an error."""
+    """Map a model file into memory, as a context manager.
+
+    Raises:
+        MissingFileError: if there is no such file.
+        ModelFileError: if it is empty or cannot be read.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
@@ -51,6 +57,11 @@ class map_file:  # noqa: N801  # reads as a function in `with map_file(path) as 
 
 
 def walk_fields(data: mmap.mmap, start: int, end: int) -> Iterator[Field]:
+    """Yield the fields of a message.
+
+    Raises:
+        MalformedError: if a field is malformed or incomplete.
+    """
     position = start
     while position < end:
         key, value_at = read_varint(data, position, end)
@@ -73,11 +84,17 @@ def walk_fields(data: mmap.mmap, start: int, end: int) -> Iterator[Field]:
 
 
 def walk_model(data: mmap.mmap) -> Iterator[Field]:
+    """Yield the top-level fields of a file."""
     return at_most(MOST_FIELDS, walk_fields(data, 0, len(data)))
 
 
 def at_most(limit: int, fields: Iterable[Field]) -> Iterator[Field]:
-    """Yield fields up to a count that no real model comes near: a hostile file must not take all time and memory."""
+    """Yield fields up to a limit.
+
+    Raises:
+        MalformedError: if there are more.
+    """
+    # The limits are far beyond real models. They bound time and memory for hostile files.
     for i, field in enumerate(fields):
         if i >= limit:
             raise MalformedError(f"it repeats a field more than {limit} times")
@@ -97,7 +114,7 @@ def read_varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
 
 
 def walk_nested(data: mmap.mmap, field: Field, number: int) -> Iterator[Field]:
-    """Yield the sub-fields `number` of a message field."""
+    """Yield the fields `number` inside a message field."""
     if field.wire != BYTES:
         raise MalformedError(f"bad field at byte {field.start}")
     return (f for f in walk_fields(data, field.value, field.end) if f.number == number)

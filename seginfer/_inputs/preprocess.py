@@ -16,7 +16,7 @@ from .._reference.resize import RESIZE, normalize
 from .._reference.taps import mirrored
 from .._spec.model_spec import InputSpec, ModelSpec
 from .._system.arrays import check_apart, check_no_overlap
-from .._system.limits import checked_threads
+from .._system.environment import checked_threads
 from .formats import PixelFormat, check_image, checked_color, image_size, pixels_of
 
 Batch = NDArray[Any]

@@ -1,1 +1,1 @@
-"""Pictures and videos on disk."""
+"""Image and video files."""

@@ -1,4 +1,4 @@
-"""Video on disk, through PyAV (FFmpeg): always uint8, RGB or gray."""
+"""Video files, read and written with PyAV (FFmpeg)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .._errors import InputError, MissingFileError, OutputWriteError
 from .._system.atomic import atomic_path
-from .._system.optional import require
+from .._system.environment import require
 
 Image = NDArray[np.uint8]
 
@@ -24,15 +24,17 @@ _CODEC_OPTIONS = {"crf": "32", "b": "0", "deadline": "realtime", "cpu-used": "8"
 
 
 class VideoReader:
-    """A video file, frame by frame.
+    """Iterable over the frames of a video file.
+
+    Frames are (H, W, 3) uint8 RGB.
 
     Args:
-        path: anything that FFmpeg reads.
-        gray: yield (H, W) uint8 frames instead of (H, W, 3) RGB.
+        path: any video that FFmpeg reads.
+        gray: yield (H, W) uint8 frames instead.
 
     Raises:
         MissingFileError: if there is no such file.
-        InputError: if it is not a readable video; also while iterating, where it breaks off.
+        InputError: if it is not a readable video. Also during iteration, at a damaged frame.
     """
 
     def __init__(self, path: str | Path, *, gray: bool = False) -> None:
@@ -46,7 +48,7 @@ class VideoReader:
             if not seconds and stream.container.duration:
                 seconds = stream.container.duration / _av().time_base
             self.approximate_length = stream.frames or round(seconds * self.frame_rate)
-            """Number of frames that the file claims; 0 where it does not say."""
+            """Number of frames in the header of the file, 0 if unknown."""
 
     def __iter__(self) -> Iterator[Image]:
         count = 0
@@ -72,7 +74,7 @@ class VideoReader:
 
 
 class VideoSink:
-    """Takes the frames of a video, one by one."""
+    """Writer of the frames of a video."""
 
     def __init__(self, container: Any, stream: Any) -> None:
         self._container = container
@@ -86,7 +88,9 @@ class VideoSink:
 
 @contextmanager
 def video_writer(path: str | Path, size: tuple[int, int], frame_rate: Fraction) -> Iterator[VideoSink]:
-    """Write a WebM (VP9) video; the file appears when the block ends without error.
+    """Write a WebM (VP9) video atomically.
+
+    The file appears when the block ends without an error.
 
     Args:
         path: must end in .webm.

@@ -1,4 +1,4 @@
-"""Certificate: the measured comparison of an exported pipeline with PyTorch, and the error when it fails."""
+"""Certificate: measured agreement of an exported pipeline with PyTorch."""
 
 from __future__ import annotations
 
@@ -13,63 +13,71 @@ Stage = Literal["preprocess", "network", "postprocess"]
 
 @dataclass(frozen=True)
 class FlipCount:
-    """How often labels differ from PyTorch's among pixels whose margin lies in one range."""
+    """Flipped labels among the pixels in one range of margins."""
 
     margin_below: float | None
-    """End of the range, in the output's unit; it begins where the one before ends. None: it has no end."""
+    """End of the range in the unit of the output, or None for no end. The range starts at the end of the one before."""
     pixels: int
+    """Number of pixels in the range."""
     flipped: int
+    """How many of them have another label than in PyTorch."""
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was compared with PyTorch's own pipeline, and how far the two are apart.
+    """Differences between an exported pipeline and PyTorch's own pipeline.
 
-    Pixels are counted at the images' own sizes. A pixel is *decisive* when PyTorch's margin between its two best
-    classes exceeds twice the largest logit error (plus the rounding of the interpolation itself). Interpolation is a
-    convex combination, so no such errors can change the class of a decisive pixel: where it does change, the pipeline
-    is wrong.
+    Pixels are counted at the sizes of the images. A pixel is *decisive* if the margin between the two best classes of
+    PyTorch exceeds twice the largest logit error, plus the rounding of the interpolation. Interpolation is a convex
+    combination. So logit errors cannot change the class of a decisive pixel, and if one changes, the pipeline is wrong.
     """
 
     passed: bool
-    """Every limit of the precision was met."""
+    """Whether all limits of the precision are met."""
     stage: Stage | None
-    """The first stage that diverged; None if none did."""
+    """First stage that diverges, or None."""
     precision: str
     """Precision of the exported graph, such as "fp32"."""
     images: int
-    """How many images were compared."""
+    """Number of images."""
     pixels: int
-    """How many mask pixels were compared."""
+    """Number of mask pixels."""
     batch_max_error: float
-    """Largest difference of the preprocessed tensors, in the network's input units."""
+    """Largest difference of the preprocessed tensors, in the unit of the network's input."""
     network_max_error: float
-    """Largest difference of the network's outputs for one and the same input."""
+    """Largest difference of the network's outputs for the same input."""
     logit_max_error: float
     """Largest difference of the network's outputs, each pipeline with its own preprocessing."""
     logit_p999_error: float
-    """99.9th percentile of that difference within one image; the worst image."""
+    """99.9th percentile of that difference within an image, of the worst image."""
     pixel_agreement: float
     """Share of all pixels with the same label, 0..1."""
     decisive_agreement: float
-    """Share of decisive pixels with the same label, 0..1; must be exactly 1 in fp32. An output of labels has no
-    margins: there every pixel counts, and near-ties may flip in one of a thousand."""
+    """Share of decisive pixels with the same label, 0..1. It must be exactly 1 in fp32.
+
+    An output of labels has no margins. Then all pixels count, and one of a thousand may flip at a near-tie.
+    """
     undecided_share: float
     """Share of pixels that are not decisive, 0..1."""
     mean_iou: float
-    """Intersection over union with PyTorch's labels, averaged over the classes present, 0..1."""
+    """Mean intersection over union with PyTorch's labels over the classes present, 0..1."""
     rounding_agreement: float | None = None
-    """Share of pixels on which PyTorch agrees with itself in float64, 0..1; measured, and allowed for, only where a
-    network's own rounding exceeds the limits, as unpooling by the places of maxima does. None elsewhere."""
+    """Share of pixels with the same label in PyTorch's float32 and float64, 0..1.
+
+    It is measured only if float32 rounding in the network itself exceeds the limits, as in unpooling by the indices of
+    maxima. The limits are then relative to it. None otherwise.
+    """
     flips: tuple[FlipCount, ...] = ()
-    """Pixels by PyTorch's margin, narrowest first: rounding flips some of the narrowest, and a wrong pipeline others
-    too. Empty for an output of labels, which have no margins."""
+    """Flipped pixels by PyTorch's margin, in rising order. Empty for an output of labels.
+
+    Rounding flips pixels of narrow margins. A wrong pipeline flips others too.
+    """
     pipeline_sha256: str = ""
-    """Hash of the graph and of how the spec feeds and reads it: the pipeline that the numbers belong to."""
+    """Hash of the certified pipeline: the graph, and the spec that feeds and reads it."""
     runtime: str = ""
-    """What ran the exported graph, such as "onnxruntime 1.23.2 on cpu"."""
+    """Backend that ran the exported graph, such as "onnxruntime 1.23.2 on cpu"."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Versions of the packages that took part."""
+    """Versions of the packages in use."""
 
     def __post_init__(self) -> None:
         coerce_fields(self, "certificate")
@@ -78,7 +86,7 @@ class Certificate:
         """Return the result in one line."""
         verdict = "passed" if self.passed else f"FAILED at {self.stage}"
         own = self.rounding_agreement
-        with_itself = "" if own is None else f" (PyTorch agrees with itself in float64 on {own:.4%})"
+        with_itself = "" if own is None else f" (PyTorch float32 and float64 agree on {own:.4%})"
         return (
             f"parity {verdict}: decisive pixels {self.decisive_agreement:.4%}, "
             f"all pixels {self.pixel_agreement:.4%}{with_itself}, "
@@ -88,10 +96,10 @@ class Certificate:
 
 
 class ParityError(ExportError):
-    """An exported pipeline disagrees with PyTorch.
+    """Exported pipeline that disagrees with PyTorch.
 
     Attributes:
-        certificate: the measured comparison, with `stage` naming the first stage that diverged.
+        certificate: the measured differences. `stage` is the first stage that diverges.
     """
 
     def __init__(self, message: str, certificate: Certificate) -> None:

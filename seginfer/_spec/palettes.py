@@ -1,4 +1,4 @@
-"""Well-known class colours: Cityscapes by name, Pascal VOC by index."""
+"""Class colours of Cityscapes and Pascal VOC."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ CITYSCAPES: dict[str, Color] = {
 
 
 def voc_color(class_id: int) -> Color:
-    """Return the Pascal VOC colour of a class: its bits, three at a time, fill R, G and B from the top.
+    """Return the Pascal VOC colour of a class.
+
+    The bits of the id, three at a time, fill R, G and B from the highest bit down.
 
     Source: the colour map of the Pascal VOC challenge (Everingham et al., 2010).
     """
@@ -45,7 +47,7 @@ def voc_color(class_id: int) -> Color:
 
 
 def default_colors(names: Sequence[str]) -> tuple[Color, ...]:
-    """Return Cityscapes colours if every name is a Cityscapes class, Pascal VOC colours otherwise."""
+    """Return Cityscapes colours if all names match, else Pascal VOC colours."""
     if len(names) > 2 and all(name.lower() in CITYSCAPES for name in names):
         return tuple(CITYSCAPES[name.lower()] for name in names)
     return tuple(voc_color(i) for i in range(len(names)))

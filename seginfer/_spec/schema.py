@@ -1,4 +1,4 @@
-"""Strict conversion between frozen dataclasses and JSON values: unknown keys and wrong types name their place."""
+"""Strict conversion between frozen dataclasses and JSON values."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from .._errors import SpecError
 
 T = TypeVar("T")
 
+OLD_NAME = "old name"
+"""Key of `dataclasses.field(metadata=...)`: the JSON key of the field in files of earlier versions."""
+
 
 def structure(cls: type[T], value: object, where: str) -> T:
     """Build the dataclass `cls` from a JSON object.
@@ -20,14 +23,16 @@ def structure(cls: type[T], value: object, where: str) -> T:
     Args:
         cls: a dataclass whose fields are scalars, tuples, Literals, mappings or dataclasses.
         value: a mapping, as `json.loads` returns it.
-        where: the place of the value, such as "input", used in messages.
+        where: name of the value in error messages, such as "input".
 
     Raises:
-        SpecError: if a key is unknown or missing, or a value has the wrong type; the message names the key.
+        SpecError: if a key is unknown or missing, or a value has the wrong type. The message names the key.
     """
     if not isinstance(value, Mapping):
         raise SpecError(f"{where} must be a JSON object, got {type(value).__name__}: {value!r}")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]  # T is a dataclass by contract
+    renamed = {f.metadata[OLD_NAME]: name for name, f in fields.items() if OLD_NAME in f.metadata and name not in value}
+    value = {renamed.get(key, key): item for key, item in value.items()}
     for key in value:
         if key not in fields:
             raise SpecError(_unknown_key(where, str(key), list(fields)))
@@ -39,7 +44,7 @@ def structure(cls: type[T], value: object, where: str) -> T:
 
 
 def unstructure(value: Any) -> Any:
-    """Turn dataclasses and tuples into what `json.dumps` accepts."""
+    """Convert dataclasses and tuples into values for `json.dumps`."""
     if dataclasses.is_dataclass(value):
         return {f.name: unstructure(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, (list, tuple)):
@@ -50,13 +55,23 @@ def unstructure(value: Any) -> Any:
 
 
 def coerce_fields(instance: object, where: str) -> None:
-    """Check and normalise every field of a frozen dataclass in its `__post_init__`: lists become tuples."""
+    """Validate and normalise the fields of a frozen dataclass.
+
+    It is called in `__post_init__`. Lists become tuples.
+
+    Raises:
+        SpecError: if a value has the wrong type. The message names the field.
+    """
     for name, hint in get_type_hints(type(instance)).items():
         object.__setattr__(instance, name, coerce(getattr(instance, name), hint, f"{where}.{name}"))
 
 
 def coerce(value: Any, hint: Any, where: str) -> Any:
-    """Return `value` as the type `hint` asks for, or raise a SpecError that names `where`."""
+    """Convert a value to the type of a field.
+
+    Raises:
+        SpecError: if it has another type. The message names `where`.
+    """
     origin = get_origin(hint)
     if origin is Literal:
         return _choice(value, get_args(hint), where)

@@ -1,4 +1,4 @@
-"""Signature of a tensor that a graph takes or yields."""
+"""TensorInfo: input or output of a graph."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from .model_spec import Layout
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Name, shape and element type; a dimension is a number or, if it varies, a name."""
+    """Input or output of a graph."""
 
     name: str
     shape: tuple[int | str, ...]
+    """A dimension that varies is a name."""
     dtype: str
+    """NumPy's name, or "unknown"."""
 
     def nchw(self, layout: Layout) -> tuple[int | str, ...]:
         """Return the shape of an image tensor as (N, C, H, W)."""

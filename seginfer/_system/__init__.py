@@ -1,1 +1,1 @@
-"""The machine: its limits, its driver, its files, and optional packages."""
+"""Access to the machine: environment, files, GPU driver and arrays."""

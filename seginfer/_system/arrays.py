@@ -1,4 +1,4 @@
-"""Checks of arrays that a caller provides to be filled."""
+"""Checks of output arrays that a caller provides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from .._errors import InputError
 
 
 def check_no_overlap(out: NDArray[Any]) -> None:
-    """Raise an InputError if two elements of an array to fill are the same memory."""
+    """Raise if elements of an output array share memory.
+
+    Raises:
+        InputError: if two elements overlap.
+    """
     if out.flags.c_contiguous:
         return
     span = out.itemsize
@@ -23,7 +27,16 @@ def check_no_overlap(out: NDArray[Any]) -> None:
 
 
 def check_apart(out: Sequence[NDArray[Any]] | None, sources: Sequence[object], what: str) -> None:
-    """Raise an InputError if an array to fill shares memory with one that is read, which would change meanwhile."""
+    """Raise if an output array shares memory with an input.
+
+    Args:
+        out: arrays that will be written.
+        sources: values that will be read. Only arrays among them are checked.
+        what: name of the sources, for the error.
+
+    Raises:
+        InputError: if memory may be shared.
+    """
     arrays = [source for source in sources if isinstance(source, np.ndarray)]
     if out is not None and any(np.may_share_memory(a, b) for a in out for b in arrays):
         raise InputError(f"out must not share memory with {what}; allocate it by itself")

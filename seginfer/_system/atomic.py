@@ -1,4 +1,4 @@
-"""Writes: a file appears complete under its name or not at all, and a refusal of the file system is one clear error."""
+"""Atomic writes: a file is complete or absent."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ from pathlib import Path
 from .._errors import OutputWriteError, SegInferError
 
 PART_NAME = re.compile(r"\.\d+-[0-9a-f]+\.part(\.\w+)*")
-"""Name of a file that is being written, or that a process has left which was killed while it wrote."""
+"""Name of a temporary file, which a killed process may leave."""
 
 
 @contextmanager
 def atomic_path(target: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target` that replaces it on success and vanishes on any failure, Ctrl-C included.
+    """Yield a temporary path that replaces `target` on success.
+
+    It is deleted on failure, including Ctrl-C.
 
     Raises:
-        OutputWriteError: if the file system refuses; the old file, if any, is intact.
+        OutputWriteError: if the file system refuses. The old file, if any, is intact.
     """
-    target = Path(os.path.realpath(target))  # a link stays a link
+    target = Path(os.path.realpath(target))  # write the file behind a link
     _check_target(target)
-    # Chance, because processes of two containers may share a folder and have one number. Short: names have a limit.
+    # Random, because two containers may share a folder and have equal process ids. Short, because names are limited.
     part = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part{target.suffix}")
     try:
         yield part
@@ -36,32 +38,32 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         if isinstance(error, FileNotFoundError) and not target.parent.is_dir():
             raise OutputWriteError(f"cannot write {target}: no folder {target.parent}; create it first") from error
         if error.filename is None or Path(error.filename) in (part, target):
-            raise _refused(target, error) from error
+            raise _write_error(target, error) from error
         raise
     finally:
-        with suppress(OSError):  # mostly it is gone; what else there is to say is being said
+        with suppress(OSError):  # replaced already, or another error is being raised
             part.unlink()
 
 
 def _check_target(target: Path) -> None:
-    """Find out before the work what the file system will say after it."""
+    """Raise early if `target` cannot be replaced."""
     try:
         mode = target.stat().st_mode
     except FileNotFoundError:
         return
-    except OSError as error:  # a name that is too long, a file where a folder should be
-        raise _refused(target, error) from error
+    except OSError as error:  # for example, the name is too long, or a parent is a file
+        raise _write_error(target, error) from error
     if not stat.S_ISREG(mode):
         raise OutputWriteError(f"cannot write {target}: it is not a regular file; choose another name")
 
 
-def _refused(target: Path, error: OSError) -> OutputWriteError:
+def _write_error(target: Path, error: OSError) -> OutputWriteError:
     reason = error.strerror or str(error)
     return OutputWriteError(f"cannot write {target}: {reason}; check the name, the folder and its free space")
 
 
 def make_folder(path: str | Path) -> None:
-    """Make a folder and those above it; one that exists is fine.
+    """Create a folder and its parents if they do not exist.
 
     Raises:
         OutputWriteError: if the file system refuses, or a file has that name.
@@ -70,4 +72,4 @@ def make_folder(path: str | Path) -> None:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputWriteError(f"cannot make the folder {path}: {reason}; choose another folder") from error
+        raise OutputWriteError(f"cannot create the folder {path}: {reason}; choose another folder") from error

@@ -1,4 +1,4 @@
-"""NVIDIA's driver, asked directly: which GPU is here, or exactly why none can be used."""
+"""Detection of GPUs through NVIDIA's driver library."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 from .._errors import BackendUnavailableError, InputError
 
 OLDEST_CUDA = (12, 0)
-"""What the oldest supported TensorRT, 10.3, is built for; a driver of CUDA 12.0 serves every 12.x."""
+"""CUDA version of the oldest supported TensorRT, 10.3. A driver for CUDA 12.0 runs every 12.x."""
 
 _LIBRARY = "libcuda.so.1"
 _RELEASE_FILE = Path("/proc/driver/nvidia/version")
 _MULTIPROCESSORS, _MAJOR, _MINOR = 16, 75, 76  # CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT, _COMPUTE_CAPABILITY_*
 _NO_DEVICE = 100
 
-# CUresult of cuInit, by name, and what helps. Source: cuda.h.
+# CUresult of cuInit: reason and remedy. Source: cuda.h.
 _INIT_FAILURES = {
     2: ("out of memory", "free memory of the GPU or the machine"),
     3: ("not initialized", "restart the machine"),
@@ -28,7 +28,7 @@ _INIT_FAILURES = {
     46: ("the device is unavailable", "end the process that holds the GPU exclusively"),
     101: ("invalid device", "correct CUDA_VISIBLE_DEVICES"),
     802: ("the system is not ready", "start NVIDIA's fabric manager"),
-    803: ("its library and its kernel module differ in version", "restart the machine to finish the driver's update"),
+    803: ("library and kernel module differ in version", "restart the machine to complete the driver update"),
     804: ("forward compatibility is not supported on this GPU", "remove the cuda-compat package, or update the driver"),
     999: ("unknown error", "reload the nvidia kernel modules, or restart the machine"),
 }
@@ -36,7 +36,7 @@ _INIT_FAILURES = {
 
 @dataclass(frozen=True)
 class GpuInfo:
-    """One GPU, and the driver that serves it."""
+    """A GPU and its driver."""
 
     index: int
     name: str
@@ -44,41 +44,41 @@ class GpuInfo:
     compute_capability: tuple[int, int]
     memory_bytes: int
     driver: str
-    """The newest CUDA version that the driver serves, such as "13.0"."""
+    """Newest CUDA version that the driver supports, such as "13.0"."""
     driver_release: str
-    """The driver's own version, such as "580.65.06"; empty where it does not say."""
+    """Version of the driver, such as "580.65.06". Empty if unknown."""
     multiprocessors: int = 0
-    """What tells the modules of a family apart: every Orin is called "Orin". 0 is unknown."""
+    """Number of multiprocessors, 0 if unknown. Only this tells the modules called "Orin" apart."""
 
 
 def find_gpu(index: int = 0) -> GpuInfo:
-    """Describe a GPU.
+    """Return the properties of a GPU.
 
     Args:
-        index: which one, of those that CUDA_VISIBLE_DEVICES leaves.
+        index: index among the GPUs in CUDA_VISIBLE_DEVICES.
 
     Raises:
-        InputError: if `index` is no index.
-        BackendUnavailableError: if there is no driver, it fails, it is too old, or it sees no such GPU.
+        InputError: if `index` is not an integer from 0.
+        BackendUnavailableError: if the driver is missing, fails, is too old, or sees no such GPU.
     """
     if not isinstance(index, int) or isinstance(index, bool) or index < 0:
         raise InputError(f"the index of a GPU must be an integer from 0, got {index!r}")
     driver = _load()
     try:
         _initialize(driver)
-        version = _checked_version(driver)
+        version = _supported_version(driver)
         _check_index(driver, index)
         return _describe(driver, index, version)
     except AttributeError as error:  # a function is missing
         raise BackendUnavailableError(
-            f"{_LIBRARY} is not NVIDIA's driver, or is an old one ({error}); "
+            f"{_LIBRARY} is not NVIDIA's driver, or is too old ({error}); "
             f"install a driver for CUDA {_text(OLDEST_CUDA)} or newer"
         ) from error
 
 
 @functools.cache
 def has_gpu() -> bool:
-    """Tell whether there is a GPU that can be used; asked once per process."""
+    """Return whether a GPU is usable. Cached for the process."""
     try:
         find_gpu()
     except BackendUnavailableError:
@@ -91,7 +91,7 @@ def _load() -> ctypes.CDLL:
         return ctypes.CDLL(_LIBRARY)
     except OSError as error:
         raise BackendUnavailableError(
-            f"NVIDIA's driver is not here ({error}); install it, or in a container start that with `--gpus all` "
+            f"NVIDIA's driver is not installed ({error}); install it, or start the container with `--gpus all` "
             "(on a Jetson: `--runtime nvidia`)"
         ) from error
 
@@ -101,17 +101,19 @@ def _initialize(driver: Any) -> None:
     if code == _NO_DEVICE:
         raise BackendUnavailableError(_no_device())
     if code:
-        reason, remedy = _INIT_FAILURES.get(code, ("an error without a name here", "restart the machine"))
-        raise BackendUnavailableError(f"NVIDIA's driver does not start: {reason} (cuInit returned {code}); {remedy}")
+        reason, remedy = _INIT_FAILURES.get(code, ("unknown error", "restart the machine"))
+        raise BackendUnavailableError(
+            f"NVIDIA's driver does not initialize: {reason} (cuInit returned {code}); {remedy}"
+        )
 
 
-def _checked_version(driver: Any) -> tuple[int, int]:
+def _supported_version(driver: Any) -> tuple[int, int]:
     packed = _number(driver.cuDriverGetVersion, "cuDriverGetVersion")
     version = packed // 1000, packed % 1000 // 10
     if version < OLDEST_CUDA:
         raise BackendUnavailableError(
-            f"the driver{_release_in_words()} serves CUDA {_text(version)}, and at least {_text(OLDEST_CUDA)} is "
-            "needed; update the driver (on a Jetson: JetPack 6 or newer)"
+            f"the driver{_release_in_words()} supports CUDA {_text(version)}, expected at least {_text(OLDEST_CUDA)}; "
+            "update the driver (on a Jetson: JetPack 6 or newer)"
         )
     return version
 
@@ -131,10 +133,10 @@ def _describe(driver: Any, index: int, version: tuple[int, int]) -> GpuInfo:
     _check(driver.cuDeviceGetName(name, ctypes.c_int(len(name)), device), "cuDeviceGetName")
     memory = ctypes.c_size_t(0)
     _check(driver.cuDeviceTotalMem_v2(ctypes.byref(memory), device), "cuDeviceTotalMem")
-    ask = functools.partial(_number, driver.cuDeviceGetAttribute, "cuDeviceGetAttribute")
-    capability = ask(ctypes.c_int(_MAJOR), device), ask(ctypes.c_int(_MINOR), device)
+    attribute = functools.partial(_number, driver.cuDeviceGetAttribute, "cuDeviceGetAttribute")
+    capability = attribute(ctypes.c_int(_MAJOR), device), attribute(ctypes.c_int(_MINOR), device)
     label = name.value.decode(errors="replace").strip()
-    count = ask(ctypes.c_int(_MULTIPROCESSORS), device)
+    count = attribute(ctypes.c_int(_MULTIPROCESSORS), device)
     return GpuInfo(index, label, capability, memory.value, _text(version), _release(), count)
 
 
@@ -147,13 +149,13 @@ def _number(function: Any, name: str, *arguments: Any) -> int:
 def _check(code: int, name: str) -> None:
     if code:
         raise BackendUnavailableError(
-            f"NVIDIA's driver failed: {name} returned {code}; look for its messages in `dmesg`, or restart the machine"
+            f"NVIDIA's driver failed: {name} returned {code}; see its messages in `dmesg`, or restart the machine"
         )
 
 
 def _no_device() -> str:
     remedy = "correct CUDA_VISIBLE_DEVICES" if _visible() else "check that `nvidia-smi` lists one"
-    return f"NVIDIA's driver{_release_in_words()} is here and sees no GPU{_visible()}; {remedy}"
+    return f"NVIDIA's driver{_release_in_words()} sees no GPU{_visible()}; {remedy}"
 
 
 def _visible() -> str:
@@ -169,7 +171,10 @@ def _release() -> str:
 
 
 def release_of(text: str) -> str:
-    """Return the driver's version out of what /proc/driver/nvidia/version says; empty if it does not say."""
+    """Return the driver version in the text of /proc/driver/nvidia/version.
+
+    It is empty if the text holds none.
+    """
     found = re.search(r"\b\d{3,}\.\d+(\.\d+)?\b", text)
     return found[0] if found else ""
 

@@ -17,8 +17,7 @@ from .._inputs.formats import PixelFormat, check_image, image_size, pixels_of
 from .._media.images import write_image
 from .._reference.mask import blend
 from .._spec.model_spec import ClassSpec, TaskName
-from .._system.limits import usable_cores
-from .._system.optional import require
+from .._system.environment import require, usable_cores
 from .regions import Polygon, encode_runs, trace_outlines
 from .timings import Timings
 

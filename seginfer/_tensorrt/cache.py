@@ -18,7 +18,7 @@ from pathlib import Path
 
 from .._errors import OutputWriteError
 from .._system.atomic import PART_NAME, make_folder
-from .._system.cache_folder import VARIABLE
+from .._system.environment import CACHE_VARIABLE
 from .key import EngineKey
 
 ENGINE_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}-[0-9a-f]{16}\.engine")
@@ -62,8 +62,8 @@ def listing(folder: Path) -> list[Path]:
         return []
     except OSError as error:
         raise OutputWriteError(
-            f"cannot look into the engine cache {folder}: {error.strerror or error}; set {VARIABLE} to a folder that "
-            "can be read and written"
+            f"cannot look into the engine cache {folder}: {error.strerror or error}; set {CACHE_VARIABLE} to a folder "
+            "that can be read and written"
         ) from error
 
 

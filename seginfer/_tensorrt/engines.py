@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .._errors import BackendError, InputError, ModelFileError, OutputWriteError
 from .._files.model_file import ENGINE_SUFFIX, ModelFile, read_model
-from .._system.cache_folder import VARIABLE, cache_folder
+from .._system.environment import CACHE_VARIABLE, cache_folder
 from .build import Progress
 from .cache import entry_lock, entry_path, leftovers, timing_path
 from .engine_file import EngineFile, write_engine
@@ -103,7 +103,7 @@ def _in_cache(model: ModelFile, key: EngineKey, rebuild: bool, write: _Write) ->
             return write(entry, timing_path(folder, key))
     except OutputWriteError as error:
         raise OutputWriteError(
-            f"{error}; set {VARIABLE} to a folder that can be written, or write one engine with "
+            f"{error}; set {CACHE_VARIABLE} to a folder that can be written, or write one engine with "
             f"`seginfer build {model.path.name} -o {model.path.stem}{ENGINE_SUFFIX}`"
         ) from error
 

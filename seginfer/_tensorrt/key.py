@@ -38,12 +38,6 @@ class EngineGpu:
     multiprocessors: int = 0
     """0 is unknown."""
 
-    @classmethod
-    def of(cls, gpu: GpuInfo) -> EngineGpu:
-        """Return what of a GPU decides whether an engine runs on it."""
-        release = f" ({gpu.driver_release})" if gpu.driver_release else ""
-        return cls(gpu.name, gpu.compute_capability, f"{gpu.driver}{release}", gpu.multiprocessors)
-
     def __str__(self) -> str:
         major, minor = self.compute_capability
         size = f", {self.multiprocessors} multiprocessors" if self.multiprocessors else ""
@@ -203,10 +197,16 @@ def _key(sha256: str, options: EngineOptions, library: Library, gpu: GpuInfo | N
         library=library.name,
         library_version=library.version,
         platform=f"{sys.platform}-{platform.machine()}",
-        gpu=None if gpu is None else EngineGpu.of(gpu),
+        gpu=None if gpu is None else _engine_gpu(gpu),
         options=replace(options, library=_backend(library.name)),
         onnx_sha256=sha256,
     )
+
+
+def _engine_gpu(gpu: GpuInfo) -> EngineGpu:
+    """Return the properties of a GPU that decide whether an engine runs on it."""
+    release = f" ({gpu.driver_release})" if gpu.driver_release else ""
+    return EngineGpu(gpu.name, gpu.compute_capability, f"{gpu.driver}{release}", gpu.multiprocessors)
 
 
 def _backend(library: str) -> LibraryName:

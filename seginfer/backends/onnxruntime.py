@@ -11,13 +11,12 @@ import numpy as np
 
 from .._errors import BackendError, BackendUnavailableError, InputError
 from .._geometry.geometry import Size
-from .._system.limits import checked_threads, parse_device
+from .._system.environment import checked_threads, parse_device
 from ._onnxruntime_session import CPU, CUDA, cuda_first, load_cuda, one_line, open_session, ort
-from ._protocol import CLOSED, Tensor
+from ._protocol import CLOSED, Execution, Tensor
 
 if TYPE_CHECKING:
     from .._cuda.tensors import DeviceMemory
-    from ._onnxruntime_execution import OnnxRuntimeExecution
 
 _log = logging.getLogger("seginfer")
 
@@ -79,7 +78,7 @@ class OnnxRuntimeBackend:
         del input_hw
         return self.batch_size or count
 
-    def execution(self, shape: tuple[int, ...], memory: DeviceMemory) -> OnnxRuntimeExecution:
+    def execution(self, shape: tuple[int, ...], memory: DeviceMemory) -> Execution:
         """Return the network in the memory of a GPU; see `DeviceBackend.execution`."""
         if self._open_session() is None or self.device_index is None:
             raise BackendUnavailableError(f"{self.description} has no memory of a GPU; open it with device='cuda'")

@@ -13,7 +13,7 @@ from .._errors import BackendError, BackendUnavailableError, InputError
 from .._files.model_file import ModelFile
 from .._geometry.geometry import Size
 from .._system.driver import find_gpu
-from .._system.limits import parse_device
+from .._system.environment import parse_device
 from .._tensorrt.engine_file import EngineFile, check_fits
 from .._tensorrt.engines import build_engine
 from .._tensorrt.key import LibraryName, key_here
@@ -21,8 +21,8 @@ from .._tensorrt.library import find_library
 from .._tensorrt.options import EngineOptions
 from .._tensorrt.report import ShapeRange
 from ._on_device import HostCalls
-from ._protocol import CLOSED, Tensor
-from ._tensorrt_execution import EngineExecution, LoadedEngine
+from ._protocol import CLOSED, Execution, Tensor
+from ._tensorrt_execution import LoadedEngine
 
 if TYPE_CHECKING:
     from .._tensorrt.build import Progress
@@ -114,7 +114,7 @@ class TensorRtBackend:
             if all(a <= n <= b for a, n, b in zip(shapes.smallest[sizes], input_hw, shapes.largest[sizes], strict=True))
         ]
 
-    def execution(self, shape: tuple[int, ...], memory: DeviceMemory) -> EngineExecution:
+    def execution(self, shape: tuple[int, ...], memory: DeviceMemory) -> Execution:
         """Return the network with memory of its own; see `DeviceBackend.execution`."""
         if self._engine is None:
             raise BackendError(CLOSED)

@@ -18,7 +18,7 @@ from seginfer import ModelSpec, SegInferError, postprocess, preprocess, read_mod
 from seginfer._files import model_file, onnx_file
 from seginfer._files.onnx_file import graph_sha256, read_nodes, read_onnx, write_metadata
 from seginfer._geometry import geometry, tiles
-from seginfer._spec import certificate, model_spec, schema
+from seginfer._spec import certificate, input_spec, model_spec, output_spec, schema
 
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz_spec_", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
 PATH, COPY = FOLDER / "model.onnx", FOLDER / "copy.onnx"
@@ -152,5 +152,5 @@ def target(provider: Provider) -> None:
 
 
 if __name__ == "__main__":
-    instrument(certificate, geometry, model_file, onnx_file, schema, model_spec, tiles)
+    instrument(certificate, geometry, input_spec, model_file, model_spec, onnx_file, output_spec, schema, tiles)
     run(target, most_bytes=300)

@@ -14,7 +14,7 @@ from ..._geometry.tiles import image_indices
 from ..._reference.taps import Floats, Mask
 from ..._spec.model_spec import ModelSpec
 from ..._system.arrays import check_apart
-from ..._system.limits import checked_threads
+from ..._system.environment import checked_threads
 from ..task import ResultBuffers
 from .decode import make_decoder
 from .outputs import Output, allocate_arrays, check_has_values, split_output

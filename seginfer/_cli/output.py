@@ -1,4 +1,4 @@
-"""What commands show: rich tables and progress bars for people, one JSON object for programs."""
+"""Tables, progress bars and JSON output of commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .._errors import SegInferError
-from .._system.optional import require
+from .._system.environment import require
 
 if TYPE_CHECKING:  # not every command needs it
     from .._tensorrt import BuildStep
@@ -18,17 +18,17 @@ Advance = Callable[[], None]
 
 
 class Output:
-    """Shows results.
+    """Writer of results and progress.
 
     Args:
-        as_json: print one JSON object at the end and nothing else.
+        as_json: print one JSON object at the end, and nothing else.
     """
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
 
     def result(self, data: Mapping[str, Any], show: Callable[[], None]) -> None:
-        """Print `data` as JSON, or call `show` for people."""
+        """Print `data` as JSON, or call `show` to print tables."""
         if self.as_json:
             sys.stdout.write(json.dumps(data, indent=2, default=str) + "\n")
         else:
@@ -44,21 +44,25 @@ class Output:
         self._console().print(table)
 
     def say(self, text: str) -> None:
-        """Print one line, for people only."""
+        """Print one line, except in JSON mode."""
         if not self.as_json:
             self._console().print(_rich("text").Text(printable(text)), soft_wrap=True)
 
     def error(self, error: SegInferError) -> None:
-        """Print an error in one line; in JSON mode also as an object."""
+        """Print an error in one line, and as JSON if requested."""
         message = printable(" ".join(str(error).split()))
         if self.as_json:
             sys.stdout.write(json.dumps({"error": message, "kind": type(error).__name__}) + "\n")
-            sys.stdout.flush()  # before the line, so that one who cannot write the object can start again
+            sys.stdout.flush()  # if this fails, the caller prints another error, and no line must be out yet
         sys.stderr.write(f"seginfer: {message}\n")
 
     @contextmanager
     def progress(self, label: str, total: int | None) -> Iterator[Advance]:
-        """Show a progress bar on a terminal's standard error; yields what to call after each step."""
+        """Show a progress bar if standard error is a terminal.
+
+        Yields:
+            A function to call after each step.
+        """
         if self.as_json or not sys.stderr.isatty():
             yield lambda: None
             return
@@ -68,9 +72,10 @@ class Output:
 
     @contextmanager
     def phases(self) -> Iterator[Callable[[BuildStep], None] | None]:
-        """Show a bar for every phase of a build that is going on, those inside of others indented.
+        """Show nested progress bars for the phases of a build.
 
-        Yields what to call with every step; None where nobody looks.
+        Yields:
+            A function to call with each step, or None if standard error is no terminal.
         """
         if self.as_json or not sys.stderr.isatty():
             yield None
@@ -80,7 +85,7 @@ class Output:
 
     @contextmanager
     def waiting(self, label: str) -> Iterator[None]:
-        """Show that something without steps is going on."""
+        """Show a spinner for work without steps."""
         if self.as_json or not sys.stderr.isatty():
             yield
             return
@@ -103,14 +108,14 @@ class Output:
 
 
 class _Phases:
-    """The bars of the phases that are open."""
+    """Progress bars of the current phases."""
 
     def __init__(self, bars: Any) -> None:
         self._bars = bars
         self._open: dict[str, Any] = {}
 
     def show(self, step: BuildStep) -> None:
-        """Open, advance or close the bar of a phase."""
+        """Add, advance or remove the bar of a phase."""
         if step.done >= step.total:
             if step.phase in self._open:
                 self._bars.remove_task(self._open.pop(step.phase))
@@ -122,7 +127,7 @@ class _Phases:
 
 
 def printable(text: str) -> str:
-    """Escape what would steer the terminal: names inside a model file are somebody else's."""
+    """Escape control characters, which model files may hold in names."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 

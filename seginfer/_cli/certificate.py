@@ -1,19 +1,19 @@
-"""A certificate as table rows, for people."""
+"""Table rows of a certificate."""
 
 from __future__ import annotations
 
 from .._spec.certificate import Certificate
 
 
-def rows(certificate: Certificate) -> list[tuple[str, str]]:
-    """Return (what, value) pairs."""
+def certificate_rows(certificate: Certificate) -> list[tuple[str, str]]:
+    """Return (label, value) pairs."""
     c = certificate
     own = c.rounding_agreement
     return [
         ("verdict", "passed" if c.passed else f"FAILED at {c.stage}"),
         ("decisive pixels that agree", f"{c.decisive_agreement:.4%}"),
         ("all pixels that agree", f"{c.pixel_agreement:.4%} of {c.pixels:,}"),
-        *([("PyTorch agrees with itself in float64", f"{own:.4%}")] if own is not None else []),
+        *([("PyTorch float32 and float64 agree", f"{own:.4%}")] if own is not None else []),
         ("undecided pixels", f"{c.undecided_share:.4%}"),
         ("mean IoU with PyTorch", f"{c.mean_iou:.6f}"),
         ("logit error, max", f"{c.logit_max_error:.3e}"),
@@ -23,12 +23,12 @@ def rows(certificate: Certificate) -> list[tuple[str, str]]:
         *_flip_rows(c),
         ("images", str(c.images)),
         ("precision", c.precision),
-        ("run by", c.runtime),
+        ("runtime", c.runtime),
     ]
 
 
 def _flip_rows(certificate: Certificate) -> list[tuple[str, str]]:
-    """Return one row per range of margins that holds a pixel with another label than PyTorch's."""
+    """Return one row per range of margins with flipped pixels."""
     rows, start = [], 0.0
     for count in certificate.flips:
         end = count.margin_below

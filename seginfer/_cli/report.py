@@ -1,4 +1,4 @@
-"""The one-page HTML report of the demo; pictures and video are files beside it."""
+"""One-page HTML report of `seginfer demo`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 from .._spec.certificate import Certificate
 from .._system.atomic import atomic_path
-from . import _certificate, _latency
+from . import _latency
+from .certificate import certificate_rows
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; background: #f6f7f9; margin: 0; }
@@ -37,22 +38,33 @@ def write_report(
     backend: str,
     image_hw: tuple[int, ...],
 ) -> None:
-    """Write the report; `stills` are (overlay, mask) pictures in the report's folder, as is the video."""
+    """Write the report.
+
+    Args:
+        path: HTML file to write.
+        stills: (overlay, mask) images in the folder of the report.
+        video: overlay video in that folder.
+        latency: percentiles per stage.
+        certificate: of the model.
+        backend: description of the backend.
+        image_hw: (height, width) of the frames.
+    """
     verdict = "passed" if certificate.passed else "failed"
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     body = [
         "<h1>seginfer demo: the soccer field</h1>",
-        f'<p class="note">{_now()} &middot; {html.escape(backend)}</p>',
+        f'<p class="note">{now} &middot; {html.escape(backend)}</p>',
         f'<p><span class="verdict {verdict}">parity {verdict}</span></p>',
-        "<h2>What the network sees</h2>",
+        "<h2>Frames</h2>",
         f'<div class="grid">{"".join(_figure(overlay, mask) for overlay, mask in stills)}</div>',
-        f'<h2>The whole clip</h2><video src="{html.escape(video.name)}" controls loop muted></video>',
+        f'<h2>Clip</h2><video src="{html.escape(video.name)}" controls loop muted></video>',
         f"<h2>Latency per frame of {image_hw[1]} x {image_hw[0]} pixels, milliseconds</h2>",
         _table(("stage", "p50", "p95", "max"), _latency.rows(latency)),
-        '<p class="note">Image in memory to mask in memory, on this machine, one frame at a time.</p>',
+        '<p class="note">From image in memory to mask in memory, one frame at a time, on this machine.</p>',
         "<h2>Parity with PyTorch</h2>",
-        _table(("", "value"), _certificate.rows(certificate)),
-        '<p class="note">Decisive pixels are those where PyTorch\'s margin between its two best classes exceeds twice '
-        "the largest logit error; every one of them must agree.</p>",
+        _table(("", "value"), certificate_rows(certificate)),
+        '<p class="note">At a decisive pixel, the margin between the two best classes of PyTorch exceeds twice the '
+        "largest logit error. All decisive pixels must agree.</p>",
     ]
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>seginfer demo</title>'
@@ -73,7 +85,3 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{lines}</table>"
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
