@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 from .._errors import BackendError, InputError
 from .islands import protect_islands
-from .library import RTX, Library, Message, message_log
+from .library import RTX, Library, Message, first_error, is_out_of_memory, message_log
 from .options import EngineOptions
 from .parse import ParsedNetwork
 from .report import ShapeRange
 from .timing import load_timing_cache, saved_timing_cache
-from .words import first_error, is_out_of_memory
 
 
 class BuildStep(NamedTuple):

@@ -10,10 +10,8 @@ from typing import Any, NamedTuple
 
 from .build import BuildError
 from .kernels import Kinds, kinds_of_json, kinds_of_log
-from .library import TENSORRT, Library, Message, message_log
+from .library import TENSORRT, Library, Message, first_error, gpu_error, message_log, start
 from .report import Evidence, ShapeRange
-from .start import start
-from .words import first_error, gpu_error
 
 _LAYERS = "Layers:\n"
 _TENSORS = "\n\nI/O Tensors:\n"

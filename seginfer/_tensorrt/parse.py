@@ -8,10 +8,8 @@ from typing import Any, NamedTuple
 
 from .._errors import ModelFileError
 from .._files.onnx_file import NodeInfo, read_nodes
-from .library import RTX, Library, Message, message_log
+from .library import RTX, Library, Message, first_error, message_log, reason_of, start
 from .report import EngineTensor, NodeProblem
-from .start import start
-from .words import first_error, reason_of
 
 # Operators that TensorRT's documentation (onnx-tensorrt, docs/operators.md) lists as supported, and that TensorRT for
 # RTX 1.7 cannot build without a GPU: it lacks the plugin, the plugin needs the driver, or there is no kernel.

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._cuda.tensors import DeviceTensor, TensorMemory
 from .._errors import BackendError, BackendUnavailableError, InputError, MissingFileError
-from .._tensorrt.library import Library, Message, message_log
+from .._tensorrt.library import Library, Message, first_error, gpu_error, message_log, start
 from .._tensorrt.parse import dtype_name
 from .._tensorrt.report import EngineReport
-from .._tensorrt.start import start
-from .._tensorrt.words import first_error, gpu_error
 
 if TYPE_CHECKING:
     from .._cuda.gpu import Gpu
