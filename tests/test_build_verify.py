@@ -28,9 +28,16 @@ from seginfer import BackendError
 from seginfer._assets import SOCCER
 from seginfer._tensorrt import EngineOptions, EngineProfile
 from seginfer._tensorrt.build import Profile, build_engine
-from seginfer._tensorrt.inspect import EngineLayer, dtype_of, layers_of_json, nodes_of, readback_of_log
+from seginfer._tensorrt.inspect import (
+    EngineLayer,
+    dtype_of,
+    kinds_of_json,
+    kinds_of_log,
+    layers_of_json,
+    nodes_of,
+    readback_of_log,
+)
 from seginfer._tensorrt.isolated import build
-from seginfer._tensorrt.kernels import kinds_of_json, kinds_of_log
 from seginfer._tensorrt.library import Message, find_library
 from seginfer._tensorrt.parse import ParsedNetwork, parse
 from seginfer._tensorrt.report import ShapeRange

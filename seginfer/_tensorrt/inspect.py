@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from .build import BuildError
-from .kernels import Kinds, kinds_of_json, kinds_of_log
 from .library import TENSORRT, Library, Message, first_error, gpu_error, message_log, start
 from .report import Evidence, ShapeRange
+
+HOST_KINDS = frozenset({"shape_call"})
+"""Layers that compute shapes on the CPU, and launch nothing."""
+
+Kinds = dict[str, int]
 
 _LAYERS = "Layers:\n"
 _TENSORS = "\n\nI/O Tensors:\n"
@@ -20,6 +25,7 @@ _LAYER = re.compile(
     r", Outputs: \[(?P<outputs>.*?)\], TacticName: .*, Metadata: (?P<metadata>.*)$",
     re.DOTALL,
 )
+_LAYER_KIND = re.compile(r"Name: .*?, LayerType: (\w+), Inputs: ")
 _TENSOR = re.compile(r"\{ Name: .*?, Dimensions: \[(?P<shape>[-\d,]*)\], .*?Datatype: (?P<dtype>\w+)", re.DOTALL)
 _IO = re.compile(
     r"\s*Name: (?P<name>.*), IOMode: (?P<mode>\w+), DataType: (?P<dtype>\w+), Dimensions: \[(?P<shape>[-\d,]*)\]"
@@ -135,6 +141,29 @@ def layers_of_json(text: str) -> tuple[EngineLayer, ...]:
     return tuple(_layer_of_json(layer) for layer in found if isinstance(layer, dict))
 
 
+def kinds_of_log(texts: Iterable[str]) -> Kinds | None:
+    """Read the list of layers that a detailed build logs at its end; None if there is not exactly one, in full.
+
+    Builds with less detail list "Layer(Myelin)" instead, which stands for any number of kernels.
+    """
+    lists = [text for text in texts if text.startswith(_LAYERS)]
+    if len(lists) != 1:
+        return None
+    # splitlines() would also split metadata, whose names control characters separate.
+    lines = lists[0].removeprefix(_LAYERS).partition("\n\n")[0].split("\n")
+    found = [_LAYER_KIND.match(line) for line in lines]
+    return _counted(match[1] if match else None for match in found)
+
+
+def kinds_of_json(text: str) -> Kinds | None:
+    """Count what an engine's inspector lists; None if that is bare names."""
+    try:
+        layers: list[Any] = json.loads(text)["Layers"]
+        return _counted(layer["LayerType"] for layer in layers)
+    except (ValueError, KeyError, TypeError):  # without details, layers are bare names
+        return None
+
+
 def nodes_of(metadata: str) -> tuple[str, ...]:
     """Return the names of ONNX nodes that a layer's metadata lists."""
     return tuple(_NODE.findall(metadata))
@@ -213,3 +242,10 @@ def _tensors_of_engine(library: Library, engine: Any) -> tuple[IOTensor, ...]:
         dtype = dtype_of(engine.get_tensor_dtype(name).name)
         tensors.append(IOTensor(name, is_input, dtype, tuple(engine.get_tensor_shape(name)), profiles))
     return tuple(tensors)
+
+
+def _counted(kinds: Iterable[str | None]) -> Kinds | None:
+    counts = Counter(kinds)
+    if not counts or None in counts:
+        return None
+    return {str(kind): count for kind, count in sorted(counts.items(), key=str) if kind not in HOST_KINDS}

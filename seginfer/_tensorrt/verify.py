@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 from .._spec.model_spec import ModelSpec
 from .build import BuildError, Profile
-from .inspect import EngineLayer, IOTensor, Readback, dtype_of, nodes_of
+from .inspect import HOST_KINDS, EngineLayer, IOTensor, Readback, dtype_of, nodes_of
 from .islands import WEIGHTED
-from .kernels import HOST_KINDS
 from .parse import ParsedNetwork
 from .report import EngineTensor
 
