@@ -37,13 +37,12 @@ from seginfer._tensorrt import (
     isolated,
     make,
 )
-from seginfer._tensorrt.build import _config, _error, build_engine
+from seginfer._tensorrt.build import _config, _error, build_engine, load_timing_cache
 from seginfer._tensorrt.inspect import read_back
 from seginfer._tensorrt.isolated import _scratch_copy, build
 from seginfer._tensorrt.library import RTX, TENSORRT, Library, Message, find_library
 from seginfer._tensorrt.parse import ParsedNetwork, parse
 from seginfer._tensorrt.shapes import SIDE, profiles_of
-from seginfer._tensorrt.timing import load_timing_cache
 
 PITCH = SOCCER / "pitch.onnx"
 IMAGE = (3, 192, 320)

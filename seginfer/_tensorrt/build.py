@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from .._errors import BackendError, InputError
@@ -12,7 +14,6 @@ from .library import RTX, Library, Message, first_error, is_out_of_memory, messa
 from .options import EngineOptions
 from .parse import ParsedNetwork
 from .report import ShapeRange
-from .timing import load_timing_cache, saved_timing_cache
 
 
 class BuildStep(NamedTuple):
@@ -98,6 +99,25 @@ def build_engine(
     return Built(bytes(memoryview(engine)), messages, seconds, timings, timing_problem)
 
 
+def load_timing_cache(library: Library, config: Any, data: bytes) -> str:
+    """Give a build an earlier cache, or an empty one if there is none, and return why it could not be used.
+
+    A cache belongs to one version of the library and one kind of GPU; one of another is refused by the library.
+    """
+    problem = _set_timing_cache(library, config, data) if data else ""
+    if problem or not data:
+        _set_timing_cache(library, config, b"")
+    return problem
+
+
+def saved_timing_cache(config: Any) -> bytes:
+    """Return the cache of a build that is done; empty if the library has none."""
+    with _without_deprecation():
+        cache = config.get_timing_cache()
+        data = None if cache is None else cache.serialize()
+    return b"" if data is None else bytes(memoryview(data))
+
+
 def _config(parsed: ParsedNetwork, profiles: Sequence[Profile], options: EngineOptions) -> Any:
     module = parsed.library.module
     config = parsed.builder.create_builder_config()
@@ -178,3 +198,20 @@ def _monitor(library: Library, on_progress: Progress | None, failures: list[Base
             return not failures
 
     return Monitor()
+
+
+def _set_timing_cache(library: Library, config: Any, data: bytes) -> str:
+    with message_log(library).collect() as messages, _without_deprecation():
+        cache = config.create_timing_cache(data)
+        is_set = cache is not None and config.set_timing_cache(cache, False)
+    # A cache that cannot be read comes back empty, with a warning in the log.
+    said = next((m.text for m in messages if m.severity == "WARNING" and "timing cache" in m.text.lower()), "")
+    return said if said or is_set else f"{library.description} refused it"
+
+
+@contextmanager
+def _without_deprecation() -> Iterator[None]:
+    """TensorRT for RTX keeps this part of the API, does nothing in it, and warns of it from its version 1.2 on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
