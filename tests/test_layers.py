@@ -51,7 +51,7 @@ LAYERS = [
     "_tensorrt.build _tensorrt.entries",
     "_tensorrt.engine_file _tensorrt.parse",
     "_tensorrt.cache",
-    "_tensorrt.islands _tensorrt.key _tensorrt.shapes",
+    "_tensorrt.key _tensorrt.shapes",
     "_tensorrt.library _tensorrt.options _tensorrt.report",
     "_files.external _files.model_file",
     "_files.onnx_file",

@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from .._errors import BackendError, InputError
-from .islands import protect_islands
 from .library import RTX, Library, Message, first_error, is_out_of_memory, message_log
 from .options import EngineOptions
-from .parse import ParsedNetwork
+from .parse import ParsedNetwork, protect_islands
 from .report import ShapeRange
 
 

@@ -25,6 +25,13 @@ _DTYPES = {
     "UINT8": "uint8",
     "BOOL": "bool",
 }
+WEIGHTED = frozenset({"CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY"})
+"""Layers that multiply by weights, or two tensors with each other."""
+
+# What the builder moves or merges into the product before it: an addition may be a bias.
+_TRANSPARENT = frozenset({"ELEMENTWISE", "SHUFFLE", "IDENTITY", "SCALE", "SQUEEZE", "UNSQUEEZE"})
+_SMALL_FLOATS = ("HALF", "BF16")
+_KEEP_FLOAT32 = "seginfer: keep float32"
 _MALFORMED = ("MODEL_DESERIALIZE_FAILED", "INVALID_GRAPH")
 _UNOPENED = "Failed to open file: "
 
@@ -82,6 +89,23 @@ def parse(library: Library, path: str | Path) -> ParsedNetwork:
             errors += _capability_errors(library, builder, path)
         problems = _problems(library, errors, nodes, messages)
     return ParsedNetwork(library, builder, parser, network, nodes, problems, network.num_layers)
+
+
+def protect_islands(library: Library, network: Any) -> None:
+    """Put an operator that changes nothing between every float32 product and the cast of it to a smaller float.
+
+    A leaky ReLU with slope 1 returns every number, infinity and NaN as it is, and costs no kernel: it is computed
+    where the cast is.
+    """
+    layers = [network.get_layer(i) for i in range(network.num_layers)]
+    producers = {layer.get_output(i).name: layer for layer in layers for i in range(layer.num_outputs)}
+    casts = [layer for layer in layers if layer.type.name == "CAST" and _is_narrowing(layer)]
+    for cast in casts:
+        if _is_of_product(cast, producers):
+            same = network.add_activation(cast.get_input(0), library.module.ActivationType.LEAKY_RELU)
+            same.alpha = 1.0
+            same.name = f"{_KEEP_FLOAT32} before {cast.name}"
+            cast.set_input(0, same.get_output(0))
 
 
 def plugin_problems(nodes: tuple[NodeInfo, ...], said: dict[str, str]) -> list[NodeProblem]:
@@ -168,3 +192,25 @@ def _bare(error: _ParserError) -> str:
 
 def _tensor(tensor: Any) -> EngineTensor:
     return EngineTensor(tensor.name, dtype_name(tensor.dtype), tuple(tensor.shape))
+
+
+def _is_narrowing(cast: Any) -> bool:
+    return cast.get_input(0).dtype.name == "FLOAT" and cast.get_output(0).dtype.name in _SMALL_FLOATS
+
+
+def _is_of_product(cast: Any, producers: dict[str, Any]) -> bool:
+    """Tell whether what is cast is a product, perhaps with something added or in another shape."""
+    waiting, seen = [cast], set()
+    while waiting:
+        layer = waiting.pop()
+        for i in range(layer.num_inputs):
+            tensor = layer.get_input(i)
+            source = producers.get(tensor.name) if tensor is not None else None
+            if source is None or source.name in seen:
+                continue
+            seen.add(source.name)
+            if source.type.name in WEIGHTED:
+                return True
+            if source.type.name in _TRANSPARENT:
+                waiting.append(source)
+    return False

@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 from .._spec.model_spec import ModelSpec
 from .build import BuildError, Profile
 from .inspect import HOST_KINDS, EngineLayer, IOTensor, Readback, dtype_of, nodes_of
-from .islands import WEIGHTED
-from .parse import ParsedNetwork
+from .parse import WEIGHTED, ParsedNetwork
 from .report import EngineTensor
 
 _FLOATS = ("float32", "float16", "bfloat16")
