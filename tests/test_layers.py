@@ -44,7 +44,6 @@ LAYERS = [
     "_tensorrt _tensorrt.engines",
     "_tensorrt.isolated",
     "_tensorrt.worker",
-    "_tensorrt.check",
     "_tensorrt.make",
     "_tensorrt.verify",
     "_tensorrt.inspect",

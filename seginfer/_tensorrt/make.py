@@ -11,16 +11,20 @@ from .._files.model_file import METADATA_KEY, read_model
 from .._files.onnx_file import read_onnx
 from .._spec.model_spec import ModelSpec
 from .build import BuildError, Built, Profile, Progress, build_engine
-from .inspect import Readback, read_back
-from .library import find_library, has_gpu
+from .inspect import Readback, nodes_of, read_back
+from .library import RTX, find_library, has_gpu
 from .options import EngineOptions
-from .parse import ParsedNetwork, parse
-from .report import EngineReport, ShapeRange, refusal
-from .shapes import profiles_of
+from .parse import ParsedNetwork, is_plugin, label, parse, plugin_problems
+from .report import CheckReport, EngineReport, EngineTensor, NodeProblem, ShapeRange, refusal, status_of
+from .shapes import profiles_of, with_ranges
 from .verify import asked_layers, check_asked, verify
 
 Stage = Callable[[str], None]
 """Called with what comes next, such as "TensorRT 10.16.2.10, parsing"."""
+
+
+# Layers whose operator a library may parse and be unable to build.
+_LAYER_OPS = {"NMS": "NonMaxSuppression"}
 
 
 class Made(NamedTuple):
@@ -64,6 +68,29 @@ def make_engine(
     return Made(built, found, verify(parsed, asked, found, profiles), len(asked))
 
 
+def check_here(
+    path: str | Path, *, on_progress: Progress | None = None, on_stage: Stage = lambda _: None
+) -> CheckReport:
+    """Parse, build and verify a file with the library that `find_library` finds; see `check`.
+
+    Args:
+        path: the .onnx file.
+        on_progress: called with every step of the build.
+        on_stage: called with what comes next, such as "TensorRT 10.16.2.10, parsing".
+    """
+    parsed, spec = open_network(path, on_stage)
+    inputs = with_ranges(parsed.inputs, spec)
+    if parsed.problems:
+        return _check_report(parsed, path, inputs, parsed.problems)
+    ranges = {t.name: ShapeRange(t.smallest, t.likeliest, t.largest) for t in inputs if t.smallest}
+    profiles = [ranges] if ranges else []
+    try:
+        made = make_engine(parsed, spec, profiles, EngineOptions(), on_stage=on_stage, on_progress=on_progress)
+    except BuildError as error:
+        return _check_report(parsed, path, inputs, _build_problems(parsed, error.reason))
+    return _check_report(parsed, path, inputs, (), made)
+
+
 def build_here(
     path: str | Path,
     options: EngineOptions,
@@ -98,10 +125,58 @@ def build_here(
     _write(target, made.built.engine)
     if timing_cache is not None and made.built.timing_cache not in (b"", earlier):
         _write(timing_cache, made.built.timing_cache)
-    return _report(parsed, tuple(ranges), made)
+    return _engine_report(parsed, tuple(ranges), made)
 
 
-def _report(parsed: ParsedNetwork, profiles: tuple[ShapeRange, ...], made: Made) -> EngineReport:
+def _check_report(
+    parsed: ParsedNetwork,
+    path: str | Path,
+    inputs: tuple[EngineTensor, ...],
+    problems: tuple[NodeProblem, ...],
+    made: Made | None = None,
+) -> CheckReport:
+    is_complete = not parsed.problems
+    kernels = made.found.kinds if made else None
+    return CheckReport(
+        path=str(path),
+        status=status_of(problems),
+        library=parsed.library.name,
+        version=parsed.library.version,
+        nodes=len(parsed.nodes),
+        problems=problems,
+        layers=parsed.layers if is_complete else None,
+        kernels=None if kernels is None else sum(kernels.values()),
+        kernel_kinds=kernels or {},
+        precisions=made.precisions if made else {},
+        inputs=inputs,
+        outputs=parsed.outputs if is_complete else (),
+        build_s=made.built.seconds if made else None,
+        engine_bytes=len(made.built.engine) if made else None,
+    )
+
+
+def _build_problems(parsed: ParsedNetwork, reason: str) -> tuple[NodeProblem, ...]:
+    """Find the node whose layer the reason names."""
+    layers = [parsed.network.get_layer(i) for i in range(parsed.network.num_layers)]
+    words = set(reason.replace(":", " ").split())
+    named = [layer for layer in layers if layer.name in words]
+    if not named:
+        return (NodeProblem("", "", reason),)
+    kind = named[0].type.name
+    name = _node_name(named[0])
+    op = _LAYER_OPS.get(kind) or next((node.op for node in parsed.nodes if node.name == name), kind)
+    if parsed.library.name == RTX and op in _LAYER_OPS.values():
+        first = next(label(node, i) for i, node in enumerate(parsed.nodes) if is_plugin(node))
+        return tuple(plugin_problems(parsed.nodes, {first: reason}))
+    return (NodeProblem(name, op, reason),)
+
+
+def _node_name(layer: object) -> str:
+    """Return the ONNX node that a layer came from."""
+    return next(iter(nodes_of(str(getattr(layer, "metadata", "")))), str(getattr(layer, "name", "")))
+
+
+def _engine_report(parsed: ParsedNetwork, profiles: tuple[ShapeRange, ...], made: Made) -> EngineReport:
     kinds = made.found.kinds
     return EngineReport(
         library=parsed.library.name,

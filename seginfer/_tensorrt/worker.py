@@ -14,9 +14,8 @@ from typing import Any, NamedTuple
 from .._errors import BackendUnavailableError, SegInferError
 from .._spec.schema import structure, unstructure
 from .build import BuildError, BuildStep
-from .check import check_here
 from .library import has_gpu
-from .make import build_here
+from .make import build_here, check_here
 from .options import EngineOptions
 from .report import CheckReport, EngineReport
 
