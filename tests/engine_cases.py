@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from seginfer import MissingDependencyError
-from seginfer._tensorrt.engine_file import sidecar_path
+from seginfer._tensorrt.engine_file import hash_content, sidecar_path
 from seginfer._tensorrt.library import find_library, has_gpu
 
 
@@ -34,10 +34,8 @@ def flip_byte(path: Path, at: int) -> None:
 
 def edit_sidecar(engine: Path, edit: Callable[[dict[str, Any]], None], *, seal: bool) -> None:
     """Change the sidecar of an engine; with `seal`, as seginfer itself would have written it."""
-    from seginfer._tensorrt.engine_file import _seal
-
     document = json.loads(sidecar_path(engine).read_text())
     edit(document)
     if seal:
-        document["content_sha256"] = _seal(document["content"])
+        document["content_sha256"] = hash_content(document["content"])
     sidecar_path(engine).write_text(json.dumps(document))

@@ -26,8 +26,8 @@ from torch import nn
 
 from seginfer import BackendError
 from seginfer._assets import SOCCER
-from seginfer._tensorrt import EngineOptions, EngineProfile
-from seginfer._tensorrt.build import Profile, build_engine
+from seginfer._tensorrt import EngineOptions, EngineProfile, build
+from seginfer._tensorrt.build import Profile, build_network
 from seginfer._tensorrt.inspect import (
     EngineLayer,
     dtype_of,
@@ -37,7 +37,7 @@ from seginfer._tensorrt.inspect import (
     nodes_of,
     readback_of_log,
 )
-from seginfer._tensorrt.isolated import build
+from seginfer._tensorrt.isolated import build_isolated
 from seginfer._tensorrt.library import Message, find_library
 from seginfer._tensorrt.parse import ParsedNetwork, parse
 from seginfer._tensorrt.report import ShapeRange
@@ -75,7 +75,7 @@ def built(path: Path, *profiles: EngineProfile) -> Case:
     parsed = parse(find_library(), path)
     ranges = profiles_of(parsed.inputs, None, EngineOptions(profiles=profiles or (EngineProfile(),)))
     free = [] if min(parsed.inputs[0].shape) >= 0 else [{parsed.inputs[0].name: shapes} for shapes in ranges]
-    return Case(parsed, free, build_engine(parsed, free).messages)
+    return Case(parsed, free, build_network(parsed, free).messages)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_one_layer_of_another_type_is_found_and_named(exported: Callable[..., Pa
 def test_float32_islands_stay_float32(exported: Callable[..., Path], tmp_path: Path) -> None:
     """Left alone, the library builds a float32 convolution between casts in float16: a weight of 1e6 is infinite."""
     path = exported(half_networks.DeadChannel, "fp16")
-    report = build(path, EngineOptions(), tmp_path / "m.engine")
+    report = build_isolated(path, EngineOptions(), tmp_path / "m.engine")
     assert report.precisions == {"float16": 3, "float32": 2}
     assert report.layers == parse(find_library(), path).network.num_layers
     weights = {w.name: onnx.numpy_helper.to_array(w) for w in onnx.load(path).graph.initializer}

@@ -57,7 +57,7 @@ class Built(NamedTuple):
     """Why the old timing cache was not used; empty if it was, or there was none."""
 
 
-def build_engine(
+def build_network(
     parsed: ParsedNetwork,
     profiles: Sequence[Profile],
     options: EngineOptions = EngineOptions(),  # noqa: B008  # frozen
@@ -84,7 +84,7 @@ def build_engine(
     start = time.perf_counter()
     protect_islands(library, parsed.network)
     with message_log(library).collect() as messages:
-        config = _config(parsed, profiles, options)
+        config = create_config(parsed, profiles, options)
         timing_problem = load_timing_cache(library, config, timing_cache) if has_timings else ""
         config.progress_monitor = _monitor(library, on_progress, failures)
         del messages[:]  # an unreadable timing cache is no reason for a failed build
@@ -92,7 +92,7 @@ def build_engine(
     if failures:
         raise failures[0]
     if engine is None:
-        raise _error(library, messages)
+        raise explain_failure(library, messages)
     seconds = time.perf_counter() - start
     timings = saved_timing_cache(config) if has_timings else b""
     return Built(bytes(memoryview(engine)), messages, seconds, timings, timing_problem)
@@ -117,7 +117,7 @@ def saved_timing_cache(config: Any) -> bytes:
     return b"" if data is None else bytes(memoryview(data))
 
 
-def _config(parsed: ParsedNetwork, profiles: Sequence[Profile], options: EngineOptions) -> Any:
+def create_config(parsed: ParsedNetwork, profiles: Sequence[Profile], options: EngineOptions) -> Any:
     module = parsed.library.module
     config = parsed.builder.create_builder_config()
     for ranges in profiles:
@@ -152,7 +152,7 @@ def _use_dla(parsed: ParsedNetwork, config: Any, core: int) -> None:
     config.set_flag(parsed.library.module.BuilderFlag.GPU_FALLBACK)
 
 
-def _error(library: Library, messages: Sequence[Message]) -> BuildError:
+def explain_failure(library: Library, messages: Sequence[Message]) -> BuildError:
     reason = first_error(messages, parser=True) or "no reason given"
     if is_out_of_memory(messages):
         return BuildError(

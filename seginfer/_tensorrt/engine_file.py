@@ -143,7 +143,7 @@ def write_engine(target: Path, model: Path, key: EngineKey, spec: ModelSpec, bui
         facts = _Facts(model.name, now, part.stat().st_size, file_sha256(part))
         content = {**vars(facts), "key": unstructure(key), "report": unstructure(report)}
         content["spec"] = json.loads(spec.to_json())
-        document = {"schema": SCHEMA, "content_sha256": _seal(content), "content": content}
+        document = {"schema": SCHEMA, "content_sha256": hash_content(content), "content": content}
         sidecar.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
         lock.enter_context(folder_lock(file.parent))  # released after both have their names
     return EngineFile(target, key, report, spec, **vars(facts))
@@ -234,11 +234,11 @@ def _content(text: str, path: str | Path) -> dict[str, Any]:
             f"{document['schema']}, this one reads {SCHEMA}; {remedy}"
         )
     content = document.get("content")
-    if not isinstance(content, dict) or document.get("content_sha256") != _seal(content):
+    if not isinstance(content, dict) or document.get("content_sha256") != hash_content(content):
         raise _DamagedError("its content is not what was written; it must not be edited")
     return content
 
 
-def _seal(content: dict[str, Any]) -> str:
+def hash_content(content: dict[str, Any]) -> str:
     """Return a hash of the content: one digit of the spec that changed would change masks, and nobody would know."""
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -15,7 +15,7 @@ from .build import Progress
 from .cache import entry_lock, entry_path, leftovers, timing_path
 from .engine_file import EngineFile, write_engine
 from .entries import look_up, why_missing
-from .isolated import build as build_isolated
+from .isolated import build_isolated
 from .key import EngineKey, engine_key, file_stamps
 from .options import EngineOptions
 from .report import EngineReport

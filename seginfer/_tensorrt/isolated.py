@@ -1,4 +1,4 @@
-"""check() and build(): NVIDIA's parser and builder at work on an ONNX file, in a process of its own.
+"""check() and build_isolated(): NVIDIA's parser and builder at work on an ONNX file, in a process of its own.
 
 The libraries crash on some malformed files (a DepthToSpace with block size 0, a function that calls itself), never end
 on others, and print to standard output; none of that may reach the caller's process.
@@ -62,7 +62,7 @@ def check(path: str | Path, *, on_progress: Progress | None = None, timeout_s: f
     return structure(CheckReport, found, "report")
 
 
-def build(
+def build_isolated(
     path: str | Path,
     options: EngineOptions,
     target: Path,
@@ -96,7 +96,7 @@ def build(
         BackendError: if the library crashed or did not end in time.
         OutputWriteError: if the engine could not be written.
     """
-    with atomic_path(target) as part, _scratch_copy(timing_cache, part) as timing:
+    with atomic_path(target) as part, scratch_copy(timing_cache, part) as timing:
         request = Request(
             str(path),
             on_progress is not None,
@@ -109,7 +109,7 @@ def build(
 
 
 @contextmanager
-def _scratch_copy(kept: Path | None, beside: Path) -> Iterator[Path | None]:
+def scratch_copy(kept: Path | None, beside: Path) -> Iterator[Path | None]:
     """Yield a copy of the timing cache that a worker may be killed over, and keep it if it was written.
 
     A cache that cannot be read or kept makes the next build slower, and this one no worse.

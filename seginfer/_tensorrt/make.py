@@ -10,7 +10,7 @@ from .._errors import ModelFileError, OutputWriteError
 from .._files.model_file import METADATA_KEY, read_model
 from .._files.onnx_file import read_onnx
 from .._spec.model_spec import ModelSpec
-from .build import BuildError, Built, Profile, Progress, build_engine
+from .build import BuildError, Built, Profile, Progress, build_network
 from .inspect import Readback, nodes_of, read_back
 from .library import RTX, find_library, has_gpu
 from .options import EngineOptions
@@ -63,7 +63,7 @@ def make_engine(
     asked = asked_layers(parsed)
     check_asked(asked, spec)
     on_stage(f"{parsed.library.description}, building")
-    built = build_engine(parsed, profiles, options, timing_cache=timing_cache, on_progress=on_progress)
+    built = build_network(parsed, profiles, options, timing_cache=timing_cache, on_progress=on_progress)
     found = read_back(parsed.library, built.engine, built.messages, has_gpu=has_gpu())
     return Made(built, found, verify(parsed, asked, found, profiles), len(asked))
 
@@ -101,7 +101,7 @@ def build_here(
     on_warning: Stage,
     on_progress: Progress | None = None,
 ) -> EngineReport:
-    """Write a verified engine to `target`, and what was measured over the file `timing_cache`; see `build`."""
+    """Write a verified engine to `target`, and what was measured over the file `timing_cache`; see `build_isolated`."""
     parsed, spec = open_network(path, on_stage, library=options.library)
     by = parsed.library.description
     if parsed.problems:
