@@ -72,7 +72,7 @@ def test_an_engine_is_written_and_described(tmp_path: Path) -> None:
     assert (tmp_path / "p.engine").stat().st_size == report.engine_bytes > 1_000_000
     assert report.profiles == (fixed(1, *IMAGE),)
     assert report.precisions == {"float32": 23}
-    assert report.asked_layers == 23
+    assert report.weighted_layers == 23
     assert report.kernels == sum(report.kernel_kinds.values()) == 33
     assert report.layers == 49
     assert report.evidence == "build log"

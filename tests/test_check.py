@@ -99,16 +99,16 @@ def test_the_shipped_model_is_supported_for_batches() -> None:
     assert report.nodes == len(read_nodes(SOCCER / "pitch.onnx")) == 49
     (image,) = report.inputs
     assert image.shape == (-1, 3, 192, 320)
-    assert (image.smallest, image.likeliest, image.largest) == ((1, 3, 192, 320), (1, 3, 192, 320), (4, 3, 192, 320))
+    assert (image.min, image.opt, image.max) == ((1, 3, 192, 320), (1, 3, 192, 320), (4, 3, 192, 320))
 
 
 @needs_rtx
 def test_sizes_to_build_for_are_the_multiples_that_the_spec_names(tmp_path: Path) -> None:
     spec = make_spec(size=None, multiple_of=48, resize="pad")
     (image,) = check(save_model(tmp_path / "m.onnx", spec)).inputs
-    assert image.smallest == (1, 3, 96, 96)
-    assert image.likeliest == (1, 3, 528, 528)
-    assert image.largest == (4, 3, 1056, 1056)
+    assert image.min == (1, 3, 96, 96)
+    assert image.opt == (1, 3, 528, 528)
+    assert image.max == (4, 3, 1056, 1056)
 
 
 @needs_rtx

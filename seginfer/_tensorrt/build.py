@@ -123,7 +123,7 @@ def create_config(parsed: ParsedNetwork, profiles: Sequence[Profile], options: E
     for ranges in profiles:
         profile = parsed.builder.create_optimization_profile()
         for name, shapes in ranges.items():
-            profile.set_shape(name, shapes.smallest, shapes.likeliest, shapes.largest)
+            profile.set_shape(name, shapes.min, shapes.opt, shapes.max)
         config.add_optimization_profile(profile)
     if hasattr(module.BuilderFlag, "TF32"):
         # TF32 would keep 10 bits of what the graph and its certificate call fp32.

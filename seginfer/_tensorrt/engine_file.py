@@ -26,7 +26,7 @@ from .cache import folder_lock
 from .key import EngineKey, file_sha256, file_stamp
 from .report import EngineReport
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the sidecar. It rises whenever engines of older releases must not be run."""
 
 _MOST_BYTES = 64 << 20  # of a sidecar

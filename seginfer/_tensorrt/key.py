@@ -246,5 +246,5 @@ def _shown(value: object) -> str:
 
 
 def _range(values: Iterable[object]) -> str:
-    smallest, likeliest, largest = values
-    return str(largest) if smallest == largest else f"{smallest}..{likeliest}..{largest}"
+    low, middle, high = values
+    return str(high) if low == high else f"{low}..{middle}..{high}"

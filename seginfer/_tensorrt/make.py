@@ -82,7 +82,7 @@ def check_here(
     inputs = with_ranges(parsed.inputs, spec)
     if parsed.problems:
         return _check_report(parsed, path, inputs, parsed.problems)
-    ranges = {t.name: ShapeRange(t.smallest, t.likeliest, t.largest) for t in inputs if t.smallest}
+    ranges = {t.name: ShapeRange(t.min, t.opt, t.max) for t in inputs if t.min}
     profiles = [ranges] if ranges else []
     try:
         made = make_engine(parsed, spec, profiles, EngineOptions(), on_stage=on_stage, on_progress=on_progress)
@@ -193,7 +193,7 @@ def _engine_report(parsed: ParsedNetwork, profiles: tuple[ShapeRange, ...], made
         engine_bytes=len(made.built.engine),
         build_s=made.built.seconds,
         evidence=made.found.evidence,
-        asked_layers=made.asked,
+        weighted_layers=made.asked,
     )
 
 

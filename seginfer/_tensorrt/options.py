@@ -16,17 +16,17 @@ class EngineProfile:
     """One range of shapes that an engine is built for; a range of one shape is the fastest."""
 
     batch: tuple[int, int, int] = (1, 1, 1)
-    """Fewest, likeliest and most images. Where the graph is bound to one batch size, that one or left alone."""
+    """Number of images as (min, opt, max). A graph of one batch size takes that size or the default."""
     size: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
-    """Smallest, likeliest and largest (height, width), for a network that takes any size; None lets the spec decide."""
+    """(height, width) as (min, opt, max), for a network that takes any size. None uses the sizes of the spec."""
 
     def __post_init__(self) -> None:
         try:
             coerce_fields(self, "profile")
         except SpecError as error:
             raise InputError(str(error)) from error
-        least, likeliest, most = self.batch
-        if not 1 <= least <= likeliest <= most <= _MOST_BATCH:
+        low, middle, high = self.batch
+        if not 1 <= low <= middle <= high <= _MOST_BATCH:
             raise InputError(f"profile.batch must rise within 1..{_MOST_BATCH}, got {self.batch}; try (1, 1, 4)")
         for low, middle, high in zip(*(self.size or ()), strict=True):
             if not 1 <= low <= middle <= high:

@@ -35,19 +35,19 @@ class EngineTensor:
     dtype: str
     shape: tuple[int, ...]
     """-1 is a dimension that varies."""
-    smallest: tuple[int, ...] = ()
-    """Smallest, likeliest and largest shape that a check built for; empty unless an input varies."""
-    likeliest: tuple[int, ...] = ()
-    largest: tuple[int, ...] = ()
+    min: tuple[int, ...] = ()
+    """Shapes of the profile that a check builds for; empty unless an input varies."""
+    opt: tuple[int, ...] = ()
+    max: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class ShapeRange:
-    """Shapes of one input that an engine takes: smallest, likeliest, for which it is tuned, and largest."""
+    """Shapes of one input in a TensorRT optimization profile; kernels are tuned for `opt`."""
 
-    smallest: tuple[int, ...]
-    likeliest: tuple[int, ...]
-    largest: tuple[int, ...]
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
 
     def __post_init__(self) -> None:
         coerce_fields(self, "profile")
@@ -55,7 +55,7 @@ class ShapeRange:
     @property
     def is_fixed(self) -> bool:
         """Whether it holds one shape only."""
-        return self.smallest == self.largest
+        return self.min == self.max
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class EngineReport:
     build_s: float
     evidence: Evidence
     """Where this was read: in the engine itself, on a GPU, or, without one, in the builder's list of its layers."""
-    asked_layers: int = 0
+    weighted_layers: int = 0
     """Layers of the graph with weights or matrix products, whose data types `precisions` is held against."""
 
     def __post_init__(self) -> None:
@@ -95,7 +95,7 @@ class EngineReport:
     @property
     def is_verified(self) -> bool:
         """Whether the library said which precision the layers have; it is then the one that was asked for."""
-        return bool(self.precisions) or not self.asked_layers
+        return bool(self.precisions) or not self.weighted_layers
 
 
 @dataclass(frozen=True)

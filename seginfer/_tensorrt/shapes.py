@@ -21,7 +21,7 @@ CHANNELS = 3
 
 
 def with_ranges(inputs: Iterable[EngineTensor], spec: ModelSpec | None) -> tuple[EngineTensor, ...]:
-    """Give every input that varies its smallest, likeliest and largest shape.
+    """Set the min, opt and max shapes of every input that varies.
 
     A first dimension is a batch; others are heights and widths, of the size or in the multiples that the spec names.
     """
@@ -53,13 +53,12 @@ def _with_range(tensor: EngineTensor, profile: EngineProfile, spec: ModelSpec | 
     if min(tensor.shape, default=0) >= 0:
         return tensor
     found = _shape_range(tensor, profile, spec)
-    return replace(tensor, smallest=found.smallest, likeliest=found.likeliest, largest=found.largest)
+    return replace(tensor, min=found.min, opt=found.opt, max=found.max)
 
 
 def _shape_range(tensor: EngineTensor, profile: EngineProfile, spec: ModelSpec | None) -> ShapeRange:
     ranges = [_range(tensor, axis, profile, spec) for axis in range(len(tensor.shape))]
-    smallest, likeliest, largest = zip(*ranges, strict=True)
-    return ShapeRange(smallest, likeliest, largest)
+    return ShapeRange(*zip(*ranges, strict=True))
 
 
 def _range(tensor: EngineTensor, axis: int, profile: EngineProfile, spec: ModelSpec | None) -> Range:
@@ -75,15 +74,15 @@ def _range(tensor: EngineTensor, axis: int, profile: EngineProfile, spec: ModelS
         channels = CHANNELS if spec is None else spec.input.channels
         return channels, channels, channels
     if profile.size is not None and side in (0, 1):
-        smallest, likeliest, largest = (size[side] for size in profile.size)
-        return smallest, likeliest, largest
+        low, middle, high = (size[side] for size in profile.size)
+        return low, middle, high
     if spec is None:
         return SIDE
     if spec.input.size is not None:
         return (spec.input.size[side],) * 3
     k = spec.input.multiple_of
-    smallest, likeliest, largest = (k * -(-side // k) for side in SIDE)
-    return smallest, likeliest, largest
+    low, middle, high = (k * -(-side // k) for side in SIDE)
+    return low, middle, high
 
 
 def _height_axis(tensor: EngineTensor, spec: ModelSpec | None) -> int:
