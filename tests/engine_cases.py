@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from seginfer import MissingDependencyError
+from seginfer._system.driver import has_gpu
 from seginfer._tensorrt.engine_file import hash_content, sidecar_path
-from seginfer._tensorrt.library import find_library, has_gpu
+from seginfer._tensorrt.library import find_library
 
 
 def _missing() -> str:

@@ -38,11 +38,11 @@ from seginfer._tensorrt import (
     make,
 )
 from seginfer._tensorrt.build import build_network, create_config, explain_failure, load_timing_cache
-from seginfer._tensorrt.inspect import read_back
+from seginfer._tensorrt.inspect import inspect_engine
 from seginfer._tensorrt.isolated import build_isolated, scratch_copy
 from seginfer._tensorrt.library import RTX, TENSORRT, Library, Message, find_library
 from seginfer._tensorrt.parse import ParsedNetwork, parse
-from seginfer._tensorrt.shapes import SIDE, profiles_of
+from seginfer._tensorrt.shapes import SIDE, resolve_profiles
 
 PITCH = SOCCER / "pitch.onnx"
 IMAGE = (3, 192, 320)
@@ -164,15 +164,17 @@ def test_a_size_that_the_network_does_not_take_is_refused(
 def test_free_channels_are_those_of_the_spec(layout: Any, size: tuple[int, int] | None, expected: ShapeRange) -> None:
     spec = make_spec(size=size, layout=layout, color="gray", resize="pad")
     tensor = EngineTensor("image", "float32", (-1,) * 4)
-    assert profiles_of((tensor,), spec, EngineOptions()) == [expected]
+    assert resolve_profiles((tensor,), spec, EngineOptions()) == [expected]
     options = EngineOptions(profiles=(EngineProfile.fixed(1, (64, 96)),))
-    assert profiles_of((tensor,), spec, options)[0] == fixed(1, *((64, 96, 1) if layout == "NHWC" else (1, 64, 96)))
-    assert profiles_of((tensor,), None, options) == [fixed(1, 3, 64, 96)]
+    shape = (64, 96, 1) if layout == "NHWC" else (1, 64, 96)
+    assert resolve_profiles((tensor,), spec, options)[0] == fixed(1, *shape)
+    assert resolve_profiles((tensor,), None, options) == [fixed(1, 3, 64, 96)]
 
 
 def test_profiles_that_come_to_the_same_shapes_are_one() -> None:
     tensor = EngineTensor("image", "float32", (-1, *IMAGE))
-    assert profiles_of((tensor,), None, profiles((1, 1, 1), (2, 2, 2), (1, 1, 1))) == [fixed(n, *IMAGE) for n in (1, 2)]
+    options = profiles((1, 1, 1), (2, 2, 2), (1, 1, 1))
+    assert resolve_profiles((tensor,), None, options) == [fixed(n, *IMAGE) for n in (1, 2)]
 
 
 def test_a_graph_of_several_inputs_is_refused(tmp_path: Path) -> None:
@@ -259,7 +261,7 @@ def test_a_library_that_does_not_start_says_why(said: str, reason: str) -> None:
         Builder = Runtime = staticmethod(refuse)
 
     library = Library(TENSORRT, Module)
-    for start in (lambda: parse(library, PITCH), lambda: read_back(library, b"", [], has_gpu=True)):
+    for start in (lambda: parse(library, PITCH), lambda: inspect_engine(library, b"", [], has_gpu=True)):
         with pytest.raises(BackendUnavailableError, match=r"TensorRT 11\.0 does not start here") as caught:
             start()
         for words in (reason, "update NVIDIA's driver", "free GPU memory", "fits the driver"):
@@ -273,7 +275,9 @@ def test_an_engine_that_the_gpu_here_does_not_load_is_built_with_a_warning(
     monkeypatch.setattr(make, "has_gpu", lambda: True)
     warnings: list[str] = []
     target = tmp_path / "p.engine"
-    report = make.build_here(PITCH, EngineOptions(), target, None, on_stage=lambda _: None, on_warning=warnings.append)
+    report = make.build_in_process(
+        PITCH, EngineOptions(), target, None, on_stage=lambda _: None, on_warning=warnings.append
+    )
     (warning,) = warnings
     assert "cannot load the engine on this machine's GPU: " in warning
     assert "no reason given" not in warning

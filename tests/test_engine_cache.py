@@ -23,7 +23,7 @@ from models import SPECS, save_model
 from seginfer import OutputWriteError
 from seginfer._system.cache_folder import cache_folder
 from seginfer._tensorrt import engine_file
-from seginfer._tensorrt.cache import ENGINE_NAME, entry_lock, entry_path, free_lock, lock_path
+from seginfer._tensorrt.cache import ENGINE_NAME, entry_lock, entry_path, lock_path, try_entry_lock
 from seginfer._tensorrt.engine_file import EngineFile, read_engine, sidecar_path
 from seginfer._tensorrt.engines import build_engine
 from seginfer._tensorrt.entries import clear
@@ -216,7 +216,7 @@ build_engine({str(semantic_model)!r}, on_progress=stay)
         assert process.poll() is None
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     entry = next(cache.glob("*.lock")).with_suffix("")
-    with free_lock(entry) as is_free:
+    with try_entry_lock(entry) as is_free:
         assert not is_free
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)
@@ -271,24 +271,24 @@ def test_a_lock_that_is_deleted_while_somebody_waits_for_it_still_locks(
         assert {record.levelname for record in caplog.records} == {"WARNING"}
         lock_path(entry).unlink()
     assert held.wait(30)
-    with free_lock(entry) as is_free:
+    with try_entry_lock(entry) as is_free:
         assert not is_free
     done.set()
     waiter.join()
-    with free_lock(entry) as is_free:
+    with try_entry_lock(entry) as is_free:
         assert is_free
 
 
 def test_a_lock_ends_with_its_holder_though_a_fork_of_it_lives(cache: Path) -> None:
     code = f"""
 from pathlib import Path
-from seginfer._tensorrt.cache import entry_lock, free_lock
+from seginfer._tensorrt.cache import entry_lock, try_entry_lock
 entry = Path({str(cache)!r}) / "m-0123456789abcdef.engine"
 with entry_lock(entry, "m"):
     child = os.fork()
     if child == 0:
         time.sleep(600)
-with free_lock(entry) as is_free:
+with try_entry_lock(entry) as is_free:
     print(is_free)
 os.kill(child, 9)
 os.waitpid(child, 0)

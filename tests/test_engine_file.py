@@ -23,7 +23,7 @@ from seginfer._tensorrt.engine_file import SCHEMA, EngineFile, check_fits, read_
 from seginfer._tensorrt.engines import build_engine
 from seginfer._tensorrt.key import EngineGpu, EngineKey
 from seginfer._tensorrt.report import EngineReport
-from seginfer.backends._tensorrt_execution import mapped
+from seginfer.backends._tensorrt_execution import map_file
 
 pytestmark = needs_rtx
 
@@ -300,13 +300,13 @@ def test_an_engine_that_vanishes_while_it_is_read_is_missing(
 
 
 def test_an_engine_that_vanishes_before_it_is_loaded_is_missing(tmp_path: Path) -> None:
-    with refuses(MissingFileError, "m.engine", "build it again"), mapped(tmp_path / "m.engine"):
+    with refuses(MissingFileError, "m.engine", "build it again"), map_file(tmp_path / "m.engine"):
         pass
     (tmp_path / "m.engine").touch()
-    with refuses(BackendError, "m.engine", "build it again"), mapped(tmp_path / "m.engine"):
+    with refuses(BackendError, "m.engine", "build it again"), map_file(tmp_path / "m.engine"):
         pass
     (tmp_path / "m.engine").write_bytes(b"engine")
-    with mapped(tmp_path / "m.engine") as data:
+    with map_file(tmp_path / "m.engine") as data:
         assert data[:] == b"engine"
 
 

@@ -29,8 +29,9 @@ from torch import nn
 
 from seginfer import ClassSpec, InputSpec, MissingDependencyError, ModelSpec
 from seginfer._assets import SOCCER
+from seginfer._system.driver import has_gpu
 from seginfer._tensorrt import check
-from seginfer._tensorrt.library import RTX, find_library, has_gpu
+from seginfer._tensorrt.library import RTX, find_library
 from seginfer.export import export_onnx
 
 TABLE = Path(__file__).with_name("kernel_counts.json")
