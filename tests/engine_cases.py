@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,12 @@ def _missing() -> str:
     return f"{library.description} builds for the GPU that is here" if has_gpu() else ""
 
 
+_PRELUDE = """
+import logging, os, sys, time
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+from seginfer._tensorrt.engines import build_engine
+"""
+
 needs_rtx = pytest.mark.skipif(bool(_missing()), reason=_missing() or "TensorRT for RTX is there")
 
 
@@ -40,3 +48,13 @@ def edit_sidecar(engine: Path, edit: Callable[[dict[str, Any]], None], *, seal: 
     if seal:
         document["content_sha256"] = hash_content(document["content"])
     sidecar_path(engine).write_text(json.dumps(document))
+
+
+def names(folder: Path) -> set[str]:
+    """Return the names of all files in a folder."""
+    return {path.name for path in folder.iterdir()}
+
+
+def run_python(code: str) -> subprocess.Popen[str]:
+    """Run code that may call `build_engine` in a process of its own, with the log on its standard output."""
+    return subprocess.Popen([sys.executable, "-c", _PRELUDE + code], stdout=subprocess.PIPE, text=True)

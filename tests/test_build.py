@@ -1,4 +1,4 @@
-"""Engines built by TensorRT for RTX: shapes and options as asked, progress, and refusals that leave nothing behind."""
+"""Engines built by TensorRT for RTX: options, progress, timing caches, and refusals that leave nothing behind."""
 
 from __future__ import annotations
 
@@ -9,54 +9,33 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import nvidia_models
 import pytest
-from models import SPECS, make_spec, save_model
+from models import make_spec, save_model
 from refusal import refuses
 from rtx import needs_rtx
 
-from seginfer import BackendError, InputError, MissingFileError, ModelFileError, OutputWriteError
+from seginfer import BackendError, InputError, MissingFileError, OutputWriteError
 from seginfer._assets import SOCCER
 from seginfer._errors import BackendUnavailableError, MissingDependencyError
 from seginfer._spec.schema import structure, unstructure
-from seginfer._tensorrt import (
-    BuildError,
-    BuildStep,
-    EngineOptions,
-    EngineProfile,
-    EngineReport,
-    EngineTensor,
-    ShapeRange,
-    check,
-    isolated,
-    make,
-)
+from seginfer._tensorrt import BuildError, BuildStep, EngineOptions, EngineReport, ShapeRange, check, isolated, make
 from seginfer._tensorrt.build import build_network, create_config, explain_failure, load_timing_cache
-from seginfer._tensorrt.inspect import inspect_engine
 from seginfer._tensorrt.isolated import build_isolated, scratch_copy
 from seginfer._tensorrt.library import RTX, TENSORRT, Library, Message, find_library
 from seginfer._tensorrt.parse import ParsedNetwork, parse
-from seginfer._tensorrt.shapes import SIDE, resolve_profiles
 
 PITCH = SOCCER / "pitch.onnx"
 IMAGE = (3, 192, 320)
-ANY_SIZE = make_spec(size=None, multiple_of=48, resize="pad")
 
 pytestmark = needs_rtx
 
 
 def fixed(*shape: int) -> ShapeRange:
     return ShapeRange(shape, shape, shape)
-
-
-def profiles(*batches: tuple[int, int, int]) -> EngineOptions:
-    return EngineOptions(profiles=tuple(map(EngineProfile, batches)))
 
 
 def parsed_pitch(library: Library | None = None) -> ParsedNetwork:
@@ -82,107 +61,6 @@ def test_an_engine_is_written_and_described(tmp_path: Path) -> None:
     assert [(t.name, t.dtype, t.shape) for t in report.inputs] == [("image", "float32", (-1, *IMAGE))]
     assert structure(EngineReport, unstructure(report), "report") == report
     assert [path.name for path in tmp_path.iterdir()] == ["p.engine"]
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        (profiles((4, 4, 4)), [fixed(4, *IMAGE)]),
-        (profiles((1, 8, 8)), [ShapeRange((1, *IMAGE), (8, *IMAGE), (8, *IMAGE))]),
-        (profiles((1, 1, 1), (4, 4, 4), (1, 2, 16)), None),
-        (replace(profiles((2, 2, 2)), optimization_level=0, max_aux_streams=0, workspace_mb=64), [fixed(2, *IMAGE)]),
-    ],
-)
-def test_batches_are_those_of_the_options(
-    options: EngineOptions, expected: list[ShapeRange] | None, tmp_path: Path
-) -> None:
-    found = build_isolated(PITCH, options, tmp_path / "p.engine").profiles
-    if expected is None:
-        shapes = [[(n, *IMAGE) for n in profile.batch] for profile in options.profiles]
-        expected = [ShapeRange(*three) for three in shapes]
-    assert list(found) == expected
-
-
-def test_sizes_are_those_of_the_options_or_what_the_network_takes(tmp_path: Path) -> None:
-    path = save_model(tmp_path / "m.onnx", ANY_SIZE)
-    (found,) = build_isolated(path, EngineOptions(), tmp_path / "m.engine").profiles
-    assert found == ShapeRange((1, 3, 96, 96), (1, 3, 528, 528), (1, 3, 1056, 1056))
-    options = EngineOptions(profiles=(EngineProfile.fixed(2, (48, 96)), EngineProfile((1, 1, 2), ((48, 48),) * 3)))
-    found_two = build_isolated(path, options, tmp_path / "m.engine").profiles
-    assert found_two == (fixed(2, 3, 48, 96), ShapeRange((1, 3, 48, 48), (1, 3, 48, 48), (2, 3, 48, 48)))
-    path = save_model(tmp_path / "last.onnx", make_spec(size=None, resize="pad", layout="NHWC"))
-    (found,) = build_isolated(
-        path, EngineOptions(profiles=(EngineProfile.fixed(1, (8, 24)),)), tmp_path / "m.engine"
-    ).profiles
-    assert found == fixed(1, 8, 24, 3)
-
-
-def test_a_graph_without_a_spec_is_built(tmp_path: Path) -> None:
-    path = nvidia_models.save(nvidia_models.any_size, tmp_path / "m.onnx")
-    options = EngineOptions(profiles=(EngineProfile.fixed(1, (32, 48)),))
-    assert build_isolated(path, options, tmp_path / "m.engine").profiles == (fixed(1, 3, 32, 48),)
-
-
-def test_a_graph_of_one_batch_size_takes_no_other(fixed_batch_model: Path, tmp_path: Path) -> None:
-    target = tmp_path / "m.engine"
-    for options in (EngineOptions(), profiles((2, 2, 2)), profiles((1, 1, 1), (2, 2, 2))):
-        assert build_isolated(fixed_batch_model, options, target).profiles == (fixed(2, 3, 24, 32),)
-    for batch in ((1, 1, 2), (4, 4, 4)):
-        with refuses(InputError, "batch of a profile must be 2", f"got {batch[0]}", "without a batch size"):
-            build_isolated(fixed_batch_model, profiles(batch), target)
-
-
-@pytest.mark.parametrize(
-    ("make", "size", "word"),
-    [
-        (
-            lambda path: save_model(path, SPECS["semantic"]),
-            (48, 48),
-            "size of a profile must be 24 x 32, the only one that the network takes, got 48 x 48;",
-        ),
-        (lambda path: nvidia_models.save(nvidia_models.convolution, path), (48, 48), "must be 32 x 32"),
-        (lambda path: save_model(path, ANY_SIZE), (64, 96), "multiples of 48 (input.multiple_of), got 64 x 96"),
-    ],
-)
-def test_a_size_that_the_network_does_not_take_is_refused(
-    make: Callable[[Path], Path], size: tuple[int, int], word: str, tmp_path: Path
-) -> None:
-    path = make(tmp_path / "m.onnx")
-    with refuses(InputError, "of a profile", word):
-        build_isolated(path, EngineOptions(profiles=(EngineProfile.fixed(1, size),)), tmp_path / "m.engine")
-    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
-
-
-@pytest.mark.parametrize(
-    ("layout", "size", "expected"),
-    [
-        ("NCHW", (64, 96), fixed(1, 1, 64, 96)),
-        ("NHWC", (64, 96), fixed(1, 64, 96, 1)),
-        ("NCHW", None, ShapeRange(*((1, 1, side, side) for side in SIDE))),
-    ],
-)
-def test_free_channels_are_those_of_the_spec(layout: Any, size: tuple[int, int] | None, expected: ShapeRange) -> None:
-    spec = make_spec(size=size, layout=layout, color="gray", resize="pad")
-    tensor = EngineTensor("image", "float32", (-1,) * 4)
-    assert resolve_profiles((tensor,), spec, EngineOptions()) == [expected]
-    options = EngineOptions(profiles=(EngineProfile.fixed(1, (64, 96)),))
-    shape = (64, 96, 1) if layout == "NHWC" else (1, 64, 96)
-    assert resolve_profiles((tensor,), spec, options)[0] == fixed(1, *shape)
-    assert resolve_profiles((tensor,), None, options) == [fixed(1, 3, 64, 96)]
-
-
-def test_profiles_that_come_to_the_same_shapes_are_one() -> None:
-    tensor = EngineTensor("image", "float32", (-1, *IMAGE))
-    options = profiles((1, 1, 1), (2, 2, 2), (1, 1, 1))
-    assert resolve_profiles((tensor,), None, options) == [fixed(n, *IMAGE) for n in (1, 2)]
-
-
-def test_a_graph_of_several_inputs_is_refused(tmp_path: Path) -> None:
-    x = nvidia_models.IMAGE
-    model = nvidia_models.model([nvidia_models.node("Add", "x z", "y")], inputs=[x, ("z", *x[1:])])
-    path = nvidia_models.save(lambda: model, tmp_path / "m.onnx")
-    with refuses(ModelFileError, "one input", "['x', 'z']"):
-        build_isolated(path, EngineOptions(), tmp_path / "m.engine")
 
 
 def test_operators_that_the_parser_lacks_are_named(tmp_path: Path) -> None:
@@ -232,40 +110,6 @@ def test_a_name_that_nvidia_cannot_read_is_refused(tmp_path: Path) -> None:
     with refuses(InputError, "not UTF-8", "rename it"):
         check(path)
     assert list(tmp_path.iterdir()) == [path]
-
-
-# A library of CUDA 13 says this above a driver of CUDA 12.
-OLD_DRIVER = (
-    "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (In catchCudaError at /_src/checkMacros.cpp:250 "
-    "(cudaError 35: CUDA driver version is insufficient for CUDA runtime version))"
-)
-
-
-@pytest.mark.parametrize(
-    ("said", "reason"),
-    [
-        (OLD_DRIVER, "cudaError 35: CUDA driver version is insufficient for CUDA runtime version;"),
-        ("[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)", "out of memory;"),
-    ],
-)
-def test_a_library_that_does_not_start_says_why(said: str, reason: str) -> None:
-    real = find_library().module
-
-    def refuse(logger: Any) -> None:
-        logger.log(real.ILogger.Severity.ERROR, said)
-        raise TypeError("pybind11::init(): factory function returned nullptr")
-
-    class Module:
-        __version__ = "11.0"
-        ILogger = real.ILogger
-        Builder = Runtime = staticmethod(refuse)
-
-    library = Library(TENSORRT, Module)
-    for start in (lambda: parse(library, PITCH), lambda: inspect_engine(library, b"", [], has_gpu=True)):
-        with pytest.raises(BackendUnavailableError, match=r"TensorRT 11\.0 does not start here") as caught:
-            start()
-        for words in (reason, "update NVIDIA's driver", "free GPU memory", "fits the driver"):
-            assert words in str(caught.value)
 
 
 def test_an_engine_that_the_gpu_here_does_not_load_is_built_with_a_warning(

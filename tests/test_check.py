@@ -19,10 +19,10 @@ from nvidia_models import CRASHING, MALFORMED, NEEDS_PLUGIN, SUPPORTED, UNSUPPOR
 from refusal import refuses
 from rtx import needs_rtx
 
-from seginfer import BackendError, InputError, MissingDependencyError, MissingFileError, ModelFileError, SegInferError
+from seginfer import BackendError, InputError, MissingFileError, ModelFileError, SegInferError
 from seginfer._assets import SOCCER
 from seginfer._files.onnx_file import read_nodes
-from seginfer._tensorrt import BuildStep, CheckReport, check, library
+from seginfer._tensorrt import BuildStep, CheckReport, check
 from seginfer._tensorrt.library import RTX, find_library
 
 
@@ -215,13 +215,6 @@ def test_an_engine_that_would_be_refused_makes_a_file_unsupported(tmp_path: Path
     report = check(save_model(tmp_path / "m.onnx", spec))
     assert report.status == "unsupported"
     assert "all 1 layers with weights are float32" in report.summary()
-
-
-def test_without_either_library_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "_MODULES", dict.fromkeys(library._MODULES, ("no_such_module",)))
-    with pytest.raises(MissingDependencyError, match=r"pip install 'seginfer\[check\]'") as caught:
-        find_library()
-    assert "\n" not in str(caught.value)
 
 
 def test_a_check_in_an_install_without_the_libraries_names_the_extra(tmp_path: Path) -> None:
