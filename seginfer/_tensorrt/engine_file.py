@@ -98,7 +98,7 @@ def read_engine(path: str | Path) -> EngineFile:
 
 
 def read_sidecar(path: str | Path) -> EngineFile:
-    """Read the sidecar of an engine. For errors see `read_engine`."""
+    """Read the sidecar of an engine, not the engine. For errors see `read_engine`."""
     if not os.path.isfile(path):
         raise MissingFileError(f"no engine at {path}; check the path, or build one with `seginfer build`")
     sidecar = _find_sidecar(path)
@@ -116,7 +116,7 @@ def read_sidecar(path: str | Path) -> EngineFile:
 
 
 def _find_sidecar(path: str | Path) -> Path:
-    """Return the sidecar of an engine or linked file."""
+    """Return the sidecar of an engine. For a link, one beside its file comes first."""
     if os.path.islink(path) and os.path.isfile(of_file := sidecar_path(os.path.realpath(path))):
         return of_file
     return sidecar_path(path)

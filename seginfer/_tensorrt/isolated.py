@@ -34,7 +34,7 @@ BUILD_TIMEOUT_S = 4 * 3600.0
 
 _log = logging.getLogger("seginfer")
 
-# The search path of this process, which may hold more than the environment says; `sys` cannot be shadowed by a file.
+# Takes over the search path of this process, which may differ from the environment. No file can shadow `sys`.
 _START = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from seginfer._tensorrt.worker import main; main()"
 
 

@@ -74,7 +74,7 @@ class MessageLog:
 
     @contextmanager
     def collect(self) -> Iterator[list[Message]]:
-        """Collect the messages of all threads in a list."""
+        """Collect the messages of all threads in a list, until the block ends."""
         number = next(self._serial)
         collection = self._collections[number] = []
         try:

@@ -194,7 +194,7 @@ def _describe(error: _ParserError, nodes: tuple[NodeInfo, ...], messages: list[M
         reason, cause = cause, reason
     if reason or cause:
         return NodeProblem(name, error.op, reason or cause)
-    # The parser's checks of operators that it does not know end in a mere "false".
+    # For operators without an importer, the parser's message is a mere "false".
     text = error.text.strip().partition("\n")[0]
     text = f"the parser has no importer for {error.op}" if text == "false" else text or error.code
     return NodeProblem(name, error.op, text)

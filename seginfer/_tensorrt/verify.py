@@ -1,8 +1,8 @@
 """Compare an engine with its network: precisions, tensors, profiles."""
 
-# An engine that computes in float32 what the file has in float16 works, at half the speed, and nobody notices. One that
+# An engine that computes in float32 what the file has in float16 works, at half the speed, without any error. One that
 # computes in float16 what the file has in float32 may return infinity. A strongly typed network should leave the
-# library no such choice; `protect_fp32_nodes` has an exception.
+# library no such choice, but see `protect_fp32_nodes`.
 
 from __future__ import annotations
 
