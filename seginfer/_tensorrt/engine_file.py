@@ -228,10 +228,10 @@ def _parse_content(text: str, path: str | Path) -> dict[str, Any]:
     if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
         raise _DamagedError("it has no schema version")
     if document["schema"] != SCHEMA:
-        newer = document["schema"] > SCHEMA
-        remedy = f"update seginfer, or {_BUILD_AGAIN}" if newer else _BUILD_AGAIN
+        is_newer = document["schema"] > SCHEMA
+        remedy = f"update seginfer, or {_BUILD_AGAIN}" if is_newer else _BUILD_AGAIN
         raise ModelFileError(
-            f"{path} was built by {'a newer' if newer else 'an older'} seginfer: its sidecar has schema "
+            f"{path} was built by {'a newer' if is_newer else 'an older'} seginfer: its sidecar has schema "
             f"{document['schema']}, this one reads {SCHEMA}; {remedy}"
         )
     content = document.get("content")

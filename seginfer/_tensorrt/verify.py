@@ -64,14 +64,14 @@ def check_spec_precision(expected: Sequence[ExpectedLayer], spec: ModelSpec | No
 
 
 def check_precisions(
-    expected: Sequence[ExpectedLayer], found: Sequence[EngineLayer], *, quantized: bool = False
+    expected: Sequence[ExpectedLayer], found: Sequence[EngineLayer], *, is_quantized: bool = False
 ) -> dict[str, int]:
     """Compare precisions of layers with their kernels.
 
     Args:
         expected: layers of the network.
         found: layers of the engine.
-        quantized: accept smaller data types too.
+        is_quantized: accept smaller data types too.
 
     Returns:
         Number of multiplying layers of the engine by data type. Empty if the engine has no details.
@@ -80,7 +80,7 @@ def check_precisions(
         BuildError: if a layer has another data type.
     """
     counted: dict[EngineLayer, str] = {}
-    accepted = _QUANTIZED if quantized else ()
+    accepted = _QUANTIZED if is_quantized else ()
     readable = [layer for layer in found if layer.kind not in (*_OPAQUE, *HOST_KINDS) and _dtypes(layer)]
     for layer in expected:
         for kernel in _find_kernels(layer, readable):
@@ -136,7 +136,9 @@ def verify(
         check_tensors(info.tensors, parsed.inputs, parsed.outputs, profiles)
     layers = (parsed.network.get_layer(i) for i in range(parsed.network.num_layers))
     # Quantized layers may compute in integers, or smaller floats, than their tensors in the file have.
-    return check_precisions(expected, info.layers, quantized=any(layer.type.name == "DEQUANTIZE" for layer in layers))
+    return check_precisions(
+        expected, info.layers, is_quantized=any(layer.type.name == "DEQUANTIZE" for layer in layers)
+    )
 
 
 def _is_shape(got: tuple[int, ...], expected: tuple[int, ...]) -> bool:
