@@ -114,7 +114,7 @@ class ICudaEngine(Counted):
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         assert name == self._report.inputs[0].name
         shapes = self._report.profiles[profile_index]
-        return [shapes.smallest, shapes.likeliest, shapes.largest]
+        return [shapes.min, shapes.opt, shapes.max]
 
     def create_execution_context(self, strategy: Any) -> IExecutionContext | None:
         assert strategy is REAL.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
@@ -138,9 +138,9 @@ class IExecutionContext(Counted):
 
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         assert self._profile is not None
-        smallest, _, largest = self._engine.get_tensor_profile_shape(name, self._profile)
+        low, _, high = self._engine.get_tensor_profile_shape(name, self._profile)
         self._shape = tuple(shape)
-        return all(a <= n <= b for a, n, b in zip(smallest, shape, largest, strict=True))
+        return all(a <= n <= b for a, n, b in zip(low, shape, high, strict=True))
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         if name == self._engine.get_tensor_name(0):

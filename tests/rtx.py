@@ -8,7 +8,8 @@ import pytest
 
 from seginfer import MissingDependencyError
 from seginfer._files.onnx_file import read_nodes
-from seginfer._tensorrt.library import find_library, has_gpu
+from seginfer._system.driver import has_gpu
+from seginfer._tensorrt.library import find_library
 from seginfer.export import check_tensorrt
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")

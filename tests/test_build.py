@@ -1,4 +1,4 @@
-"""Engines built by TensorRT for RTX: shapes and options as asked, progress, and refusals that leave nothing behind."""
+"""Engines built by TensorRT for RTX: options, progress, timing caches, and refusals that leave nothing behind."""
 
 from __future__ import annotations
 
@@ -9,55 +9,33 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import nvidia_models
 import pytest
-from models import SPECS, make_spec, save_model
+from models import make_spec, save_model
 from refusal import refuses
 from rtx import needs_rtx
 
-from seginfer import BackendError, InputError, MissingFileError, ModelFileError, OutputWriteError
+from seginfer import BackendError, InputError, MissingFileError, OutputWriteError
 from seginfer._errors import BackendUnavailableError, MissingDependencyError
 from seginfer._spec.schema import structure, unstructure
-from seginfer._tensorrt import (
-    BuildError,
-    BuildStep,
-    EngineOptions,
-    EngineProfile,
-    EngineReport,
-    EngineTensor,
-    ShapeRange,
-    check,
-    isolated,
-    make,
-)
-from seginfer._tensorrt.build import _config, _error, build_engine
-from seginfer._tensorrt.inspect import read_back
-from seginfer._tensorrt.isolated import _scratch_copy, build
+from seginfer._tensorrt import BuildError, BuildStep, EngineOptions, EngineReport, ShapeRange, check, isolated, make
+from seginfer._tensorrt.build import build_network, create_config, explain_failure, load_timing_cache
+from seginfer._tensorrt.isolated import build_isolated, scratch_copy
 from seginfer._tensorrt.library import RTX, TENSORRT, Library, Message, find_library
 from seginfer._tensorrt.parse import ParsedNetwork, parse
-from seginfer._tensorrt.shapes import SIDE, profiles_of
-from seginfer._tensorrt.timing import load_timing_cache
 from seginfer.assets import SOCCER
 
 PITCH = SOCCER / "pitch.onnx"
 IMAGE = (3, 192, 320)
-ANY_SIZE = make_spec(size=None, multiple_of=48, resize="pad")
 
 pytestmark = needs_rtx
 
 
 def fixed(*shape: int) -> ShapeRange:
     return ShapeRange(shape, shape, shape)
-
-
-def profiles(*batches: tuple[int, int, int]) -> EngineOptions:
-    return EngineOptions(profiles=tuple(map(EngineProfile, batches)))
 
 
 def parsed_pitch(library: Library | None = None) -> ParsedNetwork:
@@ -68,12 +46,12 @@ ONE = [{"image": fixed(1, *IMAGE)}]
 
 
 def test_an_engine_is_written_and_described(tmp_path: Path) -> None:
-    report = build(PITCH, EngineOptions(), tmp_path / "p.engine")
+    report = build_isolated(PITCH, EngineOptions(), tmp_path / "p.engine")
     assert (report.library, report.version) == (RTX, find_library().version)
     assert (tmp_path / "p.engine").stat().st_size == report.engine_bytes > 1_000_000
     assert report.profiles == (fixed(1, *IMAGE),)
     assert report.precisions == {"float32": 23}
-    assert report.asked_layers == 23
+    assert report.weighted_layers == 23
     assert report.kernels == sum(report.kernel_kinds.values()) == 33
     assert report.layers == 49
     assert report.evidence == "build log"
@@ -85,109 +63,12 @@ def test_an_engine_is_written_and_described(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["p.engine"]
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        (profiles((4, 4, 4)), [fixed(4, *IMAGE)]),
-        (profiles((1, 8, 8)), [ShapeRange((1, *IMAGE), (8, *IMAGE), (8, *IMAGE))]),
-        (profiles((1, 1, 1), (4, 4, 4), (1, 2, 16)), None),
-        (replace(profiles((2, 2, 2)), optimization_level=0, max_aux_streams=0, workspace_mb=64), [fixed(2, *IMAGE)]),
-    ],
-)
-def test_batches_are_those_of_the_options(
-    options: EngineOptions, expected: list[ShapeRange] | None, tmp_path: Path
-) -> None:
-    found = build(PITCH, options, tmp_path / "p.engine").profiles
-    if expected is None:
-        shapes = [[(n, *IMAGE) for n in profile.batch] for profile in options.profiles]
-        expected = [ShapeRange(*three) for three in shapes]
-    assert list(found) == expected
-
-
-def test_sizes_are_those_of_the_options_or_what_the_network_takes(tmp_path: Path) -> None:
-    path = save_model(tmp_path / "m.onnx", ANY_SIZE)
-    (found,) = build(path, EngineOptions(), tmp_path / "m.engine").profiles
-    assert found == ShapeRange((1, 3, 96, 96), (1, 3, 528, 528), (1, 3, 1056, 1056))
-    options = EngineOptions(profiles=(EngineProfile.fixed(2, (48, 96)), EngineProfile((1, 1, 2), ((48, 48),) * 3)))
-    found_two = build(path, options, tmp_path / "m.engine").profiles
-    assert found_two == (fixed(2, 3, 48, 96), ShapeRange((1, 3, 48, 48), (1, 3, 48, 48), (2, 3, 48, 48)))
-    path = save_model(tmp_path / "last.onnx", make_spec(size=None, resize="pad", layout="NHWC"))
-    (found,) = build(path, EngineOptions(profiles=(EngineProfile.fixed(1, (8, 24)),)), tmp_path / "m.engine").profiles
-    assert found == fixed(1, 8, 24, 3)
-
-
-def test_a_graph_without_a_spec_is_built(tmp_path: Path) -> None:
-    path = nvidia_models.save(nvidia_models.any_size, tmp_path / "m.onnx")
-    options = EngineOptions(profiles=(EngineProfile.fixed(1, (32, 48)),))
-    assert build(path, options, tmp_path / "m.engine").profiles == (fixed(1, 3, 32, 48),)
-
-
-def test_a_graph_of_one_batch_size_takes_no_other(fixed_batch_model: Path, tmp_path: Path) -> None:
-    target = tmp_path / "m.engine"
-    for options in (EngineOptions(), profiles((2, 2, 2)), profiles((1, 1, 1), (2, 2, 2))):
-        assert build(fixed_batch_model, options, target).profiles == (fixed(2, 3, 24, 32),)
-    for batch in ((1, 1, 2), (4, 4, 4)):
-        with refuses(InputError, "batch of a profile must be 2", f"got {batch[0]}", "without a batch size"):
-            build(fixed_batch_model, profiles(batch), target)
-
-
-@pytest.mark.parametrize(
-    ("make", "size", "word"),
-    [
-        (
-            lambda path: save_model(path, SPECS["semantic"]),
-            (48, 48),
-            "size of a profile must be 24 x 32, the only one that the network takes, got 48 x 48;",
-        ),
-        (lambda path: nvidia_models.save(nvidia_models.convolution, path), (48, 48), "must be 32 x 32"),
-        (lambda path: save_model(path, ANY_SIZE), (64, 96), "multiples of 48 (input.multiple_of), got 64 x 96"),
-    ],
-)
-def test_a_size_that_the_network_does_not_take_is_refused(
-    make: Callable[[Path], Path], size: tuple[int, int], word: str, tmp_path: Path
-) -> None:
-    path = make(tmp_path / "m.onnx")
-    with refuses(InputError, "of a profile", word):
-        build(path, EngineOptions(profiles=(EngineProfile.fixed(1, size),)), tmp_path / "m.engine")
-    assert [file.name for file in tmp_path.iterdir()] == ["m.onnx"]
-
-
-@pytest.mark.parametrize(
-    ("layout", "size", "expected"),
-    [
-        ("NCHW", (64, 96), fixed(1, 1, 64, 96)),
-        ("NHWC", (64, 96), fixed(1, 64, 96, 1)),
-        ("NCHW", None, ShapeRange(*((1, 1, side, side) for side in SIDE))),
-    ],
-)
-def test_free_channels_are_those_of_the_spec(layout: Any, size: tuple[int, int] | None, expected: ShapeRange) -> None:
-    spec = make_spec(size=size, layout=layout, color="gray", resize="pad")
-    tensor = EngineTensor("image", "float32", (-1,) * 4)
-    assert profiles_of((tensor,), spec, EngineOptions()) == [expected]
-    options = EngineOptions(profiles=(EngineProfile.fixed(1, (64, 96)),))
-    assert profiles_of((tensor,), spec, options)[0] == fixed(1, *((64, 96, 1) if layout == "NHWC" else (1, 64, 96)))
-    assert profiles_of((tensor,), None, options) == [fixed(1, 3, 64, 96)]
-
-
-def test_profiles_that_come_to_the_same_shapes_are_one() -> None:
-    tensor = EngineTensor("image", "float32", (-1, *IMAGE))
-    assert profiles_of((tensor,), None, profiles((1, 1, 1), (2, 2, 2), (1, 1, 1))) == [fixed(n, *IMAGE) for n in (1, 2)]
-
-
-def test_a_graph_of_several_inputs_is_refused(tmp_path: Path) -> None:
-    x = nvidia_models.IMAGE
-    model = nvidia_models.model([nvidia_models.node("Add", "x z", "y")], inputs=[x, ("z", *x[1:])])
-    path = nvidia_models.save(lambda: model, tmp_path / "m.onnx")
-    with refuses(ModelFileError, "one input", "['x', 'z']"):
-        build(path, EngineOptions(), tmp_path / "m.engine")
-
-
 def test_operators_that_the_parser_lacks_are_named(tmp_path: Path) -> None:
     for cases in (nvidia_models.UNSUPPORTED, nvidia_models.NEEDS_PLUGIN):
         make, problems = next(iter(cases.values()))
         path = nvidia_models.save(make, tmp_path / "m.onnx")
         with pytest.raises(BuildError) as caught:
-            build(path, EngineOptions(), tmp_path / "m.engine")
+            build_isolated(path, EngineOptions(), tmp_path / "m.engine")
         assert problems[0][2] in caught.value.reason
         with refuses(BackendError, "m.onnx", *problems[0][:2]):
             raise caught.value
@@ -195,28 +76,28 @@ def test_operators_that_the_parser_lacks_are_named(tmp_path: Path) -> None:
 
 def test_hardware_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with refuses(InputError, "options.dla_core is 0", "sees 0 DLA cores"):
-        build(PITCH, EngineOptions(dla_core=0), tmp_path / "p.engine")
+        build_isolated(PITCH, EngineOptions(dla_core=0), tmp_path / "p.engine")
     with pytest.raises(MissingDependencyError, match=r"TensorRT builds engines on an NVIDIA GPU .* 'tensorrt_rtx'"):
-        build(PITCH, EngineOptions(library="tensorrt"), tmp_path / "p.engine")
+        build_isolated(PITCH, EngineOptions(library="tensorrt"), tmp_path / "p.engine")
     with pytest.raises(BackendUnavailableError, match="cuda:3"):
-        build(PITCH, EngineOptions(), tmp_path / "p.engine", device_id=3)
+        build_isolated(PITCH, EngineOptions(), tmp_path / "p.engine", device_id=3)
     assert not list(tmp_path.iterdir())
 
 
 def test_files_and_folders_that_are_not_there_are_refused(tmp_path: Path) -> None:
     with refuses(MissingFileError, "nowhere.onnx"):
-        build(tmp_path / "nowhere.onnx", EngineOptions(), tmp_path / "p.engine")
+        build_isolated(tmp_path / "nowhere.onnx", EngineOptions(), tmp_path / "p.engine")
     with pytest.raises(OutputWriteError, match="nowhere"):
-        build(PITCH, EngineOptions(), tmp_path / "nowhere" / "p.engine")
+        build_isolated(PITCH, EngineOptions(), tmp_path / "nowhere" / "p.engine")
     with refuses(BackendError, "given up after 0.05 s", "fewer profiles"):
-        build(PITCH, EngineOptions(), tmp_path / "p.engine", timeout_s=0.05)
+        build_isolated(PITCH, EngineOptions(), tmp_path / "p.engine", timeout_s=0.05)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_worker_that_fails_is_reported_as_what_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolated, "_START", "import sys; sys.exit('broken')")
     with refuses(BackendError, "could not be built (broken)"):
-        build(PITCH, EngineOptions(), tmp_path / "p.engine")
+        build_isolated(PITCH, EngineOptions(), tmp_path / "p.engine")
     with refuses(BackendError, "could not be checked (broken)"):
         check(PITCH)
 
@@ -225,44 +106,10 @@ def test_a_name_that_nvidia_cannot_read_is_refused(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"\xff.onnx")
     shutil.copy(PITCH, path)
     with refuses(InputError, "not UTF-8", "rename it"):
-        build(path, EngineOptions(), tmp_path / "p.engine")
+        build_isolated(path, EngineOptions(), tmp_path / "p.engine")
     with refuses(InputError, "not UTF-8", "rename it"):
         check(path)
     assert list(tmp_path.iterdir()) == [path]
-
-
-# A library of CUDA 13 says this above a driver of CUDA 12.
-OLD_DRIVER = (
-    "[checkMacros.cpp::catchCudaError::250] Error Code 1: Cuda Runtime (In catchCudaError at /_src/checkMacros.cpp:250 "
-    "(cudaError 35: CUDA driver version is insufficient for CUDA runtime version))"
-)
-
-
-@pytest.mark.parametrize(
-    ("said", "reason"),
-    [
-        (OLD_DRIVER, "cudaError 35: CUDA driver version is insufficient for CUDA runtime version;"),
-        ("[defaultAllocator.cpp::allocate::31] Error Code 1: Cuda Runtime (out of memory)", "out of memory;"),
-    ],
-)
-def test_a_library_that_does_not_start_says_why(said: str, reason: str) -> None:
-    real = find_library().module
-
-    def refuse(logger: Any) -> None:
-        logger.log(real.ILogger.Severity.ERROR, said)
-        raise TypeError("pybind11::init(): factory function returned nullptr")
-
-    class Module:
-        __version__ = "11.0"
-        ILogger = real.ILogger
-        Builder = Runtime = staticmethod(refuse)
-
-    library = Library(TENSORRT, Module)
-    for start in (lambda: parse(library, PITCH), lambda: read_back(library, b"", [], has_gpu=True)):
-        with pytest.raises(BackendUnavailableError, match=r"TensorRT 11\.0 does not start here") as caught:
-            start()
-        for words in (reason, "update NVIDIA's driver", "free GPU memory", "fits the driver"):
-            assert words in str(caught.value)
 
 
 def test_an_engine_that_the_gpu_here_does_not_load_is_built_with_a_warning(
@@ -272,7 +119,9 @@ def test_an_engine_that_the_gpu_here_does_not_load_is_built_with_a_warning(
     monkeypatch.setattr(make, "has_gpu", lambda: True)
     warnings: list[str] = []
     target = tmp_path / "p.engine"
-    report = make.build_here(PITCH, EngineOptions(), target, None, on_stage=lambda _: None, on_warning=warnings.append)
+    report = make.build_in_process(
+        PITCH, EngineOptions(), target, None, on_stage=lambda _: None, on_warning=warnings.append
+    )
     (warning,) = warnings
     assert "cannot load the engine on this machine's GPU: " in warning
     assert "no reason given" not in warning
@@ -284,9 +133,10 @@ def test_a_worker_ends_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     path = save_model(tmp_path / "m.onnx", make_spec(size=None, resize="pad"))
     code = (
         "import logging, sys; from pathlib import Path; logging.basicConfig(level='INFO');"
-        "from seginfer._tensorrt import EngineOptions, EngineProfile; from seginfer._tensorrt.isolated import build;"
+        "from seginfer._tensorrt import EngineOptions, EngineProfile;"
+        "from seginfer._tensorrt.isolated import build_isolated;"
         "options = EngineOptions(profiles=tuple(map(EngineProfile.fixed, range(1, 200))));"
-        "build(sys.argv[1], options, Path(sys.argv[2]))"
+        "build_isolated(sys.argv[1], options, Path(sys.argv[2]))"
     )
     command = [sys.executable, "-c", code, str(path), str(tmp_path / "m.engine")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as parent:
@@ -311,8 +161,8 @@ def _is_running(pid: str) -> bool:
 
 def test_every_option_reaches_the_builder() -> None:
     parsed = parsed_pitch()
-    pools, usual = parsed.library.module.MemoryPoolType, _config(parsed, ONE, EngineOptions())
-    config = _config(parsed, ONE * 2, EngineOptions(workspace_mb=16, optimization_level=5, max_aux_streams=0))
+    pools, usual = parsed.library.module.MemoryPoolType, create_config(parsed, ONE, EngineOptions())
+    config = create_config(parsed, ONE * 2, EngineOptions(workspace_mb=16, optimization_level=5, max_aux_streams=0))
     assert (usual.num_optimization_profiles, config.num_optimization_profiles) == (1, 2)
     assert (usual.builder_optimization_level, config.builder_optimization_level) == (3, 5)
     assert config.max_aux_streams == 0
@@ -323,7 +173,7 @@ def test_every_option_reaches_the_builder() -> None:
 
 def test_progress_is_told_phase_by_phase_inside_of_phases(tmp_path: Path) -> None:
     steps: list[BuildStep] = []
-    build(PITCH, EngineOptions(), tmp_path / "p.engine", on_progress=steps.append)
+    build_isolated(PITCH, EngineOptions(), tmp_path / "p.engine", on_progress=steps.append)
     assert steps[0] == BuildStep("Building engine", 0, 0, 6)
     assert max(step.depth for step in steps) >= 2
     open_phases: dict[str, BuildStep] = {}
@@ -347,7 +197,7 @@ def test_an_exception_from_progress_ends_the_build_and_leaves_the_old_engine(tmp
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(PITCH, EngineOptions(), tmp_path / "p.engine", on_progress=interrupt)
+        build_isolated(PITCH, EngineOptions(), tmp_path / "p.engine", on_progress=interrupt)
     assert (tmp_path / "p.engine").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["p.engine"]
     assert not _workers()
@@ -367,9 +217,9 @@ def test_an_exception_from_progress_comes_out_of_the_builder_itself() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_engine(parsed, ONE, on_progress=interrupt)
+        build_network(parsed, ONE, on_progress=interrupt)
     assert len(calls) == 1
-    assert len(build_engine(parsed, ONE).engine) > 100_000
+    assert len(build_network(parsed, ONE).engine) > 100_000
 
 
 def test_a_network_that_cannot_be_built_says_why(tmp_path: Path) -> None:
@@ -377,7 +227,7 @@ def test_a_network_that_cannot_be_built_says_why(tmp_path: Path) -> None:
     parsed = parse(find_library(), nvidia_models.save(make, tmp_path / "m.onnx"))
     assert parsed.problems == ()
     with refuses(BackendError, "no runners"):
-        build_engine(parsed, [])
+        build_network(parsed, [])
 
 
 @pytest.mark.parametrize(
@@ -401,26 +251,26 @@ def test_a_network_that_cannot_be_built_says_why(tmp_path: Path) -> None:
 )
 def test_a_lack_of_memory_is_told_apart(text: str, words: tuple[str, ...]) -> None:
     with refuses(BackendError, *words):
-        raise _error(find_library(), [Message("ERROR", text)])
+        raise explain_failure(find_library(), [Message("ERROR", text)])
 
 
 def test_a_timing_cache_is_made_and_one_that_is_refused_is_replaced() -> None:
     """TensorRT for RTX keeps this part of the API and refuses every cache; it is never asked to, but for this test."""
     library = Library(TENSORRT, find_library().module)
-    built = build_engine(parsed_pitch(library), ONE)
+    built = build_network(parsed_pitch(library), ONE)
     assert built.timing_problem == ""
     assert len(built.timing_cache) > 20
-    again = build_engine(parsed_pitch(library), ONE, timing_cache=b"garbage")
+    again = build_network(parsed_pitch(library), ONE, timing_cache=b"garbage")
     assert "timing cache" in again.timing_problem
     assert len(again.timing_cache) > 20
-    config = _config(parsed_pitch(), ONE, EngineOptions())
+    config = create_config(parsed_pitch(), ONE, EngineOptions())
     assert load_timing_cache(library, config, b"") == ""
 
 
 def test_tensorrt_for_rtx_is_not_asked_for_a_timing_cache(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "timing").write_bytes(b"of another library")
     with caplog.at_level(logging.WARNING, logger="seginfer"):
-        build(PITCH, EngineOptions(), tmp_path / "p.engine", timing_cache=tmp_path / "timing")
+        build_isolated(PITCH, EngineOptions(), tmp_path / "p.engine", timing_cache=tmp_path / "timing")
     assert caplog.messages == []
     assert (tmp_path / "timing").read_bytes() == b"of another library"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.engine", "timing"]
@@ -428,19 +278,19 @@ def test_tensorrt_for_rtx_is_not_asked_for_a_timing_cache(tmp_path: Path, caplog
 
 def test_a_timing_cache_is_kept_when_the_build_succeeds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     kept, beside = tmp_path / "timing", tmp_path / "part"
-    with _scratch_copy(kept, beside) as scratch:
+    with scratch_copy(kept, beside) as scratch:
         assert scratch is not None
         assert not scratch.exists()
         scratch.write_bytes(b"first")
     assert kept.read_bytes() == b"first"
-    killed = _scratch_copy(kept, beside)
+    killed = scratch_copy(kept, beside)
     scratch = killed.__enter__()
     assert scratch is not None
     assert scratch.read_bytes() == b"first"
     scratch.write_bytes(b"half writ")
     assert killed.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None) is False
     assert kept.read_bytes() == b"first"
-    with _scratch_copy(tmp_path / "nowhere" / "timing", beside) as scratch:
+    with scratch_copy(tmp_path / "nowhere" / "timing", beside) as scratch:
         assert scratch is not None
         scratch.write_bytes(b"second")
     assert "nowhere/timing cannot be used" in caplog.text
@@ -450,15 +300,15 @@ def test_a_timing_cache_is_kept_when_the_build_succeeds(tmp_path: Path, caplog: 
 def test_a_timing_cache_hides_no_error_of_the_build(tmp_path: Path) -> None:
     timing = tmp_path / "timing"
     with refuses(MissingFileError, "nowhere.onnx"):
-        build(tmp_path / "nowhere.onnx", EngineOptions(), tmp_path / "p.engine", timing_cache=timing)
+        build_isolated(tmp_path / "nowhere.onnx", EngineOptions(), tmp_path / "p.engine", timing_cache=timing)
     with pytest.raises(OutputWriteError, match="nowhere"):
-        build(PITCH, EngineOptions(), tmp_path / "nowhere" / "p.engine", timing_cache=timing)
+        build_isolated(PITCH, EngineOptions(), tmp_path / "nowhere" / "p.engine", timing_cache=timing)
     timing.mkdir()  # which no cache is
-    assert build(PITCH, EngineOptions(), tmp_path / "p.engine", timing_cache=timing).kernels == 33
+    assert build_isolated(PITCH, EngineOptions(), tmp_path / "p.engine", timing_cache=timing).kernels == 33
 
 
 def test_builds_at_once_do_not_meet(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
-        reports = list(pool.map(lambda i: build(PITCH, EngineOptions(), tmp_path / f"{i}.engine"), range(2)))
+        reports = list(pool.map(lambda i: build_isolated(PITCH, EngineOptions(), tmp_path / f"{i}.engine"), range(2)))
     assert reports[0].kernels == reports[1].kernels
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.engine", "1.engine"]

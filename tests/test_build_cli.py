@@ -70,14 +70,14 @@ def test_batches_are_numbers_or_ranges(
     text: str, expected: list[list[int]] | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = told(capsys, PITCH, "-o", str(tmp_path / "p.engine"), "--batch", text)["report"]
-    found = [[profile[name][0] for name in ("smallest", "likeliest", "largest")] for profile in report["profiles"]]
+    found = [[profile[name][0] for name in ("min", "opt", "max")] for profile in report["profiles"]]
     assert found == (expected or [[1, 1, 1], [2, 4, 4]])
 
 
 def test_every_size_is_built_for_every_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = save_model(tmp_path / "m.onnx", make_spec(size=None, multiple_of=8, resize="pad"))
     report = told(capsys, str(path), "--batch", "1,2", "--size", "24x32,48x64")["report"]
-    assert [profile["largest"] for profile in report["profiles"]] == [
+    assert [profile["max"] for profile in report["profiles"]] == [
         [batch, 3, *size] for batch in (1, 2) for size in ([24, 32], [48, 64])
     ]
 
@@ -104,7 +104,7 @@ def test_an_engine_of_which_the_library_says_nothing_is_not_called_verified(
     engine = build_engine(PITCH, tmp_path / "p.engine")
     silent = replace(engine.report, precisions={})
     shown = {}
-    for name, report in (("silent", silent), ("no weights", replace(silent, asked_layers=0))):
+    for name, report in (("silent", silent), ("no weights", replace(silent, weighted_layers=0))):
         show_engine(Output(as_json=False), replace(engine, report=report))
         shown[name] = " ".join(capsys.readouterr().out.split())
     assert "unknown: the library does not report it" in shown["silent"]

@@ -106,7 +106,7 @@ def test_the_list_says_what_each_engine_is_and_whether_it_can_be_used(run: Run, 
     assert usable["reason"] == ""
     assert usable["model"] == "usable.onnx"
     assert usable["built"] == engines["usable"].built
-    assert usable["report"]["profiles"][0]["largest"] == list(engines["usable"].report.profiles[0].largest)
+    assert usable["report"]["profiles"][0]["max"] == list(engines["usable"].report.profiles[0].max)
     path = engines["usable"].path
     assert usable["size_bytes"] == path.stat().st_size + sidecar_path(path).stat().st_size
 

@@ -15,7 +15,8 @@ from nvidia_models import CRASHING, NEEDS_PLUGIN, SUPPORTED, UNSUPPORTED, model,
 
 from seginfer import MissingDependencyError
 from seginfer._cli import main
-from seginfer._tensorrt.library import find_library, has_gpu
+from seginfer._system.driver import has_gpu
+from seginfer._tensorrt.library import find_library
 from seginfer.assets import SOCCER
 from seginfer.export import check_tensorrt
 

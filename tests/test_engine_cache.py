@@ -6,24 +6,17 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from engine_cases import edit_sidecar, flip_byte, needs_rtx
+from engine_cases import edit_sidecar, flip_byte, names, needs_rtx, run_python
 from models import SPECS, save_model
 
-from seginfer import OutputWriteError
-from seginfer._system.environment import cache_folder
 from seginfer._tensorrt import engine_file
-from seginfer._tensorrt.cache import ENGINE_NAME, entry_lock, entry_path, free_lock, lock_path
+from seginfer._tensorrt.cache import entry_lock, entry_path, lock_path, try_entry_lock
 from seginfer._tensorrt.engine_file import EngineFile, read_engine, sidecar_path
 from seginfer._tensorrt.engines import build_engine
 from seginfer._tensorrt.entries import clear
@@ -34,12 +27,6 @@ pytestmark = needs_rtx
 
 BUILDING = "building an engine"
 WAITING = "another process builds"
-
-_BUILD = """
-import logging, os, sys, time
-logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-from seginfer._tensorrt.engines import build_engine
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -53,14 +40,6 @@ def _said(caplog: pytest.LogCaptureFixture, word: str) -> list[str]:
     return [record.getMessage() for record in caplog.records if word in record.getMessage()]
 
 
-def _names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
-
-
-def _run(code: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", _BUILD + code], stdout=subprocess.PIPE, text=True)
-
-
 def test_an_engine_is_built_once(semantic_model: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = build_engine(semantic_model)
     steps: list[object] = []
@@ -69,7 +48,7 @@ def test_an_engine_is_built_once(semantic_model: Path, cache: Path, caplog: pyte
     assert steps == []
     assert len(_said(caplog, BUILDING)) == 1
     name = first.path.name
-    assert _names(cache) == {name, f"{name}.json", f"{name}.lock"}
+    assert names(cache) == {name, f"{name}.json", f"{name}.lock"}
     assert first.path.parent == cache
 
 
@@ -152,7 +131,7 @@ def test_an_engine_that_is_cleared_while_it_is_looked_up_is_built(
 
     def then_clear(path: str | Path) -> object:
         found = real(path)
-        if len(_names(cache)) == 3:
+        if len(names(cache)) == 3:
             clear(cache)
         return found
 
@@ -177,7 +156,7 @@ while not os.path.exists({str(go)!r}):
     time.sleep(0.002)
 print(build_engine({str(semantic_model)!r}, on_progress=lambda step: time.sleep(0.1)).engine_sha256)
 """
-    processes = [_run(code) for _ in range(3)]
+    processes = [run_python(code) for _ in range(3)]
     assert [process.stdout and process.stdout.readline() for process in processes] == ["ready\n"] * 3
     go.touch()
     said = [process.communicate(timeout=120)[0].splitlines() for process in processes]
@@ -210,23 +189,23 @@ def stay(_):
     time.sleep(600)
 build_engine({str(semantic_model)!r}, on_progress=stay)
 """
-    process = _run(code)
+    process = run_python(code)
     assert process.stdout is not None
     while process.stdout.readline() != "halfway\n":
         assert process.poll() is None
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     entry = next(cache.glob("*.lock")).with_suffix("")
-    with free_lock(entry) as is_free:
+    with try_entry_lock(entry) as is_free:
         assert not is_free
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)
     _wait_for_end(workers)
-    left = _names(cache) - {lock_path(entry).name}
+    left = names(cache) - {lock_path(entry).name}
     assert left
     assert not entry.exists()
     engine = build_engine(semantic_model)
     assert read_engine(entry) == engine
-    assert _names(cache) == {entry.name, sidecar_path(entry).name, lock_path(entry).name}
+    assert names(cache) == {entry.name, sidecar_path(entry).name, lock_path(entry).name}
     assert len(_said(caplog, "left by a build that was killed")) == len(left)
     assert not _said(caplog, WAITING)
 
@@ -271,163 +250,29 @@ def test_a_lock_that_is_deleted_while_somebody_waits_for_it_still_locks(
         assert {record.levelname for record in caplog.records} == {"WARNING"}
         lock_path(entry).unlink()
     assert held.wait(30)
-    with free_lock(entry) as is_free:
+    with try_entry_lock(entry) as is_free:
         assert not is_free
     done.set()
     waiter.join()
-    with free_lock(entry) as is_free:
+    with try_entry_lock(entry) as is_free:
         assert is_free
 
 
 def test_a_lock_ends_with_its_holder_though_a_fork_of_it_lives(cache: Path) -> None:
     code = f"""
 from pathlib import Path
-from seginfer._tensorrt.cache import entry_lock, free_lock
+from seginfer._tensorrt.cache import entry_lock, try_entry_lock
 entry = Path({str(cache)!r}) / "m-0123456789abcdef.engine"
 with entry_lock(entry, "m"):
     child = os.fork()
     if child == 0:
         time.sleep(600)
-with free_lock(entry) as is_free:
+with try_entry_lock(entry) as is_free:
     print(is_free)
 os.kill(child, 9)
 os.waitpid(child, 0)
 """
-    assert _run(code).communicate(timeout=60)[0] == "True\n"
-
-
-@contextmanager
-def _as_nobody() -> Iterator[None]:
-    """Give up the right of a superuser to write anywhere."""
-    user = os.geteuid()
-    if user:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
-
-
-@pytest.fixture
-def readable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder that everybody can read, with a cache that nobody may write into once it is made read-only."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o755)
-    monkeypatch.setenv("SEGINFER_CACHE", str(folder / "cache"))
-    yield folder
-    (folder / "cache").chmod(0o755)
-    shutil.rmtree(folder)
-
-
-def test_a_cache_that_cannot_be_written_still_serves(readable: Path) -> None:
-    model = save_model(readable / "m.onnx", SPECS["semantic"])
-    first = build_engine(model)
-    lock_path(first.path).chmod(0o444)
-    (readable / "cache").chmod(0o555)
-    with _as_nobody():
-        assert build_engine(model) == first
-        with pytest.raises(OutputWriteError, match=r"SEGINFER_CACHE .*`seginfer build m\.onnx -o m\.engine`"):
-            build_engine(model, options=EngineOptions(workspace_mb=64))
-        with pytest.raises(OutputWriteError, match="SEGINFER_CACHE"):
-            build_engine(model, rebuild=True)
-    assert read_engine(first.path) == first
-
-
-@pytest.mark.parametrize("place", ["/proc/no", "{tmp}/file", "{tmp}/file/below"])
-def test_a_place_that_can_be_no_cache_names_the_remedies(
-    place: str, semantic_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "file").write_text("not a folder")
-    monkeypatch.setenv("SEGINFER_CACHE", place.format(tmp=tmp_path))
-    steps: list[object] = []
-    with pytest.raises(OutputWriteError, match=r"SEGINFER_CACHE .*`seginfer build model\.onnx -o") as caught:
-        build_engine(semantic_model, on_progress=steps.append)
-    assert "\n" not in str(caught.value)
-    assert steps == []
-    assert (tmp_path / "file").read_text() == "not a folder"
-
-
-@pytest.mark.parametrize("limit", [0, 2000, 100_000])
-def test_a_full_disk_is_one_error_and_leaves_nothing(limit: int, semantic_model: Path, cache: Path) -> None:
-    """A limit on the size of files stops writes where a full disk does: in the engine, whose size is 266 kB."""
-    code = f"""
-import resource
-from seginfer import OutputWriteError
-resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-try:
-    build_engine({str(semantic_model)!r})
-except OutputWriteError as error:
-    print(error)
-"""
-    said = _run(code).communicate(timeout=120)[0].splitlines()[-1]
-    assert "cannot write" in said
-    assert "SEGINFER_CACHE" in said
-    assert {name.rpartition(".")[2] for name in _names(cache)} == {"lock"}
-    assert build_engine(semantic_model).path.is_file()
-
-
-def test_a_full_disk_leaves_the_old_engine(semantic_model: Path) -> None:
-    first = build_engine(semantic_model)
-    code = f"""
-import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-try:
-    build_engine({str(semantic_model)!r}, rebuild=True)
-except OSError:
-    print("full")
-"""
-    assert _run(code).communicate(timeout=120)[0].splitlines()[-1] == "full"
-    assert read_engine(first.path) == first
-
-
-@pytest.mark.parametrize(
-    ("variables", "folder"),
-    [
-        ({"SEGINFER_CACHE": "/a/b", "XDG_CACHE_HOME": "/x"}, "/a/b"),
-        ({"SEGINFER_CACHE": "~/c"}, "/home/me/c"),
-        ({"SEGINFER_CACHE": "", "XDG_CACHE_HOME": "/x"}, "/x/seginfer"),
-        ({"XDG_CACHE_HOME": "relative"}, "/home/me/.cache/seginfer"),
-        ({}, "/home/me/.cache/seginfer"),
-    ],
-)
-def test_the_folder_is_where_the_environment_says(
-    variables: dict[str, str], folder: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("SEGINFER_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in (variables | {"HOME": "/home/me"}).items():
-        monkeypatch.setenv(name, value)
-    assert cache_folder() == Path(folder)
-
-
-@pytest.mark.parametrize("name", ["~nosuchuser/x", "~nosuchuser"])
-def test_a_home_that_is_nobodys_is_one_error(name: str, semantic_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEGINFER_CACHE", name)
-    with pytest.raises(OutputWriteError, match=r"no place for the engine cache.*set SEGINFER_CACHE"):
-        cache_folder()
-    with pytest.raises(OutputWriteError, match="no place for the engine cache"):
-        build_engine(semantic_model)
-
-
-def test_a_relative_folder_is_below_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SEGINFER_CACHE", "engines")
-    assert cache_folder() == tmp_path / "engines"
-
-
-@pytest.mark.parametrize(
-    "name", ["pitch.onnx", "a b/ü.onnx", "..hidden.onnx", f"{'long' * 60}.onnx", "ß.onnx", "x.y.onnx"]
-)
-def test_every_model_name_makes_a_name_that_is_safe(name: str, cache: Path, semantic_model: Path) -> None:
-    key = engine_key(semantic_model, EngineOptions())
-    path = entry_path(cache, Path(name), key)
-    assert path.parent == cache
-    assert ENGINE_NAME.fullmatch(path.name)
-    assert not path.name.startswith(".")
-    assert key.digest()[:16] in path.name
-    assert entry_path(cache, Path(name), replace(key, seginfer="9")) != path
+    assert run_python(code).communicate(timeout=60)[0] == "True\n"
 
 
 def test_what_the_sidecar_says_is_what_was_built(semantic_model: Path) -> None:

@@ -23,7 +23,7 @@ from seginfer._tensorrt.engine_file import SCHEMA, EngineFile, check_fits, read_
 from seginfer._tensorrt.engines import build_engine
 from seginfer._tensorrt.key import EngineGpu, EngineKey
 from seginfer._tensorrt.report import EngineReport
-from seginfer.backends._tensorrt_execution import mapped
+from seginfer.backends._tensorrt_execution import map_file
 
 pytestmark = needs_rtx
 
@@ -96,8 +96,8 @@ def test_a_damaged_engine_is_refused(damage: Callable[[Path], object], word: str
         (b"\xff\xfe", "not text"),
         (b"[]", "no schema"),
         (b'{"schema": "1"}', "no schema"),
-        (b'{"schema": 1}', "must not be edited"),
-        (b'{"schema": 1, "content": []}', "must not be edited"),
+        (f'{{"schema": {SCHEMA}}}'.encode(), "must not be edited"),
+        (f'{{"schema": {SCHEMA}, "content": []}}'.encode(), "must not be edited"),
     ],
 )
 def test_a_sidecar_that_is_none_is_refused(content: bytes, word: str, engine: Path) -> None:
@@ -300,13 +300,13 @@ def test_an_engine_that_vanishes_while_it_is_read_is_missing(
 
 
 def test_an_engine_that_vanishes_before_it_is_loaded_is_missing(tmp_path: Path) -> None:
-    with refuses(MissingFileError, "m.engine", "build it again"), mapped(tmp_path / "m.engine"):
+    with refuses(MissingFileError, "m.engine", "build it again"), map_file(tmp_path / "m.engine"):
         pass
     (tmp_path / "m.engine").touch()
-    with refuses(BackendError, "m.engine", "build it again"), mapped(tmp_path / "m.engine"):
+    with refuses(BackendError, "m.engine", "build it again"), map_file(tmp_path / "m.engine"):
         pass
     (tmp_path / "m.engine").write_bytes(b"engine")
-    with mapped(tmp_path / "m.engine") as data:
+    with map_file(tmp_path / "m.engine") as data:
         assert data[:] == b"engine"
 
 

@@ -28,8 +28,9 @@ from models import SPECS, save_model
 from torch import nn
 
 from seginfer import ClassSpec, InputSpec, MissingDependencyError, ModelSpec
+from seginfer._system.driver import has_gpu
 from seginfer._tensorrt import check
-from seginfer._tensorrt.library import RTX, find_library, has_gpu
+from seginfer._tensorrt.library import RTX, find_library
 from seginfer.assets import SOCCER
 from seginfer.export import export_onnx
 

@@ -6,7 +6,6 @@ import gc
 import inspect
 import re
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,7 +24,6 @@ from seginfer._system.driver import has_gpu
 from seginfer._tensorrt.engine_file import EngineFile, write_engine
 from seginfer._tensorrt.engines import build_engine
 from seginfer._tensorrt.key import EngineGpu
-from seginfer._tensorrt.library import MessageLog
 from seginfer._tensorrt.options import EngineOptions, EngineProfile
 from seginfer.backends.tensorrt import TensorRtBackend
 
@@ -369,33 +367,6 @@ def test_engines_of_others_are_refused_with_what_differs(
         Segmenter.open(other)
     assert "seginfer build" in str(caught.value)
     assert fakes.live == 0
-
-
-def test_messages_of_a_library_are_collected_by_threads_at_once() -> None:
-    log = MessageLog()
-    failures: list[BaseException] = []
-
-    def work(name: str) -> None:
-        try:
-            for _ in range(20_000):
-                with log.collect() as messages:
-                    log.add("ERROR", name)
-                assert name in {message.text for message in messages}
-        except BaseException as failure:
-            failures.append(failure)
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=work, args=(name,)) for name in "abc"]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
-    assert not failures
-    assert not log._collections
 
 
 def test_every_name_of_the_stand_in_is_real() -> None:

@@ -26,7 +26,8 @@ from zoo_networks import NETWORKS, Entry
 
 from seginfer import MissingDependencyError
 from seginfer._cli import main
-from seginfer._tensorrt.library import find_library, has_gpu
+from seginfer._system.driver import has_gpu
+from seginfer._tensorrt.library import find_library
 from seginfer.export import load_source
 
 TABLE = Path(__file__).with_name("zoo_table.json")

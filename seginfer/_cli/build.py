@@ -15,7 +15,7 @@ from .._tensorrt.engines import build_engine
 from .check import mb, precisions_text, shape_text
 from .output import Output
 
-_RANGE = ("smallest", "likeliest", "largest")
+_RANGE = ("min", "opt", "max")
 
 
 def build(args: argparse.Namespace, output: Output) -> int:

@@ -90,7 +90,7 @@ def _row(entry: CacheEntry) -> tuple[str, ...]:
 
 
 def _range(profile: ShapeRange) -> str:
-    shapes = (profile.largest,) if profile.is_fixed else (profile.smallest, profile.likeliest, profile.largest)
+    shapes = (profile.max,) if profile.is_fixed else (profile.min, profile.opt, profile.max)
     return " .. ".join("x".join(map(str, shape)) for shape in shapes)
 
 

@@ -91,7 +91,7 @@ def _rows(report: CheckReport) -> list[tuple[str, object]]:
 
 
 def _cells(tensor: EngineTensor) -> tuple[str, str, str, str]:
-    ranges = [shape_text(shape) for shape in (tensor.smallest, tensor.likeliest, tensor.largest) if shape]
+    ranges = [shape_text(shape) for shape in (tensor.min, tensor.opt, tensor.max) if shape]
     return tensor.name, shape_text(tensor.shape), tensor.dtype, ", ".join(ranges)
 
 

@@ -1,8 +1,8 @@
-"""TensorRT and TensorRT for RTX, which share one API: find it, parse an ONNX file, build an engine, report on both.
+"""Build, verify and cache TensorRT engines.
 
-`_library` → `_parse` → `_build` → `_readback` → `_verify` are what an engine takes; `_make` joins them, `_check` makes
-a report of it, and `_isolated` runs either in a process of its own, because NVIDIA's libraries crash on some malformed
-files.
+TensorRT and TensorRT for RTX share one API. `engines` looks an engine up in the cache or builds it. `isolated` runs
+`worker` in a process of its own, because NVIDIA's libraries crash on some malformed files. There `make` joins `parse`,
+`build`, `inspect` and `verify`.
 """
 
 from .build import BuildError, BuildStep

@@ -1,29 +1,28 @@
-"""Build an engine from a parsed network: profiles, options, timing cache, progress, and a clean end on Ctrl-C."""
+"""Build an engine from a parsed network."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from .._errors import BackendError, InputError
-from .islands import protect_islands
-from .library import RTX, Library, Message, message_log
+from .library import RTX, Library, Message, find_reason, is_out_of_memory, message_log
 from .options import EngineOptions
-from .parse import ParsedNetwork
+from .parse import ParsedNetwork, protect_fp32_nodes
 from .report import ShapeRange
-from .timing import load_timing_cache, saved_timing_cache
-from .words import first_error, is_out_of_memory
 
 
 class BuildStep(NamedTuple):
-    """How far one phase of a build is; phases lie inside of phases."""
+    """Progress of one phase of a build. Phases are nested."""
 
     phase: str
     depth: int
-    """0 is the whole build; 1, a part of it, and so on."""
+    """0 is the whole build, 1 a part of it, and so on."""
     done: int
-    """Steps that are done: 0 when the phase begins, `total` when it ends."""
+    """Completed steps: 0 when the phase begins, `total` when it ends."""
     total: int
 
 
@@ -35,10 +34,10 @@ Profile = Mapping[str, ShapeRange]
 
 
 class BuildError(BackendError):
-    """The library cannot build the network, or what it built is not what was asked.
+    """The network cannot be built, or its engine failed verification.
 
     Attributes:
-        reason: what the library said, or what is wrong, in one line.
+        reason: the library's reason, or the failed comparison, in one line.
     """
 
     def __init__(self, message: str, reason: str = "") -> None:
@@ -46,71 +45,72 @@ class BuildError(BackendError):
         self.reason = reason or message
 
 
-class Built(NamedTuple):
-    """An engine, and what the library said while it was built."""
+class BuiltEngine(NamedTuple):
+    """A serialized engine and the log of its build."""
 
     engine: bytes
     messages: list[Message]
     seconds: float
     timing_cache: bytes
-    """What the next build on this device starts from; empty if the library has none."""
+    """Measurements for the next build on this device; empty if the library has none."""
     timing_problem: str
-    """Why the old timing cache was not used; empty if it was, or there was none."""
+    """Reason why the given timing cache was not used; empty if it was, or there was none."""
 
 
-def build_engine(
+def build_network(
     parsed: ParsedNetwork,
     profiles: Sequence[Profile],
     options: EngineOptions = EngineOptions(),  # noqa: B008  # frozen
     *,
     timing_cache: bytes = b"",
     on_progress: Progress | None = None,
-) -> Built:
-    """Build an engine.
+) -> BuiltEngine:
+    """Build the engine of a parsed network.
 
     Args:
         parsed: a network without problems.
-        profiles: the ranges of shapes to build for; none for a network without free dimensions.
-        options: all but its profiles is used.
-        timing_cache: what an earlier build measured.
-        on_progress: may raise, which stops the build and comes out of this call, as does Ctrl-C.
+        profiles: ranges of shapes to build for, none for a network without free dimensions.
+        options: build options, of which profiles are ignored.
+        timing_cache: measurements of an earlier build.
+        on_progress: may raise, which stops the build. The exception is raised again here, as is Ctrl-C.
 
     Raises:
-        InputError: if the options ask for hardware that is not there.
+        InputError: if the options request hardware that is missing.
         BuildError: if the library has no implementation for a part of the network, or no memory.
     """
     library = parsed.library
     failures: list[BaseException] = []
-    has_timings = library.name != RTX  # which keeps that part of the API, and nothing behind it
+    has_timings = library.name != RTX  # TensorRT for RTX keeps this part of the API without a function
     start = time.perf_counter()
-    protect_islands(library, parsed.network)
+    protect_fp32_nodes(library, parsed.network)
     with message_log(library).collect() as messages:
-        config = _config(parsed, profiles, options)
+        config = create_config(parsed, profiles, options)
         timing_problem = load_timing_cache(library, config, timing_cache) if has_timings else ""
-        config.progress_monitor = _monitor(library, on_progress, failures)
+        config.progress_monitor = _create_monitor(library, on_progress, failures)
         del messages[:]  # an unreadable timing cache is no reason for a failed build
         engine = parsed.builder.build_serialized_network(parsed.network, config)
     if failures:
         raise failures[0]
     if engine is None:
-        raise _error(library, messages)
+        raise explain_failure(library, messages)
     seconds = time.perf_counter() - start
-    timings = saved_timing_cache(config) if has_timings else b""
-    return Built(bytes(memoryview(engine)), messages, seconds, timings, timing_problem)
+    timings = _serialize_timing_cache(config) if has_timings else b""
+    return BuiltEngine(bytes(memoryview(engine)), messages, seconds, timings, timing_problem)
 
 
-def _config(parsed: ParsedNetwork, profiles: Sequence[Profile], options: EngineOptions) -> Any:
+def create_config(parsed: ParsedNetwork, profiles: Sequence[Profile], options: EngineOptions) -> Any:
+    """Create the builder configuration of profiles and options."""
     module = parsed.library.module
     config = parsed.builder.create_builder_config()
     for ranges in profiles:
         profile = parsed.builder.create_optimization_profile()
         for name, shapes in ranges.items():
-            profile.set_shape(name, shapes.smallest, shapes.likeliest, shapes.largest)
+            profile.set_shape(name, shapes.min, shapes.opt, shapes.max)
         config.add_optimization_profile(profile)
     if hasattr(module.BuilderFlag, "TF32"):
         # TF32 would keep 10 bits of what the graph and its certificate call fp32.
         config.clear_flag(module.BuilderFlag.TF32)
-    # Without details, nobody could read back what was built.
+    # `inspect_engine` needs details.
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
     config.builder_optimization_level = options.optimization_level
     if options.max_aux_streams is not None:
@@ -118,24 +118,36 @@ def _config(parsed: ParsedNetwork, profiles: Sequence[Profile], options: EngineO
     if options.workspace_mb is not None:
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
     if options.dla_core is not None:
-        _use_dla(parsed, config, options.dla_core)
+        available = getattr(parsed.builder, "num_DLA_cores", 0)
+        if options.dla_core >= available:
+            raise InputError(
+                f"options.dla_core is {options.dla_core}, and {parsed.library.description} sees {available} DLA cores "
+                "here; use a smaller number, or leave it out to build for the GPU"
+            )
+        config.default_device_type = module.DeviceType.DLA
+        config.DLA_core = options.dla_core
+        config.set_flag(module.BuilderFlag.GPU_FALLBACK)
     return config
 
 
-def _use_dla(parsed: ParsedNetwork, config: Any, core: int) -> None:
-    there = getattr(parsed.builder, "num_DLA_cores", 0)
-    if core >= there:
-        raise InputError(
-            f"options.dla_core is {core}, and {parsed.library.description} sees {there} DLA cores here; "
-            "use a smaller number, or leave it out to build for the GPU"
-        )
-    config.default_device_type = parsed.library.module.DeviceType.DLA
-    config.DLA_core = core
-    config.set_flag(parsed.library.module.BuilderFlag.GPU_FALLBACK)
+def load_timing_cache(library: Library, config: Any, data: bytes) -> str:
+    """Set the timing cache of a build.
+
+    It starts empty where `data` is, or where the library refuses it. A cache belongs to one version of the library and
+    one kind of GPU.
+
+    Returns:
+        Reason why `data` was not used, or "".
+    """
+    problem = _set_timing_cache(library, config, data) if data else ""
+    if problem or not data:
+        _set_timing_cache(library, config, b"")
+    return problem
 
 
-def _error(library: Library, messages: Sequence[Message]) -> BuildError:
-    reason = first_error(messages, parser=True) or "no reason given"
+def explain_failure(library: Library, messages: Sequence[Message]) -> BuildError:
+    """Return the error of a failed build."""
+    reason = find_reason(messages)
     if is_out_of_memory(messages):
         return BuildError(
             f"{library.description} ran out of the GPU's memory ({reason}); close other processes on the GPU, "
@@ -147,8 +159,11 @@ def _error(library: Library, messages: Sequence[Message]) -> BuildError:
     return BuildError(f"{library.description} cannot build the network: {reason}; see `seginfer check`", reason)
 
 
-def _monitor(library: Library, on_progress: Progress | None, failures: list[BaseException]) -> Any:
-    """Return a monitor that reports steps, and that cancels the build after the first exception."""
+def _create_monitor(library: Library, on_progress: Progress | None, failures: list[BaseException]) -> Any:
+    """Return a monitor that reports steps.
+
+    An exception from `on_progress` is appended to `failures` and cancels the build.
+    """
     open_phases: dict[str, BuildStep] = {}
 
     def report(step: BuildStep) -> None:
@@ -174,8 +189,32 @@ def _monitor(library: Library, on_progress: Progress | None, failures: list[Base
 
         def step_complete(self, name: str, step: int) -> bool:
             phase = open_phases.get(name)
-            if phase is not None and step + 1 < phase.total:  # the last step is told when the phase ends
+            if phase is not None and step + 1 < phase.total:  # the last step is reported when the phase ends
                 report(phase._replace(done=step + 1))
             return not failures
 
     return Monitor()
+
+
+def _set_timing_cache(library: Library, config: Any, data: bytes) -> str:
+    with message_log(library).collect() as messages, _without_deprecation():
+        cache = config.create_timing_cache(data)
+        is_set = cache is not None and config.set_timing_cache(cache, False)
+    # A cache that cannot be read comes back empty, with a warning in the log.
+    warning = next((m.text for m in messages if m.severity == "WARNING" and "timing cache" in m.text.lower()), "")
+    return warning if warning or is_set else f"{library.description} refused it"
+
+
+def _serialize_timing_cache(config: Any) -> bytes:
+    with _without_deprecation():
+        cache = config.get_timing_cache()
+        data = None if cache is None else cache.serialize()
+    return b"" if data is None else bytes(memoryview(data))
+
+
+@contextmanager
+def _without_deprecation() -> Iterator[None]:
+    # TensorRT for RTX deprecates timing caches from its version 1.2 on.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield

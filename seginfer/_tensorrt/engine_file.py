@@ -1,9 +1,10 @@
-"""EngineFile: an engine with the JSON sidecar that says what it is; both are checked before anything loads the engine.
+"""Read, write and check engines with their JSON sidecars.
 
-The sidecar of model.engine is model.engine.json; that of a link lies beside the file. TensorRT's own loader crashes on
-some damaged files, and an engine may hold code, so nothing is handed to it whose size and hash are not those that were
-written down when it was built.
+The sidecar of model.engine is model.engine.json. The sidecar of a link lies beside the file that it points to.
 """
+
+# TensorRT's own loader crashes on some damaged files, and an engine may hold code. So nothing is loaded unless its size
+# and hash are those that were recorded when it was built.
 
 from __future__ import annotations
 
@@ -26,39 +27,39 @@ from .cache import folder_lock
 from .key import EngineKey, file_sha256, file_stamp
 from .report import EngineReport
 
-SCHEMA = 1
-"""Version of the sidecar. It rises whenever engines of older releases must not be run."""
+SCHEMA = 2
+"""Version of the sidecar. It rises when its fields change, or engines of older releases must not be run."""
 
-_MOST_BYTES = 64 << 20  # of a sidecar
+_MAX_BYTES = 64 << 20  # of a sidecar
 _BUILD_AGAIN = "build it again with `seginfer build`"
 
 _log = logging.getLogger("seginfer")
 
 Build = Callable[[Path], EngineReport]
-"""Writes an engine to a path, and reports on it."""
+"""Writes an engine to a path and returns its report."""
 
 
 @dataclass(frozen=True)
 class EngineFile:
-    """An engine that was found whole, and what is known of it."""
+    """Intact engine with the content of its sidecar."""
 
     path: Path
     key: EngineKey
-    """What it was built from, how, by whom, and where."""
+    """Model, options, library, platform and GPU of the build."""
     report: EngineReport
-    """What was read back after the build."""
+    """Properties of the engine, verified after the build."""
     spec: ModelSpec
     model: str
     """Name of the .onnx file that it was built from."""
     built: str
-    """When, in UTC, such as "2026-11-25T10:15:00+00:00"."""
+    """Time of the build in UTC, such as "2026-11-25T10:15:00+00:00"."""
     engine_bytes: int
     engine_sha256: str
 
 
 @dataclass(frozen=True)
-class _Facts:
-    """The plain part of a sidecar."""
+class _PlainFields:
+    """Fields of a sidecar that are numbers and text."""
 
     model: str
     built: str
@@ -67,16 +68,19 @@ class _Facts:
 
 
 def sidecar_path(path: str | Path) -> Path:
-    """Return where the sidecar of an engine lies."""
+    """Return the path of an engine's sidecar."""
     return Path(f"{path}.json")
 
 
 def read_engine(path: str | Path) -> EngineFile:
-    """Read the sidecar of an engine, and find the engine to be what it describes; nothing is loaded.
+    """Read and check an engine and its sidecar.
+
+    Size and hash of the engine are checked. It is not loaded.
 
     Raises:
         MissingFileError: if there is no such file.
-        ModelFileError: if the engine is truncated, damaged or foreign, or its sidecar is missing, damaged or newer.
+        ModelFileError: if the engine is truncated, damaged or foreign, or its sidecar is missing, damaged or of another
+            version.
     """
     engine = read_sidecar(path)
     _, _, size, _ = file_stamp(path)
@@ -94,84 +98,81 @@ def read_engine(path: str | Path) -> EngineFile:
 
 
 def read_sidecar(path: str | Path) -> EngineFile:
-    """Read what the sidecar of an engine says, without looking into the engine; see `read_engine`."""
+    """Read the sidecar of an engine, not the engine. For errors see `read_engine`."""
     if not os.path.isfile(path):
         raise MissingFileError(f"no engine at {path}; check the path, or build one with `seginfer build`")
-    sidecar = _sidecar_of(path)
+    sidecar = _find_sidecar(path)
     try:
-        content = _content(_text(sidecar, path), path)
+        content = _parse_content(_read_text(sidecar, path), path)
         key = structure(EngineKey, content.pop("key"), "key")
         report = structure(EngineReport, content.pop("report"), "report")
         spec = ModelSpec.from_json(json.dumps(content.pop("spec")))
-        facts = structure(_Facts, content, "sidecar")
+        plain = structure(_PlainFields, content, "sidecar")
     except (_DamagedError, SegInferError, KeyError, TypeError) as error:
         if isinstance(error, ModelFileError):
             raise
-        raise ModelFileError(f"{sidecar} is no sidecar of an engine ({error}); {_BUILD_AGAIN}") from error
-    return EngineFile(Path(path), key, report, spec, **vars(facts))
+        raise ModelFileError(f"{sidecar} is not the sidecar of an engine ({error}); {_BUILD_AGAIN}") from error
+    return EngineFile(Path(path), key, report, spec, **vars(plain))
 
 
-def _sidecar_of(path: str | Path) -> Path:
-    """Return the sidecar of an engine, and for a link that of the file, where builds put it, if there is one."""
+def _find_sidecar(path: str | Path) -> Path:
+    """Return the sidecar of an engine. For a link, one beside its file comes first."""
     if os.path.islink(path) and os.path.isfile(of_file := sidecar_path(os.path.realpath(path))):
         return of_file
     return sidecar_path(path)
 
 
 def write_engine(target: Path, model: Path, key: EngineKey, spec: ModelSpec, build: Build) -> EngineFile:
-    """Build an engine under a temporary name, and then give it and its sidecar their names.
+    """Build an engine and write it with its sidecar.
 
-    On any failure nothing new is left, and an older engine of that name is as it was.
+    On any failure no new file is left, and an older engine of that name is unchanged.
 
     Args:
-        target: the engine's name; through a link, its file is written, and the sidecar beside that.
+        target: path of the engine. Where it is a link, the file that it points to is written, and the sidecar beside
+            that.
         model: the .onnx file.
-        key: of the engine.
-        spec: of the model.
+        key: key of the engine.
+        spec: spec of the model.
         build: see `Build`.
 
     Raises:
-        OutputWriteError: if the file system refuses.
+        OutputWriteError: if a file cannot be written.
     """
-    # Both are written before either gets its name, the engine first. In between, and after a loss of power, its hash is
-    # not that in the sidecar, and it counts as damaged.
+    # Both are written under temporary names and then renamed, the engine first. In between, and after a loss of power,
+    # its hash is not that in the sidecar, and it counts as damaged.
     file = Path(os.path.realpath(target))
     with ExitStack() as lock, atomic_path(sidecar_path(file)) as sidecar, atomic_path(file) as part:
-        sidecar.touch()  # a folder that refuses is known before minutes go into a build
-        report = _built(build, part, file)
+        sidecar.touch()  # fails before the build, which takes minutes
+        try:
+            report = build(part)
+        except OutputWriteError as error:  # name the engine and not the temporary file
+            raise OutputWriteError(PART_NAME.sub(file.name, str(error))) from error
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        facts = _Facts(model.name, now, part.stat().st_size, file_sha256(part))
-        content = {**vars(facts), "key": unstructure(key), "report": unstructure(report)}
+        plain = _PlainFields(model.name, now, part.stat().st_size, file_sha256(part))
+        content = {**vars(plain), "key": unstructure(key), "report": unstructure(report)}
         content["spec"] = json.loads(spec.to_json())
-        document = {"schema": SCHEMA, "content_sha256": _seal(content), "content": content}
+        document = {"schema": SCHEMA, "content_sha256": hash_content(content), "content": content}
         sidecar.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        lock.enter_context(folder_lock(file.parent))  # released after both have their names
-    return EngineFile(target, key, report, spec, **vars(facts))
-
-
-def _built(build: Build, part: Path, target: Path) -> EngineReport:
-    """Build; an error names the engine, and not the temporary file, of which nobody has heard."""
-    try:
-        return build(part)
-    except OutputWriteError as error:
-        raise OutputWriteError(PART_NAME.sub(target.name, str(error))) from error
+        lock.enter_context(folder_lock(file.parent))  # released after both are renamed
+    return EngineFile(target, key, report, spec, **vars(plain))
 
 
 def check_fits(engine: EngineFile, here: EngineKey) -> None:
-    """Refuse an engine that this machine cannot be trusted to run as it was built.
+    """Refuse an engine that was built for another machine.
 
-    Library, its exact build, platform and GPU must be the same; an engine that was built without a GPU is for any. Of
-    seginfer only the series (0.1) must be the same: what is expected of an engine does not change within one. Another
-    driver is a warning: engines keep working, but their kernels were chosen on the old one.
+    Library, its exact build, platform and GPU must be equal. An engine that was built without a GPU fits any. The
+    series of seginfer (0.1) must be equal. Another driver is a warning in the log.
 
     Args:
-        engine: read and found whole.
-        here: see `key_here`.
+        engine: an intact engine.
+        here: key of this machine, see `key_here`.
 
     Raises:
-        BackendError: if something differs; the message says what.
+        BackendError: if something differs. The message names it.
     """
-    built, now = _decisive(engine.key), _decisive(here)
+    # Requirements for an engine do not change within a series of seginfer. Under another driver engines keep working,
+    # but their kernels were chosen for the old one.
+    built, now = _required_fields(engine.key), _required_fields(here)
     if engine.key.gpu is None:
         del built["GPU"]
     for name, value in built.items():
@@ -189,7 +190,7 @@ def check_fits(engine: EngineFile, here: EngineKey) -> None:
         )
 
 
-def _decisive(key: EngineKey) -> dict[str, str]:
+def _required_fields(key: EngineKey) -> dict[str, str]:
     return {
         "library": key.library,
         key.library: key.library_version,
@@ -200,18 +201,18 @@ def _decisive(key: EngineKey) -> dict[str, str]:
 
 
 class _DamagedError(Exception):
-    """A sidecar that is not what was written."""
+    """A sidecar was damaged or edited."""
 
 
-def _text(sidecar: Path, path: str | Path) -> str:
+def _read_text(sidecar: Path, path: str | Path) -> str:
     if not os.path.isfile(sidecar):
         raise ModelFileError(
-            f"{path} has no sidecar {sidecar.name} beside it, so nobody knows what it is; copy both files, or "
+            f"{path} has no sidecar {sidecar.name} beside it, which describes the engine; copy both files, or "
             f"{_BUILD_AGAIN}"
         )
     try:
-        if sidecar.stat().st_size > _MOST_BYTES:
-            raise _DamagedError(f"it is larger than {_MOST_BYTES >> 20} MiB")
+        if sidecar.stat().st_size > _MAX_BYTES:
+            raise _DamagedError(f"it is larger than {_MAX_BYTES >> 20} MiB")
         return sidecar.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise _DamagedError("it is not text") from error
@@ -219,26 +220,27 @@ def _text(sidecar: Path, path: str | Path) -> str:
         raise ModelFileError(f"cannot read {sidecar}: {error.strerror or error}; check its permissions") from error
 
 
-def _content(text: str, path: str | Path) -> dict[str, Any]:
+def _parse_content(text: str, path: str | Path) -> dict[str, Any]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _DamagedError(f"it is not valid JSON: {error}") from error
     if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
-        raise _DamagedError("it names no schema")
+        raise _DamagedError("it has no schema version")
     if document["schema"] != SCHEMA:
-        newer = document["schema"] > SCHEMA
-        remedy = f"update seginfer, or {_BUILD_AGAIN}" if newer else _BUILD_AGAIN
+        is_newer = document["schema"] > SCHEMA
+        remedy = f"update seginfer, or {_BUILD_AGAIN}" if is_newer else _BUILD_AGAIN
         raise ModelFileError(
-            f"{path} was built by {'a newer' if newer else 'an older'} seginfer: its sidecar has schema "
+            f"{path} was built by {'a newer' if is_newer else 'an older'} seginfer: its sidecar has schema "
             f"{document['schema']}, this one reads {SCHEMA}; {remedy}"
         )
     content = document.get("content")
-    if not isinstance(content, dict) or document.get("content_sha256") != _seal(content):
-        raise _DamagedError("its content is not what was written; it must not be edited")
+    if not isinstance(content, dict) or document.get("content_sha256") != hash_content(content):
+        raise _DamagedError("its content does not match its hash; it must not be edited")
     return content
 
 
-def _seal(content: dict[str, Any]) -> str:
-    """Return a hash of the content: one digit of the spec that changed would change masks, and nobody would know."""
+def hash_content(content: dict[str, Any]) -> str:
+    """Return the hash of a sidecar's content."""
+    # One changed digit of the spec would change masks without an error.
     return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

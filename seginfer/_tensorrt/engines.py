@@ -1,4 +1,4 @@
-"""build_engine(): the engine of a model file, from the cache or new, in the cache or where the caller wants it."""
+"""Build engines of model files, or find them in the cache."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .._errors import BackendError, InputError, ModelFileError, OutputWriteError
 from .._files.model_file import ENGINE_SUFFIX, ModelFile, read_model
 from .._system.environment import CACHE_VARIABLE, cache_folder
 from .build import Progress
-from .cache import entry_lock, entry_path, leftovers, timing_path
+from .cache import entry_lock, entry_path, find_leftovers, timing_path
 from .engine_file import EngineFile, write_engine
-from .entries import look_up, why_missing
-from .isolated import build as build_isolated
+from .entries import explain_miss, look_up
+from .isolated import build_isolated
 from .key import EngineKey, engine_key, file_stamps
 from .options import EngineOptions
 from .report import EngineReport
@@ -35,59 +35,61 @@ def build_engine(
     timings: bool = True,
     on_progress: Progress | None = None,
 ) -> EngineFile:
-    """Build the TensorRT engine of a model file, verify it, and keep it; or take it from the cache.
+    """Build the TensorRT engine of a model file.
 
-    An engine belongs to one model file, one build of TensorRT and one kind of GPU. In the cache it is looked up by all
-    of that, so that nothing stale is ever run, and several processes may ask for it at once: one builds, the others
-    wait. Where there is no GPU, TensorRT for RTX builds one that is for any of the GPUs that it supports.
+    The engine is verified, and kept in the cache, from where it is taken next time.
+
+    An engine belongs to one model file, one build of TensorRT and one kind of GPU. The cache looks it up by all of
+    these, so that nothing stale is ever run. Several processes may request it at once: one builds, the others wait.
+    Without a GPU, TensorRT for RTX builds an engine for any of the GPUs that it supports.
 
     Args:
         path: the .onnx file with its ModelSpec.
-        output: where to write the engine, as model.engine, and always build; None is the cache, which is the folder
-            $SEGINFER_CACHE, or else $XDG_CACHE_HOME/seginfer, or else ~/.cache/seginfer.
+        output: file to write, such as model.engine, and always build. None is the cache: the folder $SEGINFER_CACHE, or
+            else $XDG_CACHE_HOME/seginfer, or else ~/.cache/seginfer.
         options: how to build it.
         device_id: the GPU to build on and for.
-        rebuild: build even if the cache has it.
-        timings: start from what earlier builds measured on this GPU, and keep what this one measures; False measures
+        rebuild: build even if the cache has the engine.
+        timings: start from measurements of earlier builds on this GPU, and keep those of this build. False measures
             everything anew, and keeps nothing.
-        on_progress: called with every step of the build; an exception from it ends the work.
+        on_progress: called with every step of the build. An exception from it ends the work.
 
     Returns:
-        The engine, with what was read back from it.
+        The engine, with its report.
 
     Raises:
         MissingFileError: if there is no such model file.
-        ModelFileError: if it is not a complete and valid model, carries no spec, or changes in the meantime.
+        ModelFileError: if it is not a complete and valid model, carries no spec, or changes during the build.
         InputError: if the options contradict the file, or `output` does not end in .engine.
-        BackendUnavailableError: if the library that the options ask for, or the GPU, is not there.
-        BuildError: if the network cannot be built, or the engine is not what was asked; a BackendError.
+        BackendUnavailableError: if the requested library or the GPU is not available.
+        BuildError: if the network cannot be built, or the engine fails verification. It is a BackendError.
         OutputWriteError: if the engine could not be written.
     """
     if output is not None and Path(output).suffix != ENGINE_SUFFIX:
         raise InputError(f"output must end in {ENGINE_SUFFIX}, got {output}; rename it")
-    stamps = file_stamps(path)  # before anything is read of it
+    stamps = file_stamps(path)  # before the file is read
     model = read_model(path)
     if output is not None and os.path.realpath(output) == os.path.realpath(model.path):  # through a link
         raise InputError(f"output {output} is the model file itself; choose another name")
     key = engine_key(path, options, device_id)
 
-    def report(timing: Path | None, part: Path) -> EngineReport:
+    def build(timing: Path | None, part: Path) -> EngineReport:
         timing = timing if timings else None
-        done = build_isolated(
+        report = build_isolated(
             path, key.options, part, timing_cache=timing, device_id=device_id, on_progress=on_progress
         )
-        _check_same(path, stamps, key, done)
-        return done
+        _check_unchanged(path, stamps, key, report)
+        return report
 
     def write(target: Path, timing: Path | None) -> EngineFile:
-        return write_engine(target, model.path, key, model.spec, partial(report, timing))
+        return write_engine(target, model.path, key, model.spec, partial(build, timing))
 
     if output is not None:
-        return write(Path(output), _shared_timing(key))
-    return _in_cache(model, key, rebuild, write)
+        return write(Path(output), _find_timing(key))
+    return _build_in_cache(model, key, rebuild, write)
 
 
-def _in_cache(model: ModelFile, key: EngineKey, rebuild: bool, write: _Write) -> EngineFile:
+def _build_in_cache(model: ModelFile, key: EngineKey, rebuild: bool, write: _Write) -> EngineFile:
     folder = cache_folder()
     entry = entry_path(folder, model.path, key)
     engine, _ = (None, "") if rebuild else _look_up(entry, key)  # without the lock: the cache may be read-only
@@ -95,11 +97,11 @@ def _in_cache(model: ModelFile, key: EngineKey, rebuild: bool, write: _Write) ->
         return engine
     try:
         with entry_lock(entry, model.path):
-            engine, reason = (None, "asked to") if rebuild else _look_up(entry, key)
+            engine, reason = (None, "rebuild was requested") if rebuild else _look_up(entry, key)
             if engine is not None:  # by the process that this one waited for
                 return engine
-            _log.info("%s: building an engine: %s", model.path, reason or why_missing(entry, key))
-            _sweep(folder, entry)
+            _log.info("%s: building an engine: %s", model.path, reason or explain_miss(entry, key))
+            _delete_leftovers(folder, entry)
             return write(entry, timing_path(folder, key))
     except OutputWriteError as error:
         raise OutputWriteError(
@@ -115,9 +117,9 @@ def _look_up(entry: Path, key: EngineKey) -> tuple[EngineFile | None, str]:
     return engine, reason
 
 
-def _sweep(folder: Path, own: Path) -> None:
-    """Delete what killed builds have left, which nobody else would for years; one that is not ours to delete stays."""
-    for part in leftovers(folder, own):
+def _delete_leftovers(folder: Path, own: Path) -> None:
+    """Delete files of killed builds."""
+    for part in find_leftovers(folder, own):
         try:
             part.unlink(missing_ok=True)
         except OSError as error:
@@ -126,8 +128,8 @@ def _sweep(folder: Path, own: Path) -> None:
             _log.info("deleted %s, left by a build that was killed", part)
 
 
-def _shared_timing(key: EngineKey) -> Path | None:
-    """Return the cache's timings, if there is a cache; an engine that goes elsewhere makes none."""
+def _find_timing(key: EngineKey) -> Path | None:
+    """Return the timings in a writable cache, if any."""
     try:
         folder = cache_folder()
     except OutputWriteError:
@@ -135,8 +137,10 @@ def _shared_timing(key: EngineKey) -> Path | None:
     return timing_path(folder, key) if os.access(folder, os.W_OK | os.X_OK) else None
 
 
-def _check_same(path: str | Path, stamps: tuple[tuple[int, ...], ...], key: EngineKey, report: EngineReport) -> None:
-    """Refuse an engine that is not of its key because something changed while it was built."""
+def _check_unchanged(
+    path: str | Path, stamps: tuple[tuple[int, ...], ...], key: EngineKey, report: EngineReport
+) -> None:
+    """Refuse an engine if its inputs changed during the build."""
     if file_stamps(path) != stamps:
         raise ModelFileError(f"{path} changed while its engine was built; build again")
     if (report.library, report.version) != (key.library, key.library_version):

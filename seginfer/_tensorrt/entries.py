@@ -1,4 +1,4 @@
-"""What is in the engine cache: look an engine up, list all with their state, and clear."""
+"""Look up, list and clear engines in the cache."""
 
 from __future__ import annotations
 
@@ -11,45 +11,54 @@ from pathlib import Path
 from typing import Literal
 
 from .._errors import BackendUnavailableError, MissingFileError, ModelFileError, OutputWriteError
-from .cache import ENGINE_NAME, TIMING_NAME, free_lock, leftovers, listing, lock_path, timing_path, timing_prefix
+from .cache import (
+    ENGINE_NAME,
+    TIMING_NAME,
+    find_leftovers,
+    list_folder,
+    lock_path,
+    timing_path,
+    timing_prefix,
+    try_entry_lock,
+)
 from .engine_file import EngineFile, read_engine, read_sidecar, sidecar_path
-from .key import EngineKey, machine_keys, own_keys
+from .key import EngineKey, list_keys_here, list_machine_keys
 
 State = Literal["usable", "stale", "unknown", "broken", "building"]
 
-_SUFFIXES = ("", ".json", ".lock")
+_SUFFIXES = (".json", ".lock")  # of files beside an engine
 
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """One engine in the cache."""
+    """An engine in the cache."""
 
     path: Path
     state: State
-    """usable: a build here would take it. stale: whole, and a build here would not take it. unknown: whole, and
-    its library or GPU cannot be found here, which a driver's update may end. broken: not whole. building: a process is
-    at work on it."""
+    """usable: matches this machine. stale: intact, and does not match this machine. unknown: intact, but the library or
+    GPU that it needs is not available now, as during a driver update. broken: damaged or incomplete. building: a
+    process is building it."""
     reason: str
-    """Why it is not usable."""
+    """Reason why it is not usable."""
     size_bytes: int
-    """Of the engine and its sidecar."""
+    """Size of the engine and its sidecar."""
     engine: EngineFile | None
     """None if it is broken or being built."""
 
 
 @dataclass(frozen=True)
 class Cleared:
-    """What `clear` did."""
+    """Result of `clear`."""
 
     engines: int
     files: int
     freed_bytes: int
     building: tuple[Path, ...]
-    """Engines that were left alone because a process is at work on them."""
+    """Engines that were kept because a process is building them."""
 
 
 def look_up(entry: Path, key: EngineKey) -> tuple[EngineFile | None, str]:
-    """Return the engine of a key, or why there is none: an empty reason if nothing is there."""
+    """Return the engine of a key, or None with a reason. The reason is "" if there is no file."""
     try:
         engine = read_engine(entry)
     except MissingFileError:
@@ -60,8 +69,11 @@ def look_up(entry: Path, key: EngineKey) -> tuple[EngineFile | None, str]:
     return (None, f"{entry} is of another key: {difference}") if difference else (engine, "")
 
 
-def why_missing(entry: Path, key: EngineKey) -> str:
-    """Say why the cache has nothing for a key: how an engine of this model, or of one of this name, differs."""
+def explain_miss(entry: Path, key: EngineKey) -> str:
+    """Return the reason why the cache lacks an engine.
+
+    It names the difference to another engine of this model, or else of a model of this name.
+    """
     others = []
     name = entry.name.rpartition("-")[0]
     for sidecar in sorted(entry.parent.glob(f"{name}-*.engine.json")):
@@ -74,82 +86,85 @@ def why_missing(entry: Path, key: EngineKey) -> str:
 
 
 def list_entries(folder: Path) -> list[CacheEntry]:
-    """Return the engines of a cache in the order of their names, each read in full and held against this machine.
+    """List the engines of a cache by name.
+
+    Each is read in full and compared with this machine.
 
     Raises:
-        OutputWriteError: if the cache is no folder, or cannot be read.
+        OutputWriteError: if the cache is not a folder, or cannot be read.
     """
-    return [_entry(path) for path in _entry_paths(folder)]
+    return [_read_entry(path) for path in _find_entries(folder)]
 
 
 def clear(folder: Path, *, stale_only: bool = False) -> Cleared:
-    """Delete what seginfer has put into a cache; other files stay, and so does what is being built.
+    """Delete engines, timings and kernels of a cache.
+
+    Other files stay, and so do engines that are being built.
 
     Args:
-        folder: the cache; it need not exist.
-        stale_only: delete engines and timings of which it is known that a build here would not take them, and leftovers
-            of killed builds.
+        folder: the cache, which need not exist.
+        stale_only: delete only engines and timings that surely do not match this machine, and leftovers of killed
+            builds.
 
     Raises:
-        OutputWriteError: if the file system refuses.
+        OutputWriteError: if a file cannot be deleted.
     """
     engines, building, sizes = 0, [], []
-    for path in _entry_paths(folder):
-        with free_lock(path) as is_free:
+    for path in _find_entries(folder):
+        with try_entry_lock(path) as is_free:
             if not is_free:
                 building.append(path)
-            elif not (stale_only and _state(path)[0] in ("usable", "unknown")):
+            elif not (stale_only and _classify(path)[0] in ("usable", "unknown")):
                 engines += 1
                 # The sidecar goes first: an engine without one is never loaded.
                 sizes += _delete([sidecar_path(path), path, lock_path(path)])
-    sizes += _delete(_idle_locks(folder, building))
-    sizes += _delete(leftovers(folder))
-    sizes += _delete(_timings(folder, stale_only))
+    sizes += _delete(_find_idle_locks(folder, building))
+    sizes += _delete(find_leftovers(folder))
+    sizes += _delete(_find_timings(folder, stale_only))
     if not stale_only:
         sizes += _delete((folder / "kernels").glob("*.cubin"))
     return Cleared(engines, len(sizes), sum(sizes), tuple(building))
 
 
 def cache_size(folder: Path) -> tuple[int, int]:
-    """Return how many engines a cache has, and how many bytes they take; nothing is read."""
-    paths = _entry_paths(folder)
+    """Return number and bytes of the engines in a cache. They are not read."""
+    paths = _find_entries(folder)
     return sum(os.path.isfile(path) for path in paths), sum(_size(path) for path in paths)
 
 
-def _entry_paths(folder: Path) -> list[Path]:
-    """Return every engine that is there, was there in part, or is being built."""
+def _find_entries(folder: Path) -> list[Path]:
+    """Find engines: complete, in part, or being built."""
     found = set()
-    for path in listing(folder):
-        entry = next((path.name.removesuffix(suffix) for suffix in _SUFFIXES[1:] if path.name.endswith(suffix)), "")
-        name = entry or path.name
-        if ENGINE_NAME.fullmatch(name) and (not path.name.endswith(".lock") or not _is_free(folder / name)):
-            found.add(folder / name)
+    for path in list_folder(folder):
+        entry = next((path.name.removesuffix(suffix) for suffix in _SUFFIXES if path.name.endswith(suffix)), path.name)
+        if ENGINE_NAME.fullmatch(entry) and (not path.name.endswith(".lock") or not _is_free(folder / entry)):
+            found.add(folder / entry)
     return sorted(found)
 
 
 def _is_free(entry: Path) -> bool:
-    with free_lock(entry) as is_free:
+    with try_entry_lock(entry) as is_free:
         return is_free
 
 
-def _entry(path: Path) -> CacheEntry:
+def _read_entry(path: Path) -> CacheEntry:
     if not _is_free(path):
-        return CacheEntry(path, "building", "a process is at work on it", _size(path), None)
-    state, reason, engine = _state(path)
+        return CacheEntry(path, "building", "a process is building it", _size(path), None)
+    state, reason, engine = _classify(path)
     return CacheEntry(path, state, reason, _size(path), engine)
 
 
-def _state(path: Path) -> tuple[State, str, EngineFile | None]:
+def _classify(path: Path) -> tuple[State, str, EngineFile | None]:
     try:
         engine = read_engine(path)
     except (MissingFileError, ModelFileError) as error:
         return "broken", str(error), None
     try:
-        keys = own_keys(engine.key)
+        keys = list_keys_here(engine.key)
     except BackendUnavailableError as error:
         return "unknown", str(error), engine
     gpu = engine.key.gpu
-    is_missing = gpu is not None and keys[0].gpu is None  # TensorRT for RTX does without
+    is_missing = gpu is not None and keys[0].gpu is None  # TensorRT for RTX needs none
     if is_missing:
         keys = [replace(keys[0], gpu=gpu)]
     differences = [engine.key.mismatch(here) for here in keys]
@@ -161,34 +176,31 @@ def _state(path: Path) -> tuple[State, str, EngineFile | None]:
 
 
 def _size(path: Path) -> int:
-    return _bytes(path) + _bytes(sidecar_path(path))
+    """Return the bytes of an engine and its sidecar."""
+    size = 0
+    for file in (path, sidecar_path(path)):
+        with suppress(OSError):  # it has just been deleted
+            found = file.stat()
+            size += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return size
 
 
-def _bytes(path: Path) -> int:
-    """Return the size of a file; 0 if it is none, or has just been deleted."""
-    try:
-        found = path.stat()
-    except OSError:
-        return 0
-    return found.st_size if stat.S_ISREG(found.st_mode) else 0
-
-
-def _idle_locks(folder: Path, building: Iterable[Path]) -> list[Path]:
+def _find_idle_locks(folder: Path, building: Iterable[Path]) -> list[Path]:
     held = {lock_path(path) for path in building}
     locks = (path for path in folder.glob("*.engine.lock") if ENGINE_NAME.fullmatch(path.name.removesuffix(".lock")))
     return [path for path in locks if path not in held and _is_free(path.with_suffix(""))]
 
 
-def _timings(folder: Path, stale_only: bool) -> list[Path]:
-    found = [path for path in listing(folder) if TIMING_NAME.fullmatch(path.name)]
+def _find_timings(folder: Path, stale_only: bool) -> list[Path]:
+    found = [path for path in list_folder(folder) if TIMING_NAME.fullmatch(path.name)]
     if not stale_only:
         return found
-    keys = machine_keys()
+    keys = list_machine_keys()
     return [path for path in found if _is_stale_timing(path, keys)]
 
 
 def _is_stale_timing(path: Path, keys: Iterable[EngineKey]) -> bool:
-    """Tell whether timings are of nothing here; of a library or a GPU that cannot be found here, nobody knows."""
+    # Timings of a library or GPU that cannot be found here may be of use again.
     own = [key for key in keys if path.name.startswith(timing_prefix(key.backend))]
     if any(key.gpu is None for key in own):
         return not path.name.startswith(timing_prefix(own[0].backend, own[0].library_version))
@@ -196,7 +208,7 @@ def _is_stale_timing(path: Path, keys: Iterable[EngineKey]) -> bool:
 
 
 def _delete(paths: Iterable[Path]) -> list[int]:
-    """Delete files, and return their sizes; those that are gone already do not count."""
+    """Delete files, and return sizes of those that existed."""
     sizes = []
     for path in paths:
         try:

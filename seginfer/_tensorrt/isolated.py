@@ -1,7 +1,7 @@
-"""check() and build(): NVIDIA's parser and builder at work on an ONNX file, in a process of its own.
+"""Run NVIDIA's libraries in a process of their own.
 
 The libraries crash on some malformed files (a DepthToSpace with block size 0, a function that calls itself), never end
-on others, and print to standard output; none of that may reach the caller's process.
+on others, and print to standard output. None of this may reach the caller's process.
 """
 
 from __future__ import annotations
@@ -30,27 +30,28 @@ from .worker import Request
 
 TIMEOUT_S = 900.0
 BUILD_TIMEOUT_S = 4 * 3600.0
-"""A large network at the highest optimization level takes a small device hours."""
+"""A small device may need hours for a large network at the highest optimization level."""
 
 _log = logging.getLogger("seginfer")
 
-# The search path of this process, which may hold more than the environment says; `sys` cannot be shadowed by a file.
+# Takes over the search path of this process, which may differ from the environment. No file can shadow `sys`.
 _START = "import sys; sys.path[:] = sys.argv.pop().split('\\n'); from seginfer._tensorrt.worker import main; main()"
 
 
 def check(path: str | Path, *, on_progress: Progress | None = None, timeout_s: float = TIMEOUT_S) -> CheckReport:
-    """Parse, build and verify an ONNX file with TensorRT, where it and a GPU are there, or with TensorRT for RTX.
+    """Check that TensorRT can build an ONNX file.
 
-    The engine is not kept. Where the file leaves dimensions open, it is built for a range of shapes: see the report's
-    inputs.
+    The file is parsed, built and verified, with TensorRT where it and a GPU are present and with TensorRT for RTX
+    otherwise. The engine is not kept. Where the file leaves dimensions open, it
+    is built for a range of shapes: see `inputs` of the report.
 
     Args:
-        path: the .onnx file; with a ModelSpec inside, that says which sizes the network takes.
-        on_progress: called with every step of the build; an exception from it ends the work.
-        timeout_s: seconds after which the work is given up.
+        path: the .onnx file. A ModelSpec inside names the sizes that the network takes.
+        on_progress: called with every step of the build. An exception from it ends the work.
+        timeout_s: seconds after which the work is stopped.
 
     Returns:
-        Whether the file is supported; if not, which nodes are in the way and why; if so, how many kernels it becomes.
+        Whether the file is supported, with the nodes that fail and their reasons, or the number of kernels.
 
     Raises:
         MissingFileError: if there is no such file.
@@ -62,7 +63,7 @@ def check(path: str | Path, *, on_progress: Progress | None = None, timeout_s: f
     return structure(CheckReport, found, "report")
 
 
-def build(
+def build_isolated(
     path: str | Path,
     options: EngineOptions,
     target: Path,
@@ -72,31 +73,28 @@ def build(
     on_progress: Progress | None = None,
     timeout_s: float = BUILD_TIMEOUT_S,
 ) -> EngineReport:
-    """Build an engine of an ONNX file, verify it, and write it.
+    """Build, verify and write the engine of an ONNX file.
 
     Args:
-        path: the .onnx file; with a ModelSpec inside, that says which sizes the network takes.
+        path: the .onnx file. A ModelSpec inside names the sizes that the network takes.
         options: how to build it.
-        target: file to write; on any failure it is as it was before.
-        timing_cache: file with what earlier builds on this device measured, read and then written; one that the library
-            refuses is replaced, and the log says so.
+        target: file to write. On any failure it stays as it was.
+        timing_cache: file with measurements of earlier builds on this device, read and then written. One that the
+            library refuses is replaced, with a warning in the log.
         device_id: the GPU to build on and for.
-        on_progress: called with every step of the build; an exception from it ends the work.
-        timeout_s: seconds after which the work is given up.
-
-    Returns:
-        What the engine is.
+        on_progress: called with every step of the build. An exception from it ends the work.
+        timeout_s: seconds after which the work is stopped.
 
     Raises:
         MissingFileError: if there is no such file.
         ModelFileError: if the file is not a complete and valid ONNX model, or contradicts its spec.
-        InputError: if the options contradict the file, or ask for what is not there.
-        MissingDependencyError: if the library is not installed, or the GPU is not there.
-        BuildError: if the network cannot be built, or the engine is not what was asked.
+        InputError: if the options contradict the file, or request hardware that is missing.
+        MissingDependencyError: if the library is not installed, or there is no GPU.
+        BuildError: if the network cannot be built, or the engine fails verification.
         BackendError: if the library crashed or did not end in time.
         OutputWriteError: if the engine could not be written.
     """
-    with atomic_path(target) as part, _scratch_copy(timing_cache, part) as timing:
+    with atomic_path(target) as part, scratch_copy(timing_cache, part) as timing:
         request = Request(
             str(path),
             on_progress is not None,
@@ -109,28 +107,33 @@ def build(
 
 
 @contextmanager
-def _scratch_copy(kept: Path | None, beside: Path) -> Iterator[Path | None]:
-    """Yield a copy of the timing cache that a worker may be killed over, and keep it if it was written.
+def scratch_copy(kept: Path | None, beside: Path) -> Iterator[Path | None]:
+    """Yield a copy of the timing cache.
 
-    A cache that cannot be read or kept makes the next build slower, and this one no worse.
+    A worker may be killed while it writes the copy. One that was written is kept when the block ends. A cache that
+    cannot be read or kept makes the next build slower, and is no error.
+
+    Args:
+        kept: the timing cache, or None.
+        beside: path whose folder holds the copy.
     """
     if kept is None:
         yield None
         return
     scratch = beside.with_name(f"{beside.name}.timing")
     try:
-        with _tolerated(kept), suppress(FileNotFoundError):
+        with _logged_errors(kept), suppress(FileNotFoundError):
             shutil.copyfile(kept, scratch)
         yield scratch
         if scratch.exists():
-            with _tolerated(kept), atomic_path(kept) as part:
+            with _logged_errors(kept), atomic_path(kept) as part:
                 shutil.copyfile(scratch, part)
     finally:
         scratch.unlink(missing_ok=True)
 
 
 @contextmanager
-def _tolerated(kept: Path) -> Iterator[None]:
+def _logged_errors(kept: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:  # OutputWriteError is one
@@ -138,11 +141,14 @@ def _tolerated(kept: Path) -> Iterator[None]:
 
 
 def _run(request: Request, on_progress: Progress | None, timeout_s: float) -> Any:
-    """Let a worker do the work, and return its report as JSON has it."""
+    """Run a request in a worker, and return its report."""
     if not timeout_s > 0:
-        raise InputError(f"timeout_s must be positive, got {timeout_s}")
+        raise InputError(f"timeout_s must be positive, got {timeout_s}; leave it out for the default")
     path = request.path
-    _check_name(path)
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"the name {path!r} is not UTF-8, as NVIDIA's libraries need it; rename it") from error
     command = [sys.executable, "-c", _START, json.dumps(request), "\n".join(sys.path)]
     with (
         tempfile.TemporaryFile() as stderr,
@@ -152,41 +158,35 @@ def _run(request: Request, on_progress: Progress | None, timeout_s: float) -> An
         stages = ["starting"]
         overdue = Event()
 
-        def give_up() -> None:
+        def stop() -> None:
             overdue.set()
             worker.kill()
 
-        timer = Timer(timeout_s, give_up)
+        timer = Timer(timeout_s, stop)
         timer.start()
         try:
-            report = _listen(worker.stdout or (), path, on_progress, stages)
+            report = _read_report(worker.stdout or (), path, on_progress, stages)
             if report is None:
                 worker.wait()
         finally:
             timer.cancel()
             worker.kill()
         if report is None:
-            raise BackendError(_death(worker.returncode, overdue.is_set(), stages[-1], request, timeout_s, stderr))
+            limit_s = timeout_s if overdue.is_set() else None
+            raise BackendError(_explain_exit(worker.returncode, limit_s, stages[-1], request, stderr))
     return report
 
 
-def _check_name(path: str) -> None:
-    try:
-        path.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"the name {path!r} is not UTF-8, as NVIDIA's libraries need it; rename it") from error
-
-
-def _listen(lines: Iterable[str], path: str, on_progress: Progress | None, stages: list[str]) -> Any:
-    """Follow the worker until its report; None if it ends without one."""
+def _read_report(lines: Iterable[str], path: str, on_progress: Progress | None, stages: list[str]) -> Any:
+    """Read messages up to the report. None if there is none."""
     for line in lines:
-        if not line.endswith("\n"):  # it was ended in the middle of a word
+        if not line.endswith("\n"):  # the worker ended in the middle of a line
             return None
         for kind, value in json.loads(line).items():
             if kind == "report":
                 return value
             if kind == "error":
-                raise _error(*value)
+                raise _make_error(*value)
             if kind == "warning":
                 _log.warning("%s: %s", path, value)
             elif kind == "stage":
@@ -197,23 +197,24 @@ def _listen(lines: Iterable[str], path: str, on_progress: Progress | None, stage
     return None
 
 
-def _error(kind: str, message: str, reason: str) -> SegInferError:
+def _make_error(kind: str, message: str, reason: str) -> SegInferError:
     if kind == BuildError.__name__:
         return BuildError(message, reason)
     error: type[SegInferError] = getattr(_errors, kind, BackendError)
     return error(message)
 
 
-def _death(code: int, is_overdue: bool, stage: str, request: Request, timeout_s: float, stderr: IO[bytes]) -> str:
-    """Say in one line why the worker ended without a report."""
+def _explain_exit(code: int, limit_s: float | None, stage: str, request: Request, stderr: IO[bytes]) -> str:
+    """Explain why a worker ended without a report.
+
+    `limit_s` is the time limit if it was exceeded.
+    """
     path, is_check = request.path, request.options is None
-    if is_overdue:
+    if limit_s is not None:
         remedy = "give more time" if is_check else "ask for fewer profiles or a lower optimization level"
-        return f"{path} was given up after {timeout_s:g} s ({stage}); {remedy}, or check it with onnx.checker"
+        return f"{path} was given up after {limit_s:g} s ({stage}); {remedy}, or check it with onnx.checker"
     if code == -signal.SIGKILL:
-        return (
-            f"{path} was given up ({stage}): the system ended the process, as it does when memory runs out; free some"
-        )
+        return f"{path} was given up ({stage}): the system ended the process, probably for lack of memory; free some"
     if code < 0:
         name = signal.Signals(-code).name
         return f"{path} crashed NVIDIA's library ({name}; {stage}); check it with onnx.checker, export it again"

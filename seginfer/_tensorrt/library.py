@@ -1,18 +1,19 @@
-"""Find TensorRT or TensorRT for RTX, import it, and collect what it logs."""
+"""Find TensorRT or TensorRT for RTX, and read its log."""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import itertools
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from .._errors import MissingDependencyError
-from .._system.driver import has_gpu as has_gpu  # the name that this room uses
+from .._errors import BackendUnavailableError, MissingDependencyError
+from .._system.driver import has_gpu
 
 TENSORRT = "TensorRT"
 RTX = "TensorRT for RTX"
@@ -20,10 +21,21 @@ RTX = "TensorRT for RTX"
 # The second name is that of the wheel `tensorrt_rtx_cu13_bindings` when the package around it is not installed.
 _MODULES = {TENSORRT: ("tensorrt",), RTX: ("tensorrt_rtx", "tensorrt_rtx_bindings")}
 
+# Of log messages: what `extract_reason` leaves out, and its longest result.
+_NOISE = ("cudaError", "Cuda Error", "CUDA driver version", "While parsing node", "--- Begin", "--- End", "Node name:")
+_LOCATION = re.compile(r"\s*\bIn \w+ at \S+\.?$")
+_API_ERROR = re.compile(r"Error Code \d+: ([\w ]+) \((.*)", re.DOTALL)
+_USUAL_KINDS = ("API Usage Error", "Internal Error")
+_ASSERTION = re.compile(r'^Assertion (?:failed: .*(?:: |&& "(?=\w))|\S+(?: \S+)*? failed\. )', re.DOTALL)
+_NO_MEMORY = re.compile(r"out of memory|OutOfMemory|cuda ?error:? 2\b", re.IGNORECASE)
+_CUDA_ERROR = re.compile(r"cudaError \d+: [^()\n]+")
+_QUOTED = re.compile(r'&& "([^"]+)"')
+_MAX_LENGTH = 240
+
 
 @dataclass(frozen=True)
 class Library:
-    """One of the two libraries, imported."""
+    """An imported TensorRT or TensorRT for RTX."""
 
     name: str
     module: Any
@@ -49,20 +61,20 @@ class Message(NamedTuple):
 
 @dataclass
 class MessageLog:
-    """What a library logs goes here while somebody collects it, and nowhere otherwise."""
+    """Log of a library. Messages are kept while a `collect` block is open and dropped otherwise."""
 
     logger: Any = None
     _collections: dict[int, list[Message]] = field(default_factory=dict)
     _serial: Iterator[int] = field(default_factory=itertools.count)
 
     def add(self, severity: str, text: str) -> None:
-        """Append a message to every collection that is open."""
+        """Append a message to every open collection."""
         for collection in list(self._collections.values()):  # other threads open and close theirs
             collection.append(Message(severity, text))
 
     @contextmanager
     def collect(self) -> Iterator[list[Message]]:
-        """Yield a list that grows with every message, of whichever thread, until the block ends."""
+        """Collect the messages of all threads in a list, until the block ends."""
         number = next(self._serial)
         collection = self._collections[number] = []
         try:
@@ -71,49 +83,48 @@ class MessageLog:
             del self._collections[number]
 
 
-def find_library(wish: str = "auto") -> Library:
-    """Import TensorRT where there is a GPU, which it cannot do without, and TensorRT for RTX otherwise.
+def find_library(requested: str = "auto") -> Library:
+    """Import TensorRT or TensorRT for RTX.
 
     Args:
-        wish: as `EngineOptions.library`: "auto", "tensorrt" or "tensorrt_rtx".
+        requested: as `EngineOptions.library`: "tensorrt", "tensorrt_rtx", or "auto" for TensorRT where it and a GPU are
+            present and TensorRT for RTX otherwise.
 
     Raises:
-        MissingDependencyError: if what is asked for does not import.
+        MissingDependencyError: if the requested library cannot be imported.
     """
-    if wish == "tensorrt" and not has_gpu():
+    if requested == "tensorrt" and not has_gpu():
         raise MissingDependencyError(
             "TensorRT builds engines on an NVIDIA GPU only, and there is none here; "
             "build on the device, or with library 'tensorrt_rtx'"
         )
+    if requested == "auto":
+        names = [TENSORRT, RTX] if has_gpu() else [RTX]
+    else:
+        names = [TENSORRT] if requested == "tensorrt" else [RTX]
     reasons = []
-    for name in _wished(wish):
+    for name in names:
         for module in _MODULES[name]:
-            imported = _import(module)
+            imported = _try_import(module)
             if isinstance(imported, ModuleType):
                 return Library(name, imported)
             reasons.append(str(imported))
     raise MissingDependencyError(
-        f"NVIDIA's parser needs TensorRT and a GPU, or TensorRT for RTX, which needs none; neither is importable here "
+        "expected TensorRT and a GPU, or TensorRT for RTX, which works without a GPU; cannot import either "
         f"({'; '.join(reasons)}); pip install 'seginfer[check]'"
     )
 
 
-def _wished(wish: str) -> tuple[str, ...]:
-    if wish == "auto":
-        return (TENSORRT, RTX) if has_gpu() else (RTX,)
-    return (TENSORRT,) if wish == "tensorrt" else (RTX,)
-
-
-def message_log(library: Library) -> MessageLog:
-    """Return the log of a library: one per process, because TensorRT keeps the first logger it is given."""
-    return _message_log(library.module)
-
-
-def _import(module: str) -> ModuleType | Exception:
+def _try_import(module: str) -> ModuleType | Exception:
     try:
         return importlib.import_module(module)
     except Exception as error:  # a binary package without its libraries raises whatever its loader does
         return error
+
+
+def message_log(library: Library) -> MessageLog:
+    """Return the log of a library. A process has one, because TensorRT keeps its first logger."""
+    return _message_log(library.module)
 
 
 @functools.cache
@@ -128,3 +139,71 @@ def _message_log(module: Any) -> MessageLog:
     if hasattr(module, "init_libnvinfer_plugins"):
         module.init_libnvinfer_plugins(log.logger, "")
     return log
+
+
+def create(library: Library, kind: Literal["Builder", "Runtime"], log: MessageLog) -> Any:
+    """Create a builder or runtime of a library.
+
+    Raises:
+        BackendUnavailableError: if the library cannot start: its driver is too old, or GPU memory ran out.
+    """
+    with log.collect() as messages:
+        try:
+            return getattr(library.module, kind)(log.logger)
+        except TypeError as error:  # what the bindings raise for a null pointer
+            raise BackendUnavailableError(
+                f"{library.description} does not start here: {find_reason(messages)}; update NVIDIA's driver, free GPU "
+                f"memory, or install a {library.name} that fits the driver"
+            ) from error
+
+
+def extract_reason(text: str) -> str:
+    """Extract a one-line reason from a log message.
+
+    Locations in NVIDIA's source, tested conditions and line breaks are removed.
+
+    Returns:
+        At most 240 characters. Empty if the message has no reason that helps a user.
+    """
+    lines = [line for line in text.splitlines() if line.strip() and not any(noise in line for noise in _NOISE)]
+    causes = [line for line in lines if _API_ERROR.search(line)]
+    reason = (causes or lines or [""])[0].strip()
+    if api_error := _API_ERROR.search(reason):
+        reason = _LOCATION.sub("", api_error[2].rstrip(" )"))
+    quoted = _QUOTED.search(reason)
+    reason = quoted[1] if quoted else _ASSERTION.sub("", reason)
+    if api_error and api_error[1] not in _USUAL_KINDS:
+        reason = f"{api_error[1]}: {reason}"
+    reason = " ".join(reason.split()).rstrip('"')
+    if reason.startswith("Invalid Node") or reason == "false":
+        return ""
+    return reason if len(reason) <= _MAX_LENGTH else f"{reason[: _MAX_LENGTH - 3]}..."
+
+
+def find_error(messages: Iterable[Message], *, skip_parser: bool = False) -> str:
+    """Return the first error of a log, or "".
+
+    Args:
+        messages: the log.
+        skip_parser: ignore errors of the ONNX parser, which report effects of earlier errors.
+    """
+    for message in messages:
+        is_parser = message.text.startswith(("ModelImporter.cpp", "WeightsContext.cpp"))
+        if "ERROR" in message.severity and not (skip_parser and is_parser):
+            reason = extract_reason(message.text)
+            if reason:
+                return reason
+    return ""
+
+
+def find_reason(messages: Sequence[Message]) -> str:
+    """Return the first error of a log, or "no reason given". CUDA errors come last."""
+    # `extract_reason` leaves CUDA errors out: where a file is parsed without a GPU, they are noise.
+    errors = (message.text for message in messages if "ERROR" in message.severity)
+    cuda_error = next(filter(None, map(_CUDA_ERROR.search, errors)), None)
+    return find_error(messages) or (cuda_error[0].strip() if cuda_error else "no reason given")
+
+
+def is_out_of_memory(messages: Iterable[Message]) -> bool:
+    """Tell whether a log reports exhausted GPU memory."""
+    return any("ERROR" in message.severity and _NO_MEMORY.search(message.text) for message in messages)

@@ -1,4 +1,4 @@
-"""EngineOptions: what a user may decide about an engine; all of it belongs to the engine's key."""
+"""Options of an engine build. All of them belong to the engine's key."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ from typing import Literal
 from .._errors import InputError, SpecError
 from .._spec.schema import coerce_fields
 
-_MOST_BATCH = 4096
+_MAX_BATCH = 4096
 
 
 @dataclass(frozen=True)
 class EngineProfile:
-    """One range of shapes that an engine is built for; a range of one shape is the fastest."""
+    """Range of shapes that an engine is built for. A range of one shape is the fastest."""
 
     batch: tuple[int, int, int] = (1, 1, 1)
-    """Fewest, likeliest and most images. Where the graph is bound to one batch size, that one or left alone."""
+    """Number of images as (min, opt, max). A graph of one batch size takes that size or the default."""
     size: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
-    """Smallest, likeliest and largest (height, width), for a network that takes any size; None lets the spec decide."""
+    """(height, width) as (min, opt, max), for a network that takes any size. None uses the sizes of the spec."""
 
     def __post_init__(self) -> None:
         try:
             coerce_fields(self, "profile")
         except SpecError as error:
             raise InputError(str(error)) from error
-        least, likeliest, most = self.batch
-        if not 1 <= least <= likeliest <= most <= _MOST_BATCH:
-            raise InputError(f"profile.batch must rise within 1..{_MOST_BATCH}, got {self.batch}; try (1, 1, 4)")
+        low, middle, high = self.batch
+        if not 1 <= low <= middle <= high <= _MAX_BATCH:
+            raise InputError(f"profile.batch must rise within 1..{_MAX_BATCH}, got {self.batch}; try (1, 1, 4)")
         for low, middle, high in zip(*(self.size or ()), strict=True):
             if not 1 <= low <= middle <= high:
-                raise InputError(f"profile.size must rise in height and width, got {self.size}")
+                raise InputError(
+                    f"profile.size must rise in height and width, got {self.size}; give it as (min, opt, max)"
+                )
 
     @classmethod
     def fixed(cls, batch: int = 1, size: tuple[int, int] | None = None) -> EngineProfile:
@@ -40,20 +42,23 @@ class EngineProfile:
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How to build an engine. Precision is not among this: it lies in the ONNX file, and the engine must keep it."""
+    """Options of an engine build.
+
+    Precision is not among them: it is part of the ONNX file, and the engine must keep it.
+    """
 
     library: Literal["auto", "tensorrt", "tensorrt_rtx"] = "auto"
-    """Who builds it; "auto" is TensorRT where it and a GPU are there, and TensorRT for RTX otherwise."""
+    """Library to build with. "auto" is TensorRT where it and a GPU are present, and TensorRT for RTX otherwise."""
     profiles: tuple[EngineProfile, ...] = (EngineProfile(),)
-    """Ranges of shapes; a call uses the narrowest that takes its batch."""
+    """Ranges of shapes. A call uses the narrowest that takes its batch."""
     workspace_mb: int | None = None
-    """Most scratch memory of one layer in MiB; None is the library's own limit, all of the GPU's memory."""
+    """Maximum scratch memory of one layer in MiB. None is the library's own limit, all of the GPU's memory."""
     optimization_level: int = 3
     """0 builds fast, 5 searches longest. TensorRT's own default is 3."""
     max_aux_streams: int | None = None
-    """Streams beside the main one that a network may use; None lets the library decide, 0 makes latency steady."""
+    """Streams beside the main one that a network may use. None lets the library decide, 0 makes latency steady."""
     dla_core: int | None = None
-    """Run on this deep-learning accelerator of a Jetson, with layers that it lacks on the GPU; None is the GPU."""
+    """Deep-learning accelerator of a Jetson to run on. Layers that it lacks run on the GPU. None is the GPU."""
 
     def __post_init__(self) -> None:
         try:
@@ -62,11 +67,11 @@ class EngineOptions:
             raise InputError(str(error)) from error
         if not self.profiles:
             raise InputError("options.profiles must hold at least one EngineProfile, got none")
-        for name, value, least, most in (
+        for name, value, low, high in (
             ("workspace_mb", self.workspace_mb, 1, 1 << 20),
             ("optimization_level", self.optimization_level, 0, 5),
             ("max_aux_streams", self.max_aux_streams, 0, 64),
             ("dla_core", self.dla_core, 0, 7),
         ):
-            if value is not None and not least <= value <= most:
-                raise InputError(f"options.{name} must be within {least}..{most}, got {value}")
+            if value is not None and not low <= value <= high:
+                raise InputError(f"options.{name} must be within {low}..{high}, got {value}")

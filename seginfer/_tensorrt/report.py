@@ -1,4 +1,4 @@
-"""CheckReport and EngineReport: what NVIDIA's parser and builder made of an ONNX file."""
+"""Reports on ONNX files and engines: CheckReport and EngineReport."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ Evidence = Literal["engine", "build log"]
 
 @dataclass(frozen=True)
 class NodeProblem:
-    """A node that could not be parsed or built."""
+    """A node that cannot be parsed or built."""
 
     name: str
-    """The ONNX node's name; "#3" is the fourth node, which has none. Empty if the problem is not one node's."""
+    """Name of the ONNX node; "#3" is the fourth node, without a name. Empty if the problem is not of one node."""
     op: str
-    """Its operator, such as "MaxPool"; empty if the problem is not one node's."""
+    """Operator, such as "MaxPool". Empty if the problem is not of one node."""
     reason: str
-    """What the library said, in one line."""
+    """Reason in one line, from the library."""
     needs_plugin: bool = False
     """TensorRT is documented to build this operator, by a plugin or a kernel that is missing here."""
 
 
 @dataclass(frozen=True)
 class EngineTensor:
-    """An input or output of the network as the library sees it."""
+    """Input or output of a parsed network."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     """-1 is a dimension that varies."""
-    smallest: tuple[int, ...] = ()
-    """Smallest, likeliest and largest shape that a check built for; empty unless an input varies."""
-    likeliest: tuple[int, ...] = ()
-    largest: tuple[int, ...] = ()
+    min: tuple[int, ...] = ()
+    """Shapes of the profile that a check builds for; empty unless an input varies."""
+    opt: tuple[int, ...] = ()
+    max: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class ShapeRange:
-    """Shapes of one input that an engine takes: smallest, likeliest, for which it is tuned, and largest."""
+    """Shapes of one input in an optimization profile. The engine is tuned for `opt`."""
 
-    smallest: tuple[int, ...]
-    likeliest: tuple[int, ...]
-    largest: tuple[int, ...]
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
 
     def __post_init__(self) -> None:
         coerce_fields(self, "profile")
@@ -55,12 +55,12 @@ class ShapeRange:
     @property
     def is_fixed(self) -> bool:
         """Whether it holds one shape only."""
-        return self.smallest == self.largest
+        return self.min == self.max
 
 
 @dataclass(frozen=True)
 class EngineReport:
-    """What an engine is, read back after it was built, and found to be what was asked."""
+    """Properties of a verified engine."""
 
     library: str
     """TensorRT or TensorRT for RTX."""
@@ -68,62 +68,63 @@ class EngineReport:
     inputs: tuple[EngineTensor, ...]
     outputs: tuple[EngineTensor, ...]
     profiles: tuple[ShapeRange, ...]
-    """Shapes of the network's one input, in the order of the options; of a network without free dimensions, its own."""
+    """Shapes of the network's one input, in the order of the options. A network without free dimensions has one."""
     layers: int
-    """Layers that the parser made of the graph."""
+    """Number of layers that the parser made of the graph."""
     kernels: int | None
-    """Kernels after fusion, those of all profiles; None if the library did not say."""
+    """Number of kernels after fusion, in all profiles; None if unknown."""
     kernel_kinds: dict[str, int]
-    """How many kernels of which kind, in the library's own words."""
+    """Number of kernels by kind, as the library names them."""
     precisions: dict[str, int]
-    """How many of the kernels with weights or matrix products compute in which data type, such as {"float16": 31}."""
+    """Number of kernels with weights or matrix products by data type, such as {"float16": 31}."""
     weights_bytes: int | None
-    """Memory on the device for weights; None if the library did not say."""
+    """Device memory for weights; None if unknown."""
     activation_bytes: int | None
-    """Memory on the device for what one context computes, in the profile that takes most."""
+    """Device memory for activations of one context, in the profile that takes most; None if unknown."""
     engine_bytes: int
     """Size of the file."""
     build_s: float
+    """Seconds that the build took."""
     evidence: Evidence
-    """Where this was read: in the engine itself, on a GPU, or, without one, in the builder's list of its layers."""
-    asked_layers: int = 0
-    """Layers of the graph with weights or matrix products, whose data types `precisions` is held against."""
+    """Source of these facts: the engine itself, read on a GPU, or the build log."""
+    weighted_layers: int = 0
+    """Number of layers of the graph with weights or matrix products, which `precisions` was compared with."""
 
     def __post_init__(self) -> None:
         coerce_fields(self, "report")
 
     @property
     def is_verified(self) -> bool:
-        """Whether the library said which precision the layers have; it is then the one that was asked for."""
-        return bool(self.precisions) or not self.asked_layers
+        """Whether layers are known to have the file's precision."""
+        return bool(self.precisions) or not self.weighted_layers
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """Whether TensorRT takes a model file, node by node, and what it makes of it.
+    """Result of building a model file with TensorRT.
 
-    A parser stops at its first failure of most kinds: of an unsupported file, the problems listed need not be all.
+    A parser stops at its first failure of most kinds, so `problems` of an unsupported file may be incomplete.
     """
 
     path: str
     status: Status
     """supported: an engine was built. needs_plugin: all problems are nodes that TensorRT is documented to build by a
-    plugin or a kernel that is missing here; nothing behind them was checked. unsupported: anything else."""
+    plugin or a kernel that is missing here; nodes behind them were not checked. unsupported: anything else."""
     library: str
     """TensorRT or TensorRT for RTX."""
     version: str
-    """Its version; kernel counts belong to it."""
+    """Version of the library. Kernel counts depend on it."""
     nodes: int
-    """Nodes of the ONNX graph, without those inside of control flow."""
+    """Number of nodes of the ONNX graph, without those inside of control flow."""
     problems: tuple[NodeProblem, ...] = ()
     layers: int | None = None
-    """Layers that the parser made of the nodes; None if it did not get through."""
+    """Number of layers that the parser made of the nodes; None if parsing failed."""
     kernels: int | None = None
-    """Kernels after fusion; None if no engine was built, or the library did not say."""
+    """Number of kernels after fusion; None if no engine was built, or it is unknown."""
     kernel_kinds: dict[str, int] = field(default_factory=dict)
-    """How many kernels of which kind, in the library's own words."""
+    """Number of kernels by kind, as the library names them."""
     precisions: dict[str, int] = field(default_factory=dict)
-    """How many kernels with weights or matrix products compute in which data type; each is the one that was asked."""
+    """Number of kernels with weights or matrix products by data type. Each equals the type in the file."""
     inputs: tuple[EngineTensor, ...] = ()
     outputs: tuple[EngineTensor, ...] = ()
     build_s: float | None = None
@@ -136,34 +137,31 @@ class CheckReport:
 
     def summary(self) -> str:
         """Return the result in one line."""
-        by = f"{self.library} {self.version}"
+        library = f"{self.library} {self.version}"
         if self.status == "supported":
             kernels = "an unknown number of" if self.kernels is None else self.kernels
-            return f"supported: {by} builds {self.nodes} nodes into {kernels} kernels"
-        return refusal(by, self.problems)
+            return f"supported: {library} builds {self.nodes} nodes into {kernels} kernels"
+        return format_problems(library, self.problems)
 
 
-def status_of(problems: Sequence[NodeProblem]) -> Status:
-    """Return the verdict that problems lead to."""
+def get_status(problems: Sequence[NodeProblem]) -> Status:
+    """Return the status of a file with these problems."""
     if not problems:
         return "supported"
     return "needs_plugin" if all(problem.needs_plugin for problem in problems) else "unsupported"
 
 
-def refusal(by: str, problems: Sequence[NodeProblem]) -> str:
-    """Say in one line what is in the way and what to do; `by` is the library."""
-    names = ", ".join(_label(problem) for problem in problems[:3])
+def format_problems(library: str, problems: Sequence[NodeProblem]) -> str:
+    """Return problems and their remedy in one line."""
+    # A file may have line breaks in names.
+    names = ", ".join(" ".join(f"{p.op} {p.name}".split()) or "the graph" for p in problems[:3])
     more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-    if status_of(problems) == "needs_plugin":
+    if get_status(problems) == "needs_plugin":
         return (
-            f"needs plugins: {by} cannot build {names}{more} here, which TensorRT is documented to build; "
-            "what lies behind was not checked"
+            f"needs plugins: {library} cannot build {names}{more} here, which TensorRT is documented to build; "
+            "nodes behind them were not checked"
         )
     return (
-        f"unsupported: {by} refuses {names}{more}: {problems[0].reason}; "
+        f"unsupported: {library} refuses {names}{more}: {problems[0].reason}; "
         "compute it from other operators in the module that the node is named after, or write a plugin"
     )
-
-
-def _label(problem: NodeProblem) -> str:
-    return " ".join(f"{problem.op} {problem.name}".split()) or "the graph"  # a file may have line breaks in names

@@ -1,4 +1,7 @@
-"""Ranges of shapes that an engine is built for: what the ONNX file fixes, then what the spec says, then the options."""
+"""Resolve the shapes that an engine is built for.
+
+The ONNX file comes first, then the spec, then the options.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,31 @@ from .report import EngineTensor, ShapeRange
 Range = tuple[int, int, int]
 
 BATCH: Range = (1, 1, 4)
-"""What `check` builds for."""
+"""Batch sizes that a check builds for, as (min, opt, max)."""
 SIDE: Range = (64, 512, 1024)
-"""Pixels; rounded up to what the network takes."""
+"""Heights and widths of free dimensions in pixels, rounded up to multiples that the network takes."""
 CHANNELS = 3
-"""Of an image of which nothing is known."""
+"""Channels of an image without a spec."""
 
 
-def with_ranges(inputs: Iterable[EngineTensor], spec: ModelSpec | None) -> tuple[EngineTensor, ...]:
-    """Give every input that varies its smallest, likeliest and largest shape.
+def add_ranges(inputs: Iterable[EngineTensor], spec: ModelSpec | None) -> tuple[EngineTensor, ...]:
+    """Add shapes to inputs that vary, for a check.
 
-    A first dimension is a batch; others are heights and widths, of the size or in the multiples that the spec names.
+    The first dimension is a batch. Others are heights and widths, of the size or in the multiples of the spec.
     """
-    profile = EngineProfile(BATCH)
-    return tuple(_with_range(tensor, profile, spec) for tensor in inputs)
+    tensors = []
+    for tensor in inputs:
+        if min(tensor.shape, default=0) < 0:
+            found = _shape_range(tensor, EngineProfile(BATCH), spec)
+            tensor = replace(tensor, min=found.min, opt=found.opt, max=found.max)
+        tensors.append(tensor)
+    return tuple(tensors)
 
 
-def profiles_of(inputs: tuple[EngineTensor, ...], spec: ModelSpec | None, options: EngineOptions) -> list[ShapeRange]:
-    """Return the ranges of shapes that the options ask for, of the network's one input.
+def resolve_profiles(
+    inputs: tuple[EngineTensor, ...], spec: ModelSpec | None, options: EngineOptions
+) -> list[ShapeRange]:
+    """Resolve the profiles of options to shapes of the one input.
 
     Raises:
         ModelFileError: if the network has another number of inputs.
@@ -45,24 +55,16 @@ def profiles_of(inputs: tuple[EngineTensor, ...], spec: ModelSpec | None, option
         _check_size(tensor, profile, spec)
     if min(tensor.shape) >= 0:
         return [ShapeRange(tensor.shape, tensor.shape, tensor.shape)]
-    # Two profiles may come to the same shapes, and a second would be built and never chosen.
+    # Two profiles may resolve to the same shapes, and a second would be built and never chosen.
     return list(dict.fromkeys(_shape_range(tensor, profile, spec) for profile in options.profiles))
 
 
-def _with_range(tensor: EngineTensor, profile: EngineProfile, spec: ModelSpec | None) -> EngineTensor:
-    if min(tensor.shape, default=0) >= 0:
-        return tensor
-    found = _shape_range(tensor, profile, spec)
-    return replace(tensor, smallest=found.smallest, likeliest=found.likeliest, largest=found.largest)
-
-
 def _shape_range(tensor: EngineTensor, profile: EngineProfile, spec: ModelSpec | None) -> ShapeRange:
-    ranges = [_range(tensor, axis, profile, spec) for axis in range(len(tensor.shape))]
-    smallest, likeliest, largest = zip(*ranges, strict=True)
-    return ShapeRange(smallest, likeliest, largest)
+    ranges = [_axis_range(tensor, axis, profile, spec) for axis in range(len(tensor.shape))]
+    return ShapeRange(*zip(*ranges, strict=True))
 
 
-def _range(tensor: EngineTensor, axis: int, profile: EngineProfile, spec: ModelSpec | None) -> Range:
+def _axis_range(tensor: EngineTensor, axis: int, profile: EngineProfile, spec: ModelSpec | None) -> Range:
     fixed = tensor.shape[axis]
     if fixed >= 0:
         return fixed, fixed, fixed
@@ -75,19 +77,22 @@ def _range(tensor: EngineTensor, axis: int, profile: EngineProfile, spec: ModelS
         channels = CHANNELS if spec is None else spec.input.channels
         return channels, channels, channels
     if profile.size is not None and side in (0, 1):
-        smallest, likeliest, largest = (size[side] for size in profile.size)
-        return smallest, likeliest, largest
+        low, middle, high = (size[side] for size in profile.size)
+        return low, middle, high
     if spec is None:
         return SIDE
     if spec.input.size is not None:
         return (spec.input.size[side],) * 3
     k = spec.input.multiple_of
-    smallest, likeliest, largest = (k * -(-side // k) for side in SIDE)
-    return smallest, likeliest, largest
+    low, middle, high = (k * -(-side // k) for side in SIDE)
+    return low, middle, high
 
 
 def _height_axis(tensor: EngineTensor, spec: ModelSpec | None) -> int:
-    """Return which axis is the height; without a spec, the first that varies beside batch and channels."""
+    """Return the axis of the height.
+
+    Without a spec it is the first that varies, batch and channels aside.
+    """
     if spec is not None:
         return 2 if spec.input.layout == "NCHW" else 1
     if _is_all_free(tensor):
@@ -96,7 +101,7 @@ def _height_axis(tensor: EngineTensor, spec: ModelSpec | None) -> int:
 
 
 def _is_all_free(tensor: EngineTensor) -> bool:
-    """Tell whether an image batch leaves everything open; it is then taken to be NCHW."""
+    """Tell whether all dimensions of an image batch vary. It is then taken to be NCHW."""
     return len(tensor.shape) == 4 and max(tensor.shape[1:]) < 0
 
 
@@ -104,15 +109,15 @@ def _check_batch(tensor: EngineTensor, profile: EngineProfile) -> None:
     bound = tensor.shape[0]
     if bound >= 0 and profile.batch not in (EngineProfile().batch, (bound,) * 3):
         raise InputError(
-            f"the batch of a profile must be {bound}, which the graph is bound to, got {_rising(profile.batch)}; "
-            "leave it out, or export the model without a batch size"
+            f"the batch of a profile must be {bound}, the only one that the graph takes, got "
+            f"{_format_range(profile.batch)}; leave it out, or export the model without a batch size"
         )
 
 
 def _check_size(tensor: EngineTensor, profile: EngineProfile, spec: ModelSpec | None) -> None:
     if profile.size is None:
         return
-    got = _rising(map(_size, profile.size))
+    got = _format_range(map(_format_size, profile.size))
     fixed = spec.input.size if spec else None
     if fixed is None and min(tensor.shape[1:], default=0) >= 0:
         axis = _height_axis(tensor, spec)
@@ -120,7 +125,7 @@ def _check_size(tensor: EngineTensor, profile: EngineProfile, spec: ModelSpec | 
     if fixed is not None:
         if set(profile.size) != {fixed}:
             raise InputError(
-                f"the size of a profile must be {_size(fixed)}, the only one that the network takes, got {got}; "
+                f"the size of a profile must be {_format_size(fixed)}, the only one that the network takes, got {got}; "
                 "leave it out, or export the model for any size"
             )
     elif spec is not None and any(side % spec.input.multiple_of for size in profile.size for side in size):
@@ -130,10 +135,10 @@ def _check_size(tensor: EngineTensor, profile: EngineProfile, spec: ModelSpec | 
         )
 
 
-def _size(size: tuple[int, ...]) -> str:
+def _format_size(size: tuple[int, ...]) -> str:
     return " x ".join(map(str, size))
 
 
-def _rising(values: Iterable[object]) -> str:
-    """Return a range as "1 to 4", and one that holds a single value as that."""
+def _format_range(values: Iterable[object]) -> str:
+    """Format a range as "1 to 4", or one value as "1"."""
     return " to ".join(dict.fromkeys(map(str, values)))

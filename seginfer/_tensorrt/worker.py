@@ -1,4 +1,4 @@
-"""The process in which `_isolated` lets NVIDIA's library work: reads one request, writes one JSON object per line."""
+"""Worker process of `isolated`. It reads one request and writes one JSON object per line."""
 
 from __future__ import annotations
 
@@ -13,22 +13,21 @@ from typing import Any, NamedTuple
 
 from .._errors import BackendUnavailableError, SegInferError
 from .._spec.schema import structure, unstructure
+from .._system.driver import has_gpu
 from .build import BuildError, BuildStep
-from .check import check_here
-from .library import has_gpu
-from .make import build_here
+from .make import build_in_process, check_in_process
 from .options import EngineOptions
 from .report import CheckReport, EngineReport
 
 
 class Request(NamedTuple):
-    """What a worker is to do."""
+    """Work for a worker."""
 
     path: str
     has_progress: bool
-    """Tell every step of the build."""
+    """Report every step of the build."""
     options: dict[str, Any] | None = None
-    """Those of an engine that is to be kept; None for a check."""
+    """Options of an engine to build; None for a check."""
     target: str = ""
     timing_cache: str = ""
     """File to read and write; empty for none."""
@@ -36,60 +35,59 @@ class Request(NamedTuple):
 
 
 def main() -> None:
-    """Do what the command line asks for in JSON."""
+    """Run the request on the command line, in JSON."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends this process
     Thread(target=_end_with_parent, daemon=True).start()
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the library prints lines of its own there
 
-    def tell(kind: str, value: Any) -> None:
+    def send(kind: str, value: Any) -> None:
         channel.write(json.dumps({kind: value}) + "\n")
         channel.flush()
 
     try:
-        tell("report", unstructure(_work(Request(*json.loads(sys.argv[1])), tell)))
+        send("report", unstructure(_run(Request(*json.loads(sys.argv[1])), send)))
     except SegInferError as error:
-        tell("error", [type(error).__name__, str(error), error.reason if isinstance(error, BuildError) else ""])
+        send("error", [type(error).__name__, str(error), error.reason if isinstance(error, BuildError) else ""])
 
 
 def _end_with_parent() -> None:
-    """Wait for the end of standard input, a pipe that nobody writes to, and that closes however the parent ends.
-
-    Without it, a build whose parent was killed would go on for hours, and write beside a target that others now own.
-    """
+    """End this process when standard input closes."""
+    # It is a pipe that nobody writes to, and that closes however the parent ends. Without this, a build whose parent
+    # was killed would go on for hours, and write beside a target that others now own.
     while os.read(sys.stdin.fileno(), 1):
         pass
-    os._exit(1)  # whatever the library is at in other threads
+    os._exit(1)  # other threads may be inside the library
 
 
-def _work(request: Request, tell: Any) -> CheckReport | EngineReport:
+def _run(request: Request, send: Any) -> CheckReport | EngineReport:
     def on_step(step: BuildStep) -> None:
-        tell("progress", step)
+        send("progress", step)
 
     def on_stage(stage: str) -> None:
-        tell("stage", stage)
+        send("stage", stage)
 
     progress = on_step if request.has_progress else None
     if request.options is None:
-        return check_here(request.path, on_progress=progress, on_stage=on_stage)
+        return check_in_process(request.path, on_progress=progress, on_stage=on_stage)
     _use_device(request.device_id)
-    return build_here(
+    return build_in_process(
         request.path,
         structure(EngineOptions, request.options, "options"),
         Path(request.target),
         Path(request.timing_cache) if request.timing_cache else None,
         on_stage=on_stage,
-        on_warning=lambda text: tell("warning", text),
+        on_warning=lambda text: send("warning", text),
         on_progress=progress,
     )
 
 
 def _use_device(index: int) -> None:
-    """Make a GPU the one that the library takes, by making its primary context current, as cudaSetDevice does."""
+    """Make a GPU current, as cudaSetDevice does."""
     if index == 0:
         return
     device, context = ctypes.c_int(), ctypes.c_void_p()
-    driver = ctypes.CDLL("libcuda.so.1") if has_gpu() else None  # which has initialised it
+    driver = ctypes.CDLL("libcuda.so.1") if has_gpu() else None  # `has_gpu` has initialised it
     is_ok = (
         driver is not None
         and driver.cuDeviceGet(ctypes.byref(device), index) == 0

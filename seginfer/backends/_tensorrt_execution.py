@@ -1,4 +1,4 @@
-"""Load an engine onto a GPU, and run it there: one context per execution, all addresses set once."""
+"""Load an engine onto a GPU and run it there."""
 
 from __future__ import annotations
 
@@ -10,51 +10,48 @@ from typing import TYPE_CHECKING, Any
 
 from .._cuda.tensors import DeviceMemory, DeviceTensor
 from .._errors import BackendError, BackendUnavailableError, InputError, MissingFileError
-from .._tensorrt.library import Library, Message, message_log
+from .._tensorrt.library import Library, create, find_reason, message_log
 from .._tensorrt.parse import dtype_name
 from .._tensorrt.report import EngineReport
-from .._tensorrt.start import start
-from .._tensorrt.words import first_error, gpu_error
 
 if TYPE_CHECKING:
     pass
 
 
 class LoadedEngine:
-    """An engine on the GPU that is current; contexts share its weights.
+    """An engine on the current GPU. Contexts share its weights.
 
     Args:
-        library: the one that built it.
-        path: the engine, which was found whole: the library itself crashes on some that are not.
+        library: the library that built it.
+        path: an engine whose size and hash were checked. The library crashes on some damaged ones.
 
     Raises:
-        MissingFileError: if it was deleted since.
+        MissingFileError: if it was deleted since the check.
         BackendError: if it cannot be read, the library refuses it, or GPU memory runs out.
     """
 
     def __init__(self, library: Library, path: Path) -> None:
         self._library = library
         self._path = path
-        # Memory for the profile that a context uses, and not for the largest of all.
+        # A context allocates memory for its own profile, not for the largest of all.
         self._strategy = library.module.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
         log = message_log(library)
         self._engine: Any = None
         self._runtime: Any = None
         try:
-            self._runtime = start(library, "Runtime", log)
+            self._runtime = create(library, "Runtime", log)
         except BackendUnavailableError as error:
             raise BackendError(f"{path} is not loaded: {error}") from error
-        with log.collect() as messages, mapped(path) as data:
+        with log.collect() as messages, map_file(path) as data:
             self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
-            reason = _reason(messages)
             raise BackendError(
-                f"{library.description} does not load {path}: {reason}; free GPU memory, or build it again with "
-                "`seginfer build --rebuild`"
+                f"{library.description} does not load {path}: {find_reason(messages)}; free GPU memory, or build it "
+                "again with `seginfer build --rebuild`"
             )
 
     def check(self, report: EngineReport) -> None:
-        """Hold the engine's tensors against those that its report promises.
+        """Compare the engine's tensors with its report.
 
         Raises:
             BackendError: if one is missing, additional or of another type.
@@ -71,7 +68,14 @@ class LoadedEngine:
     def execution(
         self, profile: int, input_name: str, shape: tuple[int, ...], outputs: tuple[str, ...], memory: DeviceMemory
     ) -> EngineExecution:
-        """Return a context with its memory, for inputs of one shape within a profile.
+        """Return a context with memory for inputs of one shape.
+
+        Args:
+            profile: index of a profile that takes the shape.
+            input_name: name of the engine's input.
+            shape: shape of the input.
+            outputs: names of the outputs to expose.
+            memory: of the GPU that the engine was loaded on.
 
         Raises:
             InputError: if the engine does not take this shape.
@@ -81,15 +85,14 @@ class LoadedEngine:
         with log.collect() as messages:
             context = self._engine.create_execution_context(self._strategy)
         if context is None:
-            reason = _reason(messages)
             raise BackendError(
-                f"{self._library.description} has no memory to run {self._path}: {reason}; free GPU memory, build it "
-                "with a smaller batch or workspace, or open fewer models"
+                f"{self._library.description} has no memory to run {self._path}: {find_reason(messages)}; free GPU "
+                "memory, build it with a smaller batch or workspace, or open fewer models"
             )
         execution = EngineExecution(self._library, context, memory)
         try:
-            execution.choose(profile, input_name, shape)
-            tensors = {name: execution.place(name, self._dtype(name)) for name in self._names()}
+            execution.set_shape(profile, input_name, shape)
+            tensors = {name: execution.allocate(name, self._dtype(name)) for name in self._names()}
         except BaseException:
             execution.close()
             raise
@@ -98,7 +101,7 @@ class LoadedEngine:
         return execution
 
     def close(self) -> None:
-        """Free the engine; contexts must be gone."""
+        """Free the engine. Its contexts must be closed."""
         self._engine = self._runtime = None
 
     def _names(self) -> list[str]:
@@ -112,7 +115,7 @@ class LoadedEngine:
 
 
 class EngineExecution:
-    """See `Execution`; made by `LoadedEngine.execution`, which chooses a shape and places every tensor."""
+    """`Execution` of an engine, made by `LoadedEngine.execution`."""
 
     obstacle = ""
 
@@ -124,7 +127,7 @@ class EngineExecution:
         self.input: DeviceTensor
         self.outputs: dict[str, DeviceTensor]
 
-    def choose(self, profile: int, name: str, shape: tuple[int, ...]) -> None:
+    def set_shape(self, profile: int, name: str, shape: tuple[int, ...]) -> None:
         """Set the shape of the input.
 
         Raises:
@@ -136,14 +139,15 @@ class EngineExecution:
             stream.sync()
             is_ok = is_ok and self._context.set_input_shape(name, shape)
         if not is_ok:
-            reason = _reason(messages)
-            raise InputError(f"the engine does not take {name} of shape {shape}: {reason}; build it for this shape")
+            raise InputError(
+                f"the engine does not take {name} of shape {shape}: {find_reason(messages)}; build it for this shape"
+            )
 
-    def place(self, name: str, dtype: str) -> DeviceTensor:
-        """Give a tensor its memory.
+    def allocate(self, name: str, dtype: str) -> DeviceTensor:
+        """Allocate a tensor and set its address.
 
         Raises:
-            BackendError: if memory runs out, or the size depends on the data.
+            BackendError: if memory runs out, or the shape depends on the data.
         """
         shape = tuple(self._context.get_tensor_shape(name))
         if min(shape, default=0) < 0:
@@ -157,25 +161,26 @@ class EngineExecution:
         return tensor
 
     def enqueue(self, stream: Any) -> None:
-        """Start the network; see `Execution.enqueue`."""
+        """Start the network. See `Execution.enqueue`."""
         with self._log.collect() as messages:
             is_started = self._context.execute_async_v3(int(stream.handle))
         if not is_started:
-            reason = _reason(messages)
-            raise BackendError(f"{self._library.description} could not start the network: {reason}")
+            raise BackendError(
+                f"{self._library.description} could not start the network: {find_reason(messages)}; open it again"
+            )
 
     def close(self) -> None:
-        """Free context and memory."""
+        """Free the context and its memory."""
         self._context = None
         self._memory.close()
 
 
 @contextmanager
-def mapped(path: Path) -> Iterator[mmap.mmap]:
-    """Yield the content of an engine, which was there a moment ago.
+def map_file(path: Path) -> Iterator[mmap.mmap]:
+    """Map the file of an engine into memory.
 
     Raises:
-        MissingFileError: if it was deleted since.
+        MissingFileError: if it was deleted.
         BackendError: if it cannot be read.
     """
     try:
@@ -183,11 +188,7 @@ def mapped(path: Path) -> Iterator[mmap.mmap]:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError as error:
         raise MissingFileError(f"{path} was deleted while it was opened; open it or build it again") from error
-    except (OSError, ValueError) as error:  # ValueError: it is empty by now
+    except (OSError, ValueError) as error:  # ValueError: it is empty
         raise BackendError(f"cannot read {path}: {error}; check its permissions, or build it again") from error
     with data:
         yield data
-
-
-def _reason(messages: list[Message]) -> str:
-    return first_error(messages, parser=True) or gpu_error(messages) or "no reason given"

@@ -93,17 +93,17 @@ class TensorRtBackend:
     @property
     def opt_hw(self) -> Size:
         """(height, width) of the input that the engine was tuned for."""
-        shape = self._report.profiles[0].likeliest
+        shape = self._report.profiles[0].opt
         return shape[2:] if self._spec.input.layout == "NCHW" else shape[1:3]  # type: ignore[return-value]
 
     def max_batch_size(self, input_hw: Size) -> int:
         """Return the most images of this size that a profile takes; 1 if none takes this size."""
-        return max((shapes.largest[0] for shapes in self._profiles_for(input_hw)), default=1)
+        return max((shapes.max[0] for shapes in self._profiles_for(input_hw)), default=1)
 
     def padded_batch_size(self, count: int, input_hw: Size) -> int:
         """Return the least number of images of this size, `count` or more, that a profile takes."""
-        fitting = [shapes for shapes in self._profiles_for(input_hw) if count <= shapes.largest[0]]
-        return min((max(count, shapes.smallest[0]) for shapes in fitting), default=count)
+        fitting = [shapes for shapes in self._profiles_for(input_hw) if count <= shapes.max[0]]
+        return min((max(count, shapes.min[0]) for shapes in fitting), default=count)
 
     def _profiles_for(self, input_hw: Size) -> list[ShapeRange]:
         first = 2 if self._spec.input.layout == "NCHW" else 1
@@ -111,7 +111,7 @@ class TensorRtBackend:
         return [
             shapes
             for shapes in self._report.profiles
-            if all(a <= n <= b for a, n, b in zip(shapes.smallest[sizes], input_hw, shapes.largest[sizes], strict=True))
+            if all(a <= n <= b for a, n, b in zip(shapes.min[sizes], input_hw, shapes.max[sizes], strict=True))
         ]
 
     def execution(self, shape: tuple[int, ...], memory: DeviceMemory) -> Execution:
@@ -124,12 +124,12 @@ class TensorRtBackend:
     def _profile(self, shape: tuple[int, ...]) -> int:
         """Return the profile that takes a shape; the narrowest if there are several, since it is tuned best."""
         fitting = [
-            (sum(shapes.largest) - sum(shapes.smallest), i)
+            (sum(shapes.max) - sum(shapes.min), i)
             for i, shapes in enumerate(self._report.profiles)
-            if all(a <= n <= b for a, n, b in zip(shapes.smallest, shape, shapes.largest, strict=True))
+            if all(a <= n <= b for a, n, b in zip(shapes.min, shape, shapes.max, strict=True))
         ]
         if not fitting:
-            ranges = ", ".join(f"{shapes.smallest} to {shapes.largest}" for shapes in self._report.profiles)
+            ranges = ", ".join(f"{shapes.min} to {shapes.max}" for shapes in self._report.profiles)
             raise InputError(
                 f"the engine takes inputs of {ranges}, got {shape}; build one with a profile for this shape, see "
                 "`seginfer build --help`"
