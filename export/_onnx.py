@@ -24,7 +24,7 @@ from seginfer._system.atomic import atomic_path
 
 from . import surgery
 from ._graph import OPSET, onnx_graph, write_graph
-from ._network import Network, check_outputs, evaluating
+from ._network import Network, check_outputs, eval_mode
 from ._program import example_batch, export_program
 from ._weights import weights_sha256
 from .parity.certify import Progress, certify, versions
@@ -84,18 +84,18 @@ def export_onnx(
         raise InputError("images is empty; give at least one, or None for synthetic pictures")
     for image in images:
         check_image(image, checked_color(None, spec.input))
-    with evaluating(module), atomic_path(path) as part:
+    with eval_mode(module), atomic_path(path) as part:
         network = Network(module, spec)
         example = example_batch(network, spec, batch_size)
         check_outputs(network, spec, example)
         program = export_program(network, spec, example, batch_size)
-        spec = _operated(program, spec, split_head=split_head)
+        spec = _apply_rewrites(program, spec, split_head=split_head)
         conversion = PRECISIONS[precision](onnx_graph(program, spec), _inputs(images, spec))
-        certificate = _certified(module, spec, conversion, precision, images, part, on_progress)
+        certificate = _measure(module, spec, conversion, precision, images, part, on_progress)
         if not certificate.passed:
             raise ParityError(_refusal(certificate, path, spec, conversion.suspects), certificate)
         spec = replace(spec, provenance=_provenance(module, spec, precision, conversion))
-        if conversion.model is not conversion.witness:
+        if conversion.model is not conversion.simulated:
             write_graph(conversion.model, part)
             attach_spec(part, spec, part)
             Segmenter.open(part, device="cpu").close()  # it must load too
@@ -106,7 +106,7 @@ def export_onnx(
     return certificate
 
 
-def _certified(
+def _measure(
     module: nn.Module,
     spec: ModelSpec,
     conversion: Conversion,
@@ -117,7 +117,7 @@ def _certified(
 ) -> Certificate:
     """Measure a graph, and change it in favour of agreement until it passes or nothing is left to change."""
     while True:
-        write_graph(conversion.witness, part)
+        write_graph(conversion.simulated, part)
         attach_spec(part, spec, part)
         with Segmenter.open(part, device="cpu") as segmenter:
             check_other_sizes(module, segmenter)
@@ -133,9 +133,9 @@ def _inputs(images: Sequence[NDArray[np.uint8]], spec: ModelSpec) -> Iterator[ND
         yield from np.split(batch, len(batch))
 
 
-def _operated(program: ExportedProgram, spec: ModelSpec, *, split_head: bool) -> ModelSpec:
+def _apply_rewrites(program: ExportedProgram, spec: ModelSpec, *, split_head: bool) -> ModelSpec:
     """Rewrite what TensorRT lacks, say so in the log, and return the spec of the graph that results."""
-    rewrites = surgery.operate(program)
+    rewrites = surgery.apply_rewrites(program)
     upsample = surgery.split_head(program, spec) if split_head else None
     if upsample:
         rewrites.append(surgery.Rewrite("", f"final upsampling by {upsample.factor} left to the mask step"))
@@ -156,7 +156,7 @@ def _check_module(module: nn.Module) -> None:
 
 def _provenance(module: nn.Module, spec: ModelSpec, precision: str, conversion: Conversion) -> Provenance:
     source = spec.provenance.source or f"{type(module).__module__}.{type(module).__qualname__}"
-    return Provenance(source, weights_sha256(module), precision, OPSET, versions(), islands=conversion.islands)
+    return Provenance(source, weights_sha256(module), precision, OPSET, versions(), fp32_nodes=conversion.fp32_nodes)
 
 
 def _refusal(certificate: Certificate, path: str | Path, spec: ModelSpec, suspects: Sequence[str]) -> str:

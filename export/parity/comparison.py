@@ -1,4 +1,4 @@
-"""ParityMeter: adds up, image by image, how far an exported pipeline is from PyTorch's."""
+"""ParityMetric: adds up, image by image, how far an exported pipeline is from PyTorch's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from seginfer._segmenter import Trace
 from seginfer._spec.certificate import Certificate, FlipCount, Stage
 from seginfer._spec.model_spec import ModelSpec
 
-from .torch_reference import Opinion
+from .torch_reference import ReferenceOutput
 
 # How far a preprocessed value may be off, in steps of one pixel level (1/255 of the range): the worst value, and the
 # mean over a channel. The uint8 libraries differ from themselves between platforms by one level in some pixels, up or
@@ -41,15 +41,15 @@ class Limits(NamedTuple):
     mean_iou: float
     """Agreement averaged over classes, so that a rare one counts too."""
 
-    def loosened(self, rounding: Certificate) -> Limits:
+    def loosen(self, rounding: Certificate) -> Limits:
         """Return limits of agreement that are no stricter than a few times what PyTorch's own rounding does.
 
         Errors are not limited then, nor what they leave undecided: one value in another place is a large error.
         """
         return self._replace(
             undecided_share=1,
-            pixel_agreement=_loosened(self.pixel_agreement, rounding.pixel_agreement, _LEAST_AGREEMENT),
-            mean_iou=_loosened(self.mean_iou, rounding.mean_iou, _LEAST_MEAN_IOU),
+            pixel_agreement=_loosen_share(self.pixel_agreement, rounding.pixel_agreement, _LEAST_AGREEMENT),
+            mean_iou=_loosen_share(self.mean_iou, rounding.mean_iou, _LEAST_MEAN_IOU),
         )
 
 
@@ -71,12 +71,12 @@ _LIMITS = {
 }
 
 
-def _loosened(limit: float, own: float, least: float) -> float:
+def _loosen_share(limit: float, own: float, least: float) -> float:
     return min(limit, max(least, 1 - _ROUNDING_FACTOR * (1 - own)))
 
 
-class ParityMeter:
-    """Compares traces of the exported pipeline with PyTorch's opinions.
+class ParityMetric:
+    """Compares traces of the exported pipeline with outputs of the reference.
 
     Args:
         spec: the model's contract.
@@ -98,30 +98,30 @@ class ParityMeter:
         size = max(spec.num_classes, 2) + 1  # the last is for pixels that the network did not see
         self._confusion = np.zeros((size, size), np.int64)
 
-    def add(self, opinion: Opinion, trace: Trace, network_output: NDArray[Any]) -> None:
+    def update(self, expected: ReferenceOutput, trace: Trace, network_output: NDArray[Any]) -> None:
         """Compare one image.
 
         Args:
-            opinion: PyTorch's pipeline on the image.
+            expected: PyTorch's pipeline on the image.
             trace: the exported pipeline on the same image.
             network_output: the exported network's output for PyTorch's own batch, so that errors of the network and of
                 preprocessing can be told apart.
         """
         self._images += 1
-        self._largest_input = max(self._largest_input, float(np.abs(opinion.batch).max()))
-        self._batch_error = max(self._batch_error, float(_difference(opinion.batch, trace.batch).max()))
-        self._batch_offset = max(self._batch_offset, self._mean_offset(opinion.batch, trace.batch))
-        self._network_error = np.maximum(self._network_error, self._by_channel(opinion.output, network_output))
+        self._largest_input = max(self._largest_input, float(np.abs(expected.batch).max()))
+        self._batch_error = max(self._batch_error, float(_difference(expected.batch, trace.batch).max()))
+        self._batch_offset = max(self._batch_offset, self._mean_offset(expected.batch, trace.batch))
+        self._network_error = np.maximum(self._network_error, self._by_channel(expected.output, network_output))
         if self._spec.output.kind != "labels":
-            self._largest_value = np.maximum(self._largest_value, self._by_channel(opinion.output, 0))
-            error = _difference(opinion.output, trace.output)
+            self._largest_value = np.maximum(self._largest_value, self._by_channel(expected.output, 0))
+            error = _difference(expected.output, trace.output)
             self._logit_error = max(self._logit_error, float(error.max()))
             self._logit_p999 = max(self._logit_p999, float(np.quantile(error, 0.999)))
-        same = opinion.labels == trace.mask
-        self._seen.append((same, opinion.margin))
-        self._count(opinion.labels, trace.mask)
+        same = expected.labels == trace.mask
+        self._seen.append((same, expected.margin))
+        self._count(expected.labels, trace.mask)
 
-    def certificate(self, rounding: ParityMeter | None = None) -> Certificate:
+    def compute(self, rounding: ParityMetric | None = None) -> Certificate:
         """Return the result over all images added.
 
         Args:
@@ -145,7 +145,7 @@ class ParityMeter:
             flips=self._flips(),
         )
         if rounding is not None:
-            result = replace(result, rounding_agreement=rounding.certificate().pixel_agreement)
+            result = replace(result, rounding_agreement=rounding.compute().pixel_agreement)
         stage = self._diverged(result, rounding)
         return replace(result, passed=stage is None, stage=stage)
 
@@ -180,11 +180,11 @@ class ParityMeter:
             for edge, pixels, flipped in zip(edges, *counts, strict=True)
         )
 
-    def _diverged(self, result: Certificate, rounding: ParityMeter | None) -> Stage | None:
+    def _diverged(self, result: Certificate, rounding: ParityMetric | None) -> Stage | None:
         """Return the first stage that broke a limit."""
         limits = _LIMITS[self._precision]
         if rounding is not None:
-            limits = limits.loosened(rounding.certificate())
+            limits = limits.loosen(rounding.compute())
         worst, mean = self._batch_limits()
         if self._batch_error > worst or self._batch_offset > mean:
             return "preprocess"

@@ -1,4 +1,4 @@
-"""own_rounding(): how far PyTorch's own rounding moves a network's masks, for networks that branch on their values."""
+"""Noise floor: how far PyTorch's own rounding moves a network's masks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from seginfer._segmenter import Segmenter
 
-from .comparison import ROUNDINGS, ParityMeter
-from .torch_reference import Oracle
+from .comparison import ROUNDINGS, ParityMetric
+from .torch_reference import TorchReference
 
 _DRAWS = 3  # that two maxima swap is rare: one draw may meet none
 
 
-def own_rounding(module: nn.Module, segmenter: Segmenter, images: Sequence[NDArray[np.uint8]]) -> ParityMeter | None:
+def measure_noise_floor(
+    module: nn.Module, segmenter: Segmenter, images: Sequence[NDArray[np.uint8]]
+) -> ParityMetric | None:
     """Measure how far PyTorch in float64, on inputs moved by their rounding, is from PyTorch in float32.
 
     A network that puts values where maxima were (unpooling) turns a rounding error into another place now and then,
@@ -32,17 +34,17 @@ def own_rounding(module: nn.Module, segmenter: Segmenter, images: Sequence[NDArr
     """
     spec = segmenter.spec
     batch_size = segmenter.backend.batch_size or 1
-    oracle, exact = (Oracle(part, spec, batch_size=batch_size) for part in (module, _InFloat64(module)))
-    meter = ParityMeter(spec, "fp32")
+    reference, exact = (TorchReference(part, spec, batch_size=batch_size) for part in (module, _InFloat64(module)))
+    metric = ParityMetric(spec, "fp32")
     for image in images:
-        opinion, trace = oracle(image), segmenter.trace(image)
+        expected, trace = reference(image), segmenter.trace(image)
         for _ in range(_DRAWS):
             try:
                 other = exact(image)
             except Exception:  # whatever a module does that is written for float32
                 return None
-            meter.add(opinion, replace(trace, output=other.output, mask=other.labels), other.output)
-    return meter if meter.is_network_off() else None
+            metric.update(expected, replace(trace, output=other.output, mask=other.labels), other.output)
+    return metric if metric.is_network_off() else None
 
 
 class _InFloat64(nn.Module):

@@ -3,8 +3,8 @@
 TensorRT from version 11 on takes only what the graph says, so a precision is a rewrite of the graph, never a flag of a
 builder. Each one is a class that takes the fp32 graph and batches, and yields:
 
-- `model`, the graph to ship, and `islands`, what of it stays in float32 and why;
-- `witness`, the graph to certify on the CPU, which rounds as the precision does;
+- `model`, the graph to ship, and `fp32_nodes`, what of it stays in float32 and why;
+- `simulated`, the graph to certify on the CPU, which rounds as the precision does;
 - `retry()`, which changes the graph after a certificate failed, or says that it cannot, and `suspects`.
 """
 
@@ -32,11 +32,11 @@ class Conversion(Protocol):
         """The graph to ship."""
 
     @property
-    def witness(self) -> onnx.ModelProto:
+    def simulated(self) -> onnx.ModelProto:
         """The graph to certify."""
 
     @property
-    def islands(self) -> dict[str, tuple[str, ...]]:
+    def fp32_nodes(self) -> dict[str, tuple[str, ...]]:
         """Names of the nodes that stay in float32, by reason."""
 
     def retry(self) -> bool:
@@ -49,8 +49,8 @@ class Unchanged:
     suspects: tuple[str, ...] = ()
 
     def __init__(self, model: onnx.ModelProto, _batches: Iterable[NDArray[Any]]) -> None:
-        self.model = self.witness = model
-        self.islands: dict[str, tuple[str, ...]] = {}
+        self.model = self.simulated = model
+        self.fp32_nodes: dict[str, tuple[str, ...]] = {}
 
     def retry(self) -> bool:
         """Return False: there is nothing to change."""

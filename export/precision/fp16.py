@@ -1,4 +1,4 @@
-"""Half: an fp32 graph in float16, but for the islands that its own values ask for and that lost agreement asks for."""
+"""Conversion of an fp32 graph to float16."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from seginfer._errors import ExportError
 
 from ._convert import to_float16
-from ._fp32_nodes import choose_islands, fill_gaps
+from ._fp32_nodes import choose_fp32_nodes, fill_gaps
 from ._graph import MULTIPLYING, Graph, key_of, label_of
 from ._losses import Loss, measure_losses
 from ._ranges import Ranges, observe
-from ._simulate import witness
+from ._simulate import simulate_fp16
 
 LOST = "lost agreement with PyTorch"
 _MIN_SHARE = 0.5  # of the multiplications; a file that does less of them in float16 is no fp16 file
@@ -45,7 +45,7 @@ class Half:
         batches = iter(batches)
         self._batch = next(batches)
         self._ranges: Ranges = observe(self._graph, chain([self._batch], batches))
-        self._reasons = choose_islands(self._graph, self._ranges)
+        self._reasons = choose_fp32_nodes(self._graph, self._ranges)
         self._losses: list[Loss] | None = None
         self._retries = 0
         self.suspects: tuple[str, ...] = ()
@@ -56,7 +56,7 @@ class Half:
                 f"only {share:.0%} of the multiplications could be done in float16, expected {_MIN_SHARE:.0%} "
                 f"(in float32: {self._told()}); export with precision 'fp32'"
             )
-        self._log_islands()
+        self._log_fp32_nodes()
 
     @property
     def model(self) -> onnx.ModelProto:
@@ -72,7 +72,7 @@ class Half:
         return model
 
     @property
-    def islands(self) -> dict[str, tuple[str, ...]]:
+    def fp32_nodes(self) -> dict[str, tuple[str, ...]]:
         """Names of the nodes that stay in float32, by reason."""
         names: dict[str, list[str]] = defaultdict(list)
         for node in self._graph.computing():
@@ -81,9 +81,9 @@ class Half:
         return {reason: tuple(names[reason]) for reason in sorted(names)}
 
     @property
-    def witness(self) -> onnx.ModelProto:
+    def simulated(self) -> onnx.ModelProto:
         """A float32 graph that rounds as the float16 graph does where there is hardware for it."""
-        return witness(self.model)
+        return simulate_fp16(self.model)
 
     def retry(self) -> bool:
         """Give the layers that lose most back to float32; False if that leaves too little in float16, or nothing lost.
@@ -100,7 +100,7 @@ class Half:
             return False
         self._losses = [loss for loss in self._losses if loss not in returned]
         self._reasons = fill_gaps(self._graph, self._with(returned))
-        self._log_islands()
+        self._log_fp32_nodes()
         return True
 
     def _worst_that_fit(self, losses: list[Loss]) -> list[Loss]:
@@ -122,23 +122,23 @@ class Half:
         lost = [nodes[key] for loss in losses if loss.error > 0 for key in loss.keys]
         return tuple(label_of(node) for node in [node for node in lost if node.op_type in MULTIPLYING] or lost)
 
-    def _share(self, islands: dict[str, str]) -> float:
+    def _share(self, fp32_nodes: dict[str, str]) -> float:
         """Return the share of multiplications that are done in float16."""
         macs = self._ranges.macs
-        return sum(count for key, count in macs.items() if key not in islands) / max(sum(macs.values()), 1)
+        return sum(count for key, count in macs.items() if key not in fp32_nodes) / max(sum(macs.values()), 1)
 
     def _told(self) -> str:
         parts = []
-        for reason, names in self.islands.items():
+        for reason, names in self.fp32_nodes.items():
             more = ", ..." if len(names) > _NAMED else ""
             parts.append(f"{reason}: {', '.join(islice(names, _NAMED))}{more}")
         return "; ".join(parts)
 
-    def _log_islands(self) -> None:
+    def _log_fp32_nodes(self) -> None:
         count = len(self._reasons)
         _log.info(
             "float16 does %.1f%% of the multiplications; %d of %d nodes stay in float32",
             100 * self._share(self._reasons), count, len(self._graph.computing()),
         )  # fmt: skip
-        for reason, names in self.islands.items():
+        for reason, names in self.fp32_nodes.items():
             _log.info("in float32, %s: %s", reason, ", ".join(names))

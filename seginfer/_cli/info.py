@@ -107,5 +107,5 @@ def _spec_rows(spec: ModelSpec) -> list[tuple[str, object]]:
 
 
 def _precision(provenance: Provenance) -> str:
-    islands = ", ".join(f"{len(names)} {reason}" for reason, names in provenance.islands.items())
-    return (provenance.precision or "unknown") + (f"; nodes in float32: {islands}" if islands else "")
+    fp32_nodes = ", ".join(f"{len(names)} {reason}" for reason, names in provenance.fp32_nodes.items())
+    return (provenance.precision or "unknown") + (f"; nodes in float32: {fp32_nodes}" if fp32_nodes else "")

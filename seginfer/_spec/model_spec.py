@@ -219,11 +219,11 @@ class Provenance:
     """The module, file or project that the network was made by."""
     weights_sha256: str = ""
     precision: str = ""
-    """Of weights and activations: "fp32", or "fp16" but for the islands."""
+    """Of weights and activations: "fp32", or "fp16" except for `fp32_nodes`."""
     opset: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
     certificate: Certificate | None = None
-    islands: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    fp32_nodes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Nodes that compute in float32 although the precision is lower, by reason."""
 
     def __post_init__(self) -> None:
@@ -291,6 +291,7 @@ class ModelSpec:
         version = data.pop("schema", None)
         if version != SCHEMA_VERSION:
             raise SpecError(f'spec.schema must be {SCHEMA_VERSION}, got {version!r}; add "schema": {SCHEMA_VERSION}')
+        _rename_old_keys(data)
         return structure(cls, data, "spec")
 
     def to_json(self, *, indent: int | None = None) -> str:
@@ -345,3 +346,11 @@ class ModelSpec:
             )
         if self.num_classes > 65535:
             raise SpecError(f"classes.names must be at most 65535, got {self.num_classes}")
+
+
+def _rename_old_keys(data: dict[str, Any]) -> None:
+    """Replace keys that earlier versions wrote by those of this version, in place."""
+    provenance = data.get("provenance")
+    # Model files and engines hold the JSON text of the version that wrote them.
+    if isinstance(provenance, dict) and "islands" in provenance and "fp32_nodes" not in provenance:
+        provenance["fp32_nodes"] = provenance.pop("islands")
