@@ -118,7 +118,7 @@ def make_network(
 def _written(
     graph: onnx.ModelProto, precision: str, batch: NDArray[Any], path: Path
 ) -> tuple[Path, dict[str, tuple[str, ...]]]:
-    conversion = PRECISIONS[precision](graph, [batch])
+    conversion = PRECISIONS[precision].convert(graph, [batch])
     write_graph(conversion.model, path)
     return path, conversion.fp32_nodes
 

@@ -30,7 +30,7 @@ from ._weights import weights_sha256
 from .parity.certify import Progress, certify, versions
 from .parity.other_sizes import check_other_sizes
 from .parity.samples import sample_images
-from .precision import PRECISIONS, Conversion, check_precision
+from .precision import Conversion, Precision, find_precision
 
 _TILE_REMEDY = (
     "tiles and one pass over the whole image differ: raise input.tile_margin to the radius of the receptive field, set "
@@ -77,7 +77,7 @@ def export_onnx(
         ParityError: if the exported pipeline disagrees with PyTorch; no file is left behind.
         OutputWriteError: if the file cannot be written; an old file stays intact.
     """
-    check_precision(precision)
+    target = find_precision(precision)
     _check_module(module)
     images = sample_images(spec.input) if images is None else list(images)
     if not images:
@@ -90,12 +90,12 @@ def export_onnx(
         check_outputs(network, spec, example)
         program = export_program(network, spec, example, batch_size)
         spec = _apply_rewrites(program, spec, split_head=split_head)
-        conversion = PRECISIONS[precision](onnx_graph(program, spec), _inputs(images, spec))
-        certificate = _measure(module, spec, conversion, precision, images, part, on_progress)
+        conversion = target.convert(onnx_graph(program, spec), _inputs(images, spec))
+        certificate = _measure(module, spec, conversion, target, images, part, on_progress)
         if not certificate.passed:
             raise ParityError(_refusal(certificate, path, spec, conversion.suspects), certificate)
         spec = replace(spec, provenance=_provenance(module, spec, precision, conversion))
-        if conversion.model is not conversion.simulated:
+        if target.simulated:
             write_graph(conversion.model, part)
             attach_spec(part, spec, part)
             Segmenter.open(part, device="cpu").close()  # it must load too
@@ -110,7 +110,7 @@ def _measure(
     module: nn.Module,
     spec: ModelSpec,
     conversion: Conversion,
-    precision: str,
+    precision: Precision,
     images: Sequence[NDArray[np.uint8]],
     part: Path,
     on_progress: Progress | None,
@@ -121,7 +121,7 @@ def _measure(
         attach_spec(part, spec, part)
         with Segmenter.open(part, device="cpu") as segmenter:
             check_other_sizes(module, segmenter)
-            certificate = certify(module, segmenter, images, precision=precision, on_progress=on_progress)
+            certificate = certify(module, segmenter, images, precision=precision.name, on_progress=on_progress)
         if certificate.stage != "network" or not conversion.retry():
             return certificate
 
