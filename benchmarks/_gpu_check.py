@@ -14,8 +14,8 @@ from pictures import mixed_share, picture
 from seginfer import Segmenter
 from seginfer._tasks.task import Wants
 from seginfer.export.parity.comparison import ROUNDINGS
-from seginfer.export.parity.dense import upsampled
-from seginfer.export.parity.torch_reference import Opinion, Oracle
+from seginfer.export.parity.dense import upsample_output
+from seginfer.export.parity.torch_reference import ReferenceOutput, TorchReference
 
 Array = NDArray[Any]
 
@@ -36,7 +36,7 @@ class Frames(NamedTuple):
     """A batch of pictures, and PyTorch's opinion of each."""
 
     images: list[Array]
-    opinions: list[Opinion]
+    opinions: list[ReferenceOutput]
 
     def batch(self, count: int) -> Frames:
         """Return a batch of `count` frames."""
@@ -47,7 +47,7 @@ class Frames(NamedTuple):
 def frames_for(network: BenchNetwork, image_hw: tuple[int, int], count: int) -> Frames:
     """Return up to DISTINCT pictures with what PyTorch makes of them in float32, on the CPU."""
     images = [picture(image_hw, seed) for seed in range(min(count, DISTINCT))]
-    oracle = Oracle(network.module, network.spec)
+    oracle = TorchReference(network.module, network.spec)
     return Frames(images, [oracle(image) for image in images])
 
 
@@ -74,7 +74,7 @@ def check_segmenter(segmenter: Segmenter, frames: Frames, precision: str) -> tup
         batch = np.concatenate([io.batch for io in ios])
         output = np.concatenate([io.outputs[segmenter.spec.output.name] for io in ios])
     check(len(output) == len(masks), f"{segmenter!r} ran {len(output)} network inputs for {len(masks)} frames")
-    rows = [upsampled(output[i : i + 1], segmenter.spec.output) for i in range(len(masks))]
+    rows = [upsample_output(output[i : i + 1], segmenter.spec.output) for i in range(len(masks))]
     error = max(_largest(row - opinion.output) for row, opinion in zip(rows, frames.opinions, strict=True))
     largest = max(_largest(opinion.output) for opinion in frames.opinions)
     limit = 2 * (error + ROUNDINGS * float(np.finfo(np.float32).eps) * largest)

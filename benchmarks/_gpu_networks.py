@@ -100,7 +100,7 @@ def make_network(
     network = Network(module, spec)
     program = export_program(network, spec, example_batch(network, spec, None), None)
     plain = onnx_graph(program, spec)
-    rewrites = surgery.operate(program)
+    rewrites = surgery.apply_rewrites(program)
     upsample = surgery.split_head(program, spec)
     ours = onnx_graph(program, spec) if rewrites or upsample else plain
     our_spec = replace(spec, outputs=(replace(spec.output, upsample=upsample),))
@@ -118,9 +118,9 @@ def make_network(
 def _written(
     graph: onnx.ModelProto, precision: str, batch: NDArray[Any], path: Path
 ) -> tuple[Path, dict[str, tuple[str, ...]]]:
-    conversion = PRECISIONS[precision](graph, [batch])
+    conversion = PRECISIONS[precision].convert(graph, [batch])
     write_graph(conversion.model, path)
-    return path, conversion.islands
+    return path, conversion.fp32_nodes
 
 
 def _unet(thin: bool) -> nn.Module:

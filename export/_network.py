@@ -46,7 +46,7 @@ class Network(nn.Module):
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+def eval_mode(module: nn.Module) -> Iterator[None]:
     """Put every submodule into eval mode, and back into its own mode at the end."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()

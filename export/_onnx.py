@@ -24,13 +24,13 @@ from seginfer._system.atomic import atomic_path
 
 from . import surgery
 from ._graph import OPSET, onnx_graph, write_graph
-from ._network import Network, check_outputs, evaluating
+from ._network import Network, check_outputs, eval_mode
 from ._program import example_batch, export_program
 from ._weights import weights_sha256
 from .parity.certify import Progress, certify, versions
 from .parity.other_sizes import check_other_sizes
 from .parity.samples import sample_images
-from .precision import PRECISIONS, Conversion, check_precision
+from .precision import Conversion, Precision, find_precision
 
 _TILE_REMEDY = (
     "tiles and one pass over the whole image differ: raise input.tile_margin to the radius of the receptive field, set "
@@ -77,25 +77,25 @@ def export_onnx(
         ParityError: if the exported pipeline disagrees with PyTorch; no file is left behind.
         OutputWriteError: if the file cannot be written; an old file stays intact.
     """
-    check_precision(precision)
+    target = find_precision(precision)
     _check_module(module)
     images = sample_images(spec.input) if images is None else list(images)
     if not images:
         raise InputError("images is empty; give at least one, or None for synthetic pictures")
     for image in images:
         check_image(image, checked_color(None, spec.input))
-    with evaluating(module), atomic_path(path) as part:
+    with eval_mode(module), atomic_path(path) as part:
         network = Network(module, spec)
         example = example_batch(network, spec, batch_size)
         check_outputs(network, spec, example)
         program = export_program(network, spec, example, batch_size)
-        spec = _operated(program, spec, split_head=split_head)
-        conversion = PRECISIONS[precision](onnx_graph(program, spec), _inputs(images, spec))
-        certificate = _certified(module, spec, conversion, precision, images, part, on_progress)
+        spec = _apply_rewrites(program, spec, split_head=split_head)
+        conversion = target.convert(onnx_graph(program, spec), _inputs(images, spec))
+        certificate = _measure(module, spec, conversion, target, images, part, on_progress)
         if not certificate.passed:
             raise ParityError(_refusal(certificate, path, spec, conversion.suspects), certificate)
         spec = replace(spec, provenance=_provenance(module, spec, precision, conversion))
-        if conversion.model is not conversion.witness:
+        if target.simulated:
             write_graph(conversion.model, part)
             attach_spec(part, spec, part)
             Segmenter.open(part, device="cpu").close()  # it must load too
@@ -106,22 +106,22 @@ def export_onnx(
     return certificate
 
 
-def _certified(
+def _measure(
     module: nn.Module,
     spec: ModelSpec,
     conversion: Conversion,
-    precision: str,
+    precision: Precision,
     images: Sequence[NDArray[np.uint8]],
     part: Path,
     on_progress: Progress | None,
 ) -> Certificate:
     """Measure a graph, and change it in favour of agreement until it passes or nothing is left to change."""
     while True:
-        write_graph(conversion.witness, part)
+        write_graph(conversion.simulated, part)
         attach_spec(part, spec, part)
         with Segmenter.open(part, device="cpu") as segmenter:
             check_other_sizes(module, segmenter)
-            certificate = certify(module, segmenter, images, precision=precision, on_progress=on_progress)
+            certificate = certify(module, segmenter, images, precision=precision.name, on_progress=on_progress)
         if certificate.stage != "network" or not conversion.retry():
             return certificate
 
@@ -133,9 +133,9 @@ def _inputs(images: Sequence[NDArray[np.uint8]], spec: ModelSpec) -> Iterator[ND
         yield from np.split(batch, len(batch))
 
 
-def _operated(program: ExportedProgram, spec: ModelSpec, *, split_head: bool) -> ModelSpec:
+def _apply_rewrites(program: ExportedProgram, spec: ModelSpec, *, split_head: bool) -> ModelSpec:
     """Rewrite what TensorRT lacks, say so in the log, and return the spec of the graph that results."""
-    rewrites = surgery.operate(program)
+    rewrites = surgery.apply_rewrites(program)
     upsample = surgery.split_head(program, spec) if split_head else None
     if upsample:
         rewrites.append(surgery.Rewrite("", f"final upsampling by {upsample.factor} left to the mask step"))
@@ -156,7 +156,7 @@ def _check_module(module: nn.Module) -> None:
 
 def _provenance(module: nn.Module, spec: ModelSpec, precision: str, conversion: Conversion) -> Provenance:
     source = spec.provenance.source or f"{type(module).__module__}.{type(module).__qualname__}"
-    return Provenance(source, weights_sha256(module), precision, OPSET, versions(), fp32_nodes=conversion.islands)
+    return Provenance(source, weights_sha256(module), precision, OPSET, versions(), fp32_nodes=conversion.fp32_nodes)
 
 
 def _refusal(certificate: Certificate, path: str | Path, spec: ModelSpec, suspects: Sequence[str]) -> str:

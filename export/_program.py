@@ -47,7 +47,7 @@ def export_program(network: Network, spec: ModelSpec, example: Tensor, batch_siz
     with quiet():
         for attempt in _attempts(network, spec, example):
             try:
-                program = _exported(network, example, shapes, **attempt)
+                program = _export(network, example, shapes, **attempt)
             except Exception as error:  # torch.export raises whatever the user's module raises, and kinds of its own
                 failures.append(error)
                 continue
@@ -55,7 +55,7 @@ def export_program(network: Network, spec: ModelSpec, example: Tensor, batch_siz
                 raise ExportError(
                     f"the module takes batches of {_image_shape(program)[0]} images only; export with that batch_size"
                 )
-            found = _narrowed(program, spec)
+            found = _unexpected_steps(program, spec)
             if not found:
                 return program
             steps = steps or found
@@ -68,7 +68,7 @@ def export_program(network: Network, spec: ModelSpec, example: Tensor, batch_siz
 
 
 def _attempts(network: Network, spec: ModelSpec, example: Tensor) -> Iterator[dict[str, Any]]:
-    """Yield options of `_exported`, the next ones for when the last did not take every size of the spec."""
+    """Yield options of `_export`, the next ones for when the last did not take every size of the spec."""
     yield {"is_oblivious": True}
     if spec.input.size is None and _runs_elsewhere(network, spec, example):
         # torch could not prove a condition that does hold: keep it as an assertion, which ONNX leaves out.
@@ -78,9 +78,7 @@ def _attempts(network: Network, spec: ModelSpec, example: Tensor) -> Iterator[di
     yield {"is_oblivious": True, "strict": True}
 
 
-def _exported(
-    network: Network, example: Tensor, shapes: Any, *, is_oblivious: bool, **options: bool
-) -> ExportedProgram:
+def _export(network: Network, example: Tensor, shapes: Any, *, is_oblivious: bool, **options: bool) -> ExportedProgram:
     """Run torch.export; `is_oblivious` is torch.onnx's own way to treat sizes that may be 1 like any other."""
     with torch.fx.experimental._config.patch(backed_size_oblivious=is_oblivious):  # type: ignore[attr-defined]
         try:
@@ -93,7 +91,7 @@ def _exported(
             return torch.export.export(network, (example,), dynamic_shapes=narrower, **options)  # type: ignore[arg-type]
 
 
-def _narrowed(program: ExportedProgram, spec: ModelSpec) -> list[int]:
+def _unexpected_steps(program: ExportedProgram, spec: ModelSpec) -> list[int]:
     """Return the steps of heights and widths that a program takes, if these are not those of the spec."""
     shape = _image_shape(program)
     sides = shape[2:] if spec.input.layout == "NCHW" else shape[1:3]

@@ -31,7 +31,7 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
         MissingFileError: if there is no such file.
         WeightsError: if it cannot be read safely, or names or shapes do not fit the module.
     """
-    state = _unwrapped(_read_state(Path(path)), module.state_dict().keys())
+    state = _unwrap(_read_state(Path(path)), module.state_dict().keys())
     problem = _misfit(module.state_dict(), state)
     if problem:
         raise WeightsError(
@@ -77,11 +77,11 @@ def _nested(checkpoint: Any) -> list[Any]:
     return [checkpoint[key] for key in _STATE_DICT_KEYS if key in checkpoint] if isinstance(checkpoint, Mapping) else []
 
 
-def _unwrapped(state: dict[str, Tensor], wanted: Any) -> dict[str, Tensor]:
+def _unwrap(state: dict[str, Tensor], wanted: Any) -> dict[str, Tensor]:
     """Drop a wrapper's prefix if every name has it and the module knows no such name."""
     for prefix in _WRAPPER_PREFIXES:
         if all(name.startswith(prefix) for name in state) and not any(name.startswith(prefix) for name in wanted):
-            return _unwrapped({name[len(prefix) :]: tensor for name, tensor in state.items()}, wanted)
+            return _unwrap({name[len(prefix) :]: tensor for name, tensor in state.items()}, wanted)
     return state
 
 

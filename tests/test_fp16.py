@@ -39,12 +39,12 @@ from seginfer._cli.inputs import sample
 from seginfer.assets import SOCCER
 from seginfer.export import certify, export_onnx, load_source, load_weights
 from seginfer.export._graph import onnx_graph
-from seginfer.export._network import Network, evaluating
+from seginfer.export._network import Network, eval_mode
 from seginfer.export._program import example_batch, export_program
 from seginfer.export.precision._graph import Graph
 from seginfer.export.precision._ranges import observe
 from seginfer.export.precision._session import Session
-from seginfer.export.precision._simulate import witness
+from seginfer.export.precision._simulate import simulate_fp16
 from seginfer.export.precision.fp16 import Half
 
 IMAGES = pictures((90, 120), SIZE)
@@ -106,7 +106,7 @@ def assert_sound(model: onnx.ModelProto) -> None:
     assert all(cast.output[0] in read for cast in casts), "a cast that nobody reads"
 
 
-def test_every_network_is_certified_with_its_islands_named(case: tuple[str, Path]) -> None:
+def test_every_network_is_certified_with_its_float32_nodes_named(case: tuple[str, Path]) -> None:
     name, path = case
     provenance = read_model(path).spec.provenance
     certificate = provenance.certificate
@@ -149,10 +149,10 @@ def test_every_file_builds_in_tensorrt(case: tuple[str, Path]) -> None:
 
 
 def test_the_runtime_loads_what_was_certified(case: tuple[str, Path]) -> None:
-    """The CPU provider leaves roundings out: it is near to the witness, not equal."""
+    """The CPU provider leaves roundings out: it is near to the simulation, not equal."""
     model = onnx.load(case[1])
     batch = next(batches(read_model(case[1]).spec))
-    shipped, rounded = (Session(m).run(batch)["logits"] for m in (model, witness(model)))
+    shipped, rounded = (Session(m).run(batch)["logits"] for m in (model, simulate_fp16(model)))
     assert shipped.dtype == np.float32
     assert np.abs(shipped - rounded).max() <= HALF_ON_CPU.limit * np.abs(rounded).max()
 
@@ -162,7 +162,7 @@ def test_a_plain_network_has_two_casts() -> None:
     assert [node.op_type for node in model.graph.node].count("Cast") == 2  # into the body, out of it
 
 
-def test_cheap_operators_between_islands_join_them() -> None:
+def test_cheap_operators_between_float32_nodes_join_them() -> None:
     half = Half(fp32_graph(networks.Body(networks.WrittenNorm())), batches(make_spec()))
     assert [node.op_type for node in half.model.graph.node].count("Cast") == 4  # two more around the whole norm
     assert_sound(half.model)
@@ -206,7 +206,7 @@ def test_shape_arithmetic_stays_float32_and_casts_are_shared() -> None:
     nodes = {node.output[0]: node for node in half.model.graph.node}
     assert nodes["batch"].input[0] == nodes["size"].input[0] == "body"
     batch = rng.normal(size=(1, 3, 100, 31)).astype(np.float32)
-    assert Session(half.witness).run(batch)["logits"].shape == Session(model).run(batch)["logits"].shape
+    assert Session(half.simulated).run(batch)["logits"].shape == Session(model).run(batch)["logits"].shape
 
 
 def test_multiplications_are_counted_as_torch_counts_them() -> None:
@@ -226,7 +226,7 @@ def test_multiplications_are_counted_as_torch_counts_them() -> None:
 def fp32_graph(module: nn.Module, spec: ModelSpec | None = None) -> onnx.ModelProto:
     spec = spec or make_spec()
     network = Network(module, spec)
-    with evaluating(module):
+    with eval_mode(module):
         return onnx_graph(export_program(network, spec, example_batch(network, spec, None), None), spec)
 
 
@@ -386,7 +386,7 @@ def halves(values: NDArray[Any]) -> NDArray[np.float32]:
         return values.astype(np.float16).astype(np.float32)
 
 
-def test_the_witness_rounds_where_the_cpu_provider_does_not() -> None:
+def test_the_simulation_rounds_where_the_cpu_provider_does_not() -> None:
     """The same float16 graph, x -> x * k -> / k: computed with NumPy's float16, it overflows."""
     make = onnx.helper.make_node
     nodes = [
@@ -401,9 +401,9 @@ def test_the_witness_rounds_where_the_cpu_provider_does_not() -> None:
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
     x = np.array([[0.1234567, 1.0, -77.7, 300.0]], np.float32)
     expected = halves(halves(halves(x) * np.float32(300)) / np.float32(300))
-    assert np.array_equal(Session(witness(model)).run(x)["y"], expected)
+    assert np.array_equal(Session(simulate_fp16(model)).run(x)["y"], expected)
     assert np.isinf(expected[0, 3])
-    assert np.isfinite(Session(model).run(x)["y"]).all()  # why the witness exists
+    assert np.isfinite(Session(model).run(x)["y"]).all()  # why the simulation exists
 
 
 def test_an_fp16_certificate_that_leaves_a_tenth_undecided_is_refused(tmp_path: Path) -> None:

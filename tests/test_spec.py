@@ -109,6 +109,23 @@ def test_json_brings_back_the_same_spec(spec: ModelSpec, indent: int | None) -> 
     assert json.loads(text)["schema"] == 1
 
 
+def test_float32_nodes_are_read_under_their_old_key() -> None:
+    nodes = {"head": ("last/Conv",), "positions": ("a", "b")}
+    spec = dataclasses.replace(make_spec("binary"), provenance=Provenance(precision="fp16", fp32_nodes=nodes))
+    old = json.loads(spec.to_json())
+    old["provenance"]["islands"] = old["provenance"].pop("fp32_nodes")
+    read = ModelSpec.from_json(json.dumps(old))
+    assert read == spec
+    assert "islands" not in read.to_json()
+
+
+def test_float32_nodes_under_both_keys_are_refused() -> None:
+    both = json.loads(make_spec("binary").to_json())
+    both["provenance"]["islands"] = {}
+    with pytest.raises(SpecError, match="unknown key 'islands'"):
+        ModelSpec.from_json(json.dumps(both))
+
+
 def test_a_spec_file_is_read_back(tmp_path: Path) -> None:
     spec = make_spec("binary", resize="letterbox", pad_value=(114.0,))
     path = tmp_path / "spec.json"

@@ -33,7 +33,7 @@ from seginfer import (
 )
 from seginfer._files.model_file import read_model
 from seginfer.export import certify, export_onnx
-from seginfer.export.parity.dense import decide, upsampled
+from seginfer.export.parity.dense import decide, upsample_output
 
 SIZE = (48, 64)
 IMAGES = pictures((100, 77), (48, 64), (33, 200))
@@ -81,7 +81,7 @@ def test_one_interpolation_decides_as_torchs_two_do(
     )
     logits = np.random.default_rng(seed).standard_normal((1, channels, *cells), dtype=np.float32)
     geometry = Geometry.place(image_hw, spec.input)
-    labels, margin = decide(upsampled(logits, output), geometry, spec)
+    labels, margin = decide(upsample_output(logits, output), geometry, spec)
     (mask,) = postprocess(logits, [geometry], spec)
     assert margin[labels != mask].max(initial=0) <= tolerances.MASK_ROUNDING.limit * np.abs(logits).max()
 

@@ -55,7 +55,7 @@ def operated(
     network = Network(nn.Sequential(nn.Identity(), Function(function)).eval(), spec)
     hw = size or (48, 60)
     program = export_program(network, spec, torch.rand(2, 3, *hw), None)
-    rewrites = surgery.operate(program)
+    rewrites = surgery.apply_rewrites(program)
     assert all(rewrite.module_path.startswith("1") for rewrite in rewrites)
     return _graph.onnx_graph(program, spec), [rewrite.what for rewrite in rewrites]
 
@@ -392,7 +392,7 @@ def test_nodes_are_named_after_modules() -> None:
     spec = make_spec()
     network = Network(Net().eval(), spec)
     program = export_program(network, spec, torch.rand(2, 3, 48, 64), None)
-    assert [rewrite.module_path for rewrite in surgery.operate(program)] == ["pool"]
+    assert [rewrite.module_path for rewrite in surgery.apply_rewrites(program)] == ["pool"]
     graph = _graph.onnx_graph(program, spec).graph
     names = [node.name for node in graph.node]
     assert names[:2] == ["stem.0/Conv", "stem.2/Relu"]

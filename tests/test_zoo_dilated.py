@@ -25,7 +25,7 @@ from seginfer.export.zoo.dilated import (
     context_module,
     dilated_context,
     dilated_front_end,
-    mirrored,
+    reflect_pad,
 )
 
 # VGG16 has 138,357,544 weights (published: 138 M; arXiv:1409.1556, Table 2). Of its classifier 21 of 1000 classes stay;
@@ -102,7 +102,7 @@ def test_the_picture_is_mirrored_at_its_border() -> None:
 def test_mirroring_equals_opencv_at_any_size(size: tuple[int, int], margin: int) -> None:
     image = torch.rand(size)
     expected = cv2.copyMakeBorder(image.numpy(), margin, margin, margin, margin, cv2.BORDER_REFLECT_101)
-    assert np.array_equal(mirrored(image[None, None], margin)[0, 0].numpy(), expected)
+    assert np.array_equal(reflect_pad(image[None, None], margin)[0, 0].numpy(), expected)
 
 
 def test_the_basic_context_module_starts_as_the_identity() -> None:

@@ -15,7 +15,7 @@ from zoo import count, zoo_spec
 
 from seginfer.export import export_onnx
 from seginfer.export.zoo.aspp import AtrousPyramid
-from seginfer.export.zoo.fastfcn import FastFCN, JointPyramidUpsampling, fastfcn, separable, upsampled
+from seginfer.export.zoo.fastfcn import FastFCN, JointPyramidUpsampling, fastfcn, separable, upsample
 from seginfer.export.zoo.resnet import resnet50
 
 # Published by torchvision for ResNet-50 with its classifier of 1000 classes.
@@ -109,7 +109,7 @@ def test_a_separable_convolution_is_a_convolution_of_rank_one_per_channel() -> N
 def test_upsampling_puts_corners_over_corners() -> None:
     x = torch.tensor([[[[0.0, 3.0], [6.0, 9.0]]]])
     expected = torch.tensor([[0.0, 1.0, 2.0, 3.0], [3.0, 4.0, 5.0, 6.0], [6.0, 7.0, 8.0, 9.0]])
-    torch.testing.assert_close(upsampled(x, like=torch.empty(1, 1, 3, 4))[0, 0], expected)
+    torch.testing.assert_close(upsample(x, like=torch.empty(1, 1, 3, 4))[0, 0], expected)
 
 
 def test_activations_keep_their_size_through_the_backbone() -> None:

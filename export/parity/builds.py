@@ -75,13 +75,13 @@ def certify_builds(
             if on_progress:
                 on_progress(start + n, total)
 
-        certificate, found = _certified(module, path, images, options or EngineOptions(), device, advance)
+        certificate, found = _certify_build(module, path, images, options or EngineOptions(), device, advance)
         certificates.append(certificate)
         masks.append(found)
     return RepeatedBuilds(tuple(certificates), tuple(_agreement(masks[0], other) for other in masks))
 
 
-def _certified(
+def _certify_build(
     module: nn.Module,
     path: str | Path,
     images: Sequence[Image],

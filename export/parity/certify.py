@@ -1,4 +1,4 @@
-"""certify(): run PyTorch's pipeline and the exported one on the same images, and measure how far they are apart."""
+"""Comparison of PyTorch's pipeline with an exported one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from seginfer._spec.certificate import Certificate
 from seginfer._spec.model_spec import ModelSpec
 from seginfer._version import __version__
 
-from .._network import evaluating
-from .comparison import ParityMeter
-from .dense import upsampled
-from .noise_floor import own_rounding
-from .torch_reference import Opinion, Oracle, answered
+from .._network import eval_mode
+from ..precision import find_precision
+from ..precision.fp32 import FP32
+from .comparison import ParityMetric
+from .dense import upsample_output
+from .noise_floor import measure_noise_floor
+from .torch_reference import ReferenceOutput, TorchReference, crop_tile_outputs
 
 Image = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -38,43 +40,44 @@ def certify(
     precision: str = "fp32",
     on_progress: Progress | None = None,
 ) -> Certificate:
-    """Compare an exported pipeline with PyTorch's own, stage by stage, on real images.
+    """Compare an exported pipeline with PyTorch's own, stage by stage.
 
     Args:
-        module: the module that was exported; run in eval mode, its mode is restored.
+        module: the module that was exported. It runs in eval mode, and its mode is restored.
         segmenter: the exported pipeline, opened with the default channel order.
-        images: (H, W, 3) uint8 RGB, or (H, W) for a gray model; any sizes.
+        images: (H, W, 3) uint8 RGB of any sizes, or (H, W) for a gray model.
         precision: of the exported graph.
         on_progress: called with (images done, images in all).
 
     Returns:
-        The certificate; `passed` tells whether every limit was met, `stage` which stage diverged first.
+        The certificate. `passed` is True if every limit was met, `stage` names the first stage that diverged.
 
     Raises:
-        InputError: if there is no image, or an image is not what the model takes.
+        InputError: if there is no image, an image does not fit the model, or the precision is unknown.
         ExportError: if PyTorch's own logits are not finite.
     """
+    target = find_precision(precision)
     if not images:
         raise InputError("a certificate needs at least one image, got none; give a few from where the model will run")
-    meter = ParityMeter(segmenter.spec, precision)
-    with evaluating(module):
-        oracle = Oracle(module, segmenter.spec, batch_size=segmenter.backend.batch_size or 1)
+    metric = ParityMetric(segmenter.spec, target)
+    with eval_mode(module):
+        reference = TorchReference(module, segmenter.spec, batch_size=segmenter.backend.batch_size or 1)
         for i, image in enumerate(images):
-            opinion = oracle(image)
-            _check_values(opinion, segmenter.spec, i)
+            expected = reference(image)
+            _check_values(expected, segmenter.spec, i)
             trace = segmenter.trace(image)
-            trace = replace(trace, outputs={segmenter.spec.output.name: _comparable(trace.output, segmenter.spec)})
-            meter.add(opinion, trace, _comparable(_network_output(segmenter, opinion), segmenter.spec))
+            trace = replace(trace, outputs={segmenter.spec.output.name: _align_output(trace.output, segmenter.spec)})
+            metric.update(expected, trace, _align_output(_network_output(segmenter, expected), segmenter.spec))
             if on_progress:
                 on_progress(i + 1, len(images))
-        certificate = meter.certificate()
-        if precision == "fp32" and certificate.stage == "network" and segmenter.spec.output.kind != "labels":
-            certificate = meter.certificate(own_rounding(module, segmenter, images))
+        certificate = metric.compute()
+        if target is FP32 and certificate.stage == "network" and segmenter.spec.output.kind != "labels":
+            certificate = metric.compute(measure_noise_floor(module, segmenter, images))
     return replace(certificate, runtime=segmenter.backend.description, versions=versions())
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what takes part in an export."""
+    """Return the versions of the packages that take part in an export."""
     import onnx
 
     return {
@@ -86,23 +89,24 @@ def versions() -> dict[str, str]:
     }
 
 
-def _network_output(segmenter: Segmenter, opinion: Opinion) -> NDArray[Any]:
-    """Run the exported network on PyTorch's batch; in a free batch beside another image, which must not matter."""
-    inputs = (opinion.batch[i : i + 1] for i in range(len(opinion.batch)))
+def _network_output(segmenter: Segmenter, expected: ReferenceOutput) -> NDArray[Any]:
+    """Run the exported network on PyTorch's batch."""
+    inputs = (expected.batch[i : i + 1] for i in range(len(expected.batch)))
     if segmenter.backend.batch_size is not None:
         return np.concatenate([segmenter.infer_one(one) for one in inputs])
+    # In a free batch, an image beside it must not change the result.
     pairs = (np.concatenate((one, np.flip(one, axis=2))) for one in inputs)
     return np.concatenate([segmenter.backend.infer(pair)[segmenter.spec.output.name][:1] for pair in pairs])
 
 
-def _comparable(output: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
-    """Return of the exported graph's output what PyTorch's own is compared with."""
-    return answered(upsampled(output, spec.output), spec)
+def _align_output(output: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
+    """Bring the exported graph's output into the form of PyTorch's."""
+    return crop_tile_outputs(upsample_output(output, spec.output), spec)
 
 
-def _check_values(opinion: Opinion, spec: ModelSpec, index: int) -> None:
-    """Refuse PyTorch's own output if the spec cannot be right about it."""
-    output = opinion.output
+def _check_values(expected: ReferenceOutput, spec: ModelSpec, index: int) -> None:
+    """Raise an ExportError if PyTorch's own output contradicts the spec."""
+    output = expected.output
     if output.dtype.kind == "f" and not np.isfinite(output).all():
         raise ExportError(f"PyTorch's own output for image {index} holds NaN or infinite values; check the weights")
     if spec.output.kind == "probabilities" and not (output.min() >= -_SLACK and output.max() <= 1 + _SLACK):

@@ -1,91 +1,42 @@
-"""ParityMeter: adds up, image by image, how far an exported pipeline is from PyTorch's."""
+"""Differences of an exported pipeline from PyTorch's, added up over images."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from seginfer._errors import ExportError, InputError
+from seginfer._errors import ExportError
 from seginfer._segmenter import Trace
 from seginfer._spec.certificate import Certificate, FlipCount, Stage
 from seginfer._spec.model_spec import ModelSpec
 
-from .torch_reference import Opinion
+from ..precision import Precision
+from ..precision.limits import Limits
+from .torch_reference import ReferenceOutput
 
-# How far a preprocessed value may be off, in steps of one pixel level (1/255 of the range): the worst value, and the
-# mean over a channel. The uint8 libraries differ from themselves between platforms by one level in some pixels, up or
-# down alike; a wrong mean, pad value or channel order moves all of them one way.
+# Largest error of a preprocessed value, and of the mean over a channel, in pixel levels (1/255 of the range). The uint8
+# libraries differ from themselves between platforms by one level in some pixels, up or down alike. A wrong mean, pad
+# value or channel order moves all pixels one way.
 _WORST_LEVELS = {"opencv": 1.0, "pillow": 1.0, "nearest": 0.0, "torch": 0.05, "torch-antialias": 0.05}
 _MEAN_LEVELS = 0.02
 _FLIP_EDGES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of the network's largest value
-ROUNDINGS = 4  # the normalisation itself, computed in another order, in units in the last place
+ROUNDINGS = 4
+"""Error of the normalisation itself when it is computed in another order, in units in the last place."""
 
 
-class Limits(NamedTuple):
-    """What a precision may cost; beyond any of these an export is refused."""
-
-    network_share: float
-    """Error of an output value, as a share of the network's largest value."""
-    channel_share: float
-    """Error of an output value, as a share of its channel's largest value, so that a faint class counts too."""
-    channel_floor: float
-    """Share of the network's largest value below which an error is rounding, whatever the channel."""
-    undecided_share: float
-    """Share of pixels that need not be decisive; a comparison that decides less proves nothing."""
-    pixel_agreement: float
-    """Share of all pixels that must agree: beyond it, the errors that were measured are no rounding."""
-    mean_iou: float
-    """Agreement averaged over classes, so that a rare one counts too."""
-
-    def loosened(self, rounding: Certificate) -> Limits:
-        """Return limits of agreement that are no stricter than a few times what PyTorch's own rounding does.
-
-        Errors are not limited then, nor what they leave undecided: one value in another place is a large error.
-        """
-        return self._replace(
-            undecided_share=1,
-            pixel_agreement=_loosened(self.pixel_agreement, rounding.pixel_agreement, _LEAST_AGREEMENT),
-            mean_iou=_loosened(self.mean_iou, rounding.mean_iou, _LEAST_MEAN_IOU),
-        )
-
-
-# By how much a pipeline may exceed what PyTorch's own rounding does to the same images, where that exceeds the limits:
-# the two round independently, so single cases differ.
-_ROUNDING_FACTOR = 4
-# Where rounding decides more than this, a comparison says nothing, whoever rounds.
-_LEAST_AGREEMENT = 0.99
-_LEAST_MEAN_IOU = 0.95
-
-# Two correct fp32 implementations order their sums differently: 1e-6 of the largest value is usual. Weights rounded to
-# fp16 give 4e-4, and activations too: 9e-4 in the logits of the shipped U-Net, 5e-3 in its probabilities, 2e-3 to 3e-3
-# in ResNets and MobileNets with random weights; 7e-3 of its own largest value in a channel that is five times fainter.
-# That leaves 0.06 % of the U-Net's pixels undecided and 0.002 % in another class; the limit of a tenth keeps a file
-# from being called right about pixels that nothing decides.
-_LIMITS = {
-    "fp32": Limits(1e-4, 1e-2, 1e-5, 0.5, 0.999, 0.98),
-    "fp16": Limits(1e-2, 5e-2, 1e-3, 0.1, 0.998, 0.98),
-}
-
-
-def _loosened(limit: float, own: float, least: float) -> float:
-    return min(limit, max(least, 1 - _ROUNDING_FACTOR * (1 - own)))
-
-
-class ParityMeter:
-    """Compares traces of the exported pipeline with PyTorch's opinions.
+class ParityMetric:
+    """Accumulates the differences between two pipelines.
 
     Args:
         spec: the model's contract.
-        precision: of the exported graph; sets the limits.
+        precision: of the exported graph. It sets the limits.
     """
 
-    def __init__(self, spec: ModelSpec, precision: str = "fp32") -> None:
-        if precision not in _LIMITS:
-            raise InputError(f"precision must be one of {', '.join(_LIMITS)}, got {precision!r}")
+    def __init__(self, spec: ModelSpec, precision: Precision) -> None:
         self._spec = spec
         self._precision = precision
         self._images = 0
@@ -98,40 +49,40 @@ class ParityMeter:
         size = max(spec.num_classes, 2) + 1  # the last is for pixels that the network did not see
         self._confusion = np.zeros((size, size), np.int64)
 
-    def add(self, opinion: Opinion, trace: Trace, network_output: NDArray[Any]) -> None:
-        """Compare one image.
+    def update(self, expected: ReferenceOutput, trace: Trace, network_output: NDArray[Any]) -> None:
+        """Add the differences on one image.
 
         Args:
-            opinion: PyTorch's pipeline on the image.
+            expected: PyTorch's pipeline on the image.
             trace: the exported pipeline on the same image.
-            network_output: the exported network's output for PyTorch's own batch, so that errors of the network and of
-                preprocessing can be told apart.
+            network_output: the exported network's output for PyTorch's own batch. It separates errors of the network
+                from errors of preprocessing.
         """
         self._images += 1
-        self._largest_input = max(self._largest_input, float(np.abs(opinion.batch).max()))
-        self._batch_error = max(self._batch_error, float(_difference(opinion.batch, trace.batch).max()))
-        self._batch_offset = max(self._batch_offset, self._mean_offset(opinion.batch, trace.batch))
-        self._network_error = np.maximum(self._network_error, self._by_channel(opinion.output, network_output))
+        self._largest_input = max(self._largest_input, float(np.abs(expected.batch).max()))
+        self._batch_error = max(self._batch_error, float(_difference(expected.batch, trace.batch).max()))
+        self._batch_offset = max(self._batch_offset, self._mean_offset(expected.batch, trace.batch))
+        self._network_error = np.maximum(self._network_error, self._by_channel(expected.output, network_output))
         if self._spec.output.kind != "labels":
-            self._largest_value = np.maximum(self._largest_value, self._by_channel(opinion.output, 0))
-            error = _difference(opinion.output, trace.output)
+            self._largest_value = np.maximum(self._largest_value, self._by_channel(expected.output, 0))
+            error = _difference(expected.output, trace.output)
             self._logit_error = max(self._logit_error, float(error.max()))
             self._logit_p999 = max(self._logit_p999, float(np.quantile(error, 0.999)))
-        same = opinion.labels == trace.mask
-        self._seen.append((same, opinion.margin))
-        self._count(opinion.labels, trace.mask)
+        same = expected.labels == trace.mask
+        self._seen.append((same, expected.margin))
+        self._count(expected.labels, trace.mask)
 
-    def certificate(self, rounding: ParityMeter | None = None) -> Certificate:
-        """Return the result over all images added.
+    def compute(self, noise_floor: ParityMetric | None = None) -> Certificate:
+        """Return the certificate of all images added.
 
         Args:
-            rounding: what PyTorch's own rounding does to the same images; loosens limits that it exceeds itself.
+            noise_floor: differences that PyTorch's own rounding makes on the same images. They loosen the limits.
         """
         decisive, decisive_same, same, pixels = self._pixel_counts()
         result = Certificate(
             passed=False,
             stage=None,
-            precision=self._precision,
+            precision=self._precision.name,
             images=self._images,
             pixels=pixels,
             batch_max_error=self._batch_error,
@@ -144,17 +95,20 @@ class ParityMeter:
             mean_iou=self._mean_iou(),
             flips=self._flips(),
         )
-        if rounding is not None:
-            result = replace(result, rounding_agreement=rounding.certificate().pixel_agreement)
-        stage = self._diverged(result, rounding)
+        limits = self._precision.limits
+        if noise_floor is not None:
+            own = noise_floor.compute()
+            limits = limits.loosen(own)
+            result = replace(result, rounding_agreement=own.pixel_agreement)
+        stage = self._find_stage(result, limits, has_noise_floor=noise_floor is not None)
         return replace(result, passed=stage is None, stage=stage)
 
     def is_network_off(self) -> bool:
-        """Tell whether the network's own error exceeds the limits."""
-        return bool((self._network_error > self._network_limits(_LIMITS[self._precision])).any())
+        """Return whether the network's own error exceeds the limits."""
+        return bool((self._network_error > self._network_limits(self._precision.limits)).any())
 
     def _pixel_counts(self) -> tuple[int, int, int, int]:
-        """Count decisive pixels, decisive pixels that agree, pixels that agree, and pixels."""
+        """Count decisive pixels, those of them that agree, pixels that agree, and pixels."""
         rounding = ROUNDINGS * float(np.finfo(np.float32).eps) * float(self._largest_value.max())
         limit = 2 * (self._logit_error + rounding)  # known only when every image has been seen
         counts = np.zeros(4, np.int64)
@@ -180,17 +134,14 @@ class ParityMeter:
             for edge, pixels, flipped in zip(edges, *counts, strict=True)
         )
 
-    def _diverged(self, result: Certificate, rounding: ParityMeter | None) -> Stage | None:
+    def _find_stage(self, result: Certificate, limits: Limits, *, has_noise_floor: bool) -> Stage | None:
         """Return the first stage that broke a limit."""
-        limits = _LIMITS[self._precision]
-        if rounding is not None:
-            limits = limits.loosened(rounding.certificate())
         worst, mean = self._batch_limits()
         if self._batch_error > worst or self._batch_offset > mean:
             return "preprocess"
-        if self._spec.output.kind == "labels":  # no margins: every pixel counts as decisive, and near-ties may flip
+        if self._spec.output.kind == "labels":  # no margins: near-ties may flip
             return None if result.pixel_agreement >= limits.pixel_agreement else "network"
-        if rounding is None and self.is_network_off():
+        if not has_noise_floor and self.is_network_off():
             return "network"
         if result.undecided_share > limits.undecided_share:
             return "network"
@@ -208,7 +159,7 @@ class ParityMeter:
         return allowed
 
     def _by_channel(self, a: NDArray[Any], b: NDArray[Any] | int) -> NDArray[Any]:
-        """Return the largest absolute difference of each channel; of all labels together for kind "labels"."""
+        """Return the largest absolute difference of each channel. Labels count as one channel."""
         error = _difference(a, np.broadcast_to(b, a.shape))
         if self._spec.output.kind == "labels":
             return np.full(self._spec.num_channels, error.max())
@@ -225,7 +176,7 @@ class ParityMeter:
         return levels * spec.scale / min(spec.std) + rounding, _MEAN_LEVELS * level + rounding
 
     def _mean_offset(self, a: NDArray[Any], b: NDArray[Any]) -> float:
-        """Return the largest mean difference of a channel, its sign kept while averaging."""
+        """Return the largest mean of a channel's signed differences."""
         axes = (0, 2, 3) if self._spec.input.layout == "NCHW" else (0, 1, 2)
         return float(np.abs((a.astype(np.float64) - b.astype(np.float64)).mean(axes)).max())
 
@@ -235,7 +186,7 @@ class ParityMeter:
         self._confusion += np.bincount(pairs, minlength=size * size).reshape(size, size)
 
     def _mean_iou(self) -> float:
-        """Average over the mask values present; a multilabel task has two, set and not set."""
+        """Average over the mask values present. A multilabel task has two: set and not set."""
         both = np.diag(self._confusion)
         either = self._confusion.sum(0) + self._confusion.sum(1) - both
         return float(np.mean(both[either > 0] / either[either > 0]))
@@ -243,7 +194,7 @@ class ParityMeter:
 
 def _difference(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     if a.shape != b.shape:
-        # Parity never resizes: a mask of another shape is a wrong mask.
+        # Nothing is resized here: a mask of another shape is a wrong mask.
         raise ExportError(f"PyTorch yields shape {a.shape}, the exported pipeline {b.shape}; report this as a bug")
     difference: NDArray[np.float64] = np.abs(a.astype(np.float64) - b.astype(np.float64))
     return difference

@@ -25,7 +25,7 @@ def row_axis(output: NDArray[Any], spec: ModelSpec) -> int:
     return 1 if output.ndim == 3 or spec.output.layout == "NHWC" else 2
 
 
-def upsampled(output: NDArray[Any], spec: OutputSpec) -> NDArray[Any]:
+def upsample_output(output: NDArray[Any], spec: OutputSpec) -> NDArray[Any]:
     """Return a graph's output as the module itself yields it: with the upsampling that export split off."""
     if spec.upsample is None:
         return output
@@ -41,13 +41,13 @@ def decide(output: NDArray[Any], geometry: Geometry, spec: ModelSpec) -> tuple[N
     """Return labels and margins at the image's size: crop, interpolate, then decide."""
     values = torch.from_numpy(output)
     if spec.input.resize == "tile":
-        geometry = _covered(geometry, output, spec)
+        geometry = _narrow_to_output(geometry, output, spec)
     if spec.output.kind == "labels":
         seen = _restore_labels(values.reshape(1, 1, *_labels_hw(values, spec)), geometry)
         margin = torch.full(seen.shape, math.inf)
     else:
         values = values.float() if spec.output.layout == "NCHW" else values.float().permute(0, 3, 1, 2)
-        seen, margin = _decided(_restore(values, geometry, spec.output.align_corners)[0], spec)
+        seen, margin = _decide_pixels(_restore(values, geometry, spec.output.align_corners)[0], spec)
     shape = (*seen.shape[:-2], *geometry.image_hw)
     region = (..., *geometry.visible.slices)
     labels = torch.full(shape, spec.ignore_value, dtype=torch.int64)
@@ -57,7 +57,7 @@ def decide(output: NDArray[Any], geometry: Geometry, spec: ModelSpec) -> tuple[N
     return labels.numpy(), margins.numpy()
 
 
-def _covered(geometry: Geometry, output: NDArray[Any], spec: ModelSpec) -> Geometry:
+def _narrow_to_output(geometry: Geometry, output: NDArray[Any], spec: ModelSpec) -> Geometry:
     """Return where the image lies in the centre of the input, which is all that unpadded convolutions answer for."""
     axis, stride = row_axis(output, spec), spec.output.stride
     height, width = output.shape[axis : axis + 2]
@@ -69,7 +69,7 @@ def _covered(geometry: Geometry, output: NDArray[Any], spec: ModelSpec) -> Geome
     return replace(geometry, input_hw=(stride * height, stride * width), offset_yx=offset_yx)
 
 
-def _decided(values: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:
+def _decide_pixels(values: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:
     """Return labels and margins of (C, H, W) interpolated values."""
     if spec.task == "semantic":
         if values.shape[0] == 1:

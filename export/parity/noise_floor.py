@@ -1,4 +1,4 @@
-"""own_rounding(): how far PyTorch's own rounding moves a network's masks, for networks that branch on their values."""
+"""Noise floor: how far PyTorch's own rounding moves a network's masks."""
 
 from __future__ import annotations
 
@@ -14,40 +14,43 @@ from torch import Tensor, nn
 
 from seginfer._segmenter import Segmenter
 
-from .comparison import ROUNDINGS, ParityMeter
-from .torch_reference import Oracle
+from ..precision.fp32 import FP32
+from .comparison import ROUNDINGS, ParityMetric
+from .torch_reference import TorchReference
 
-_DRAWS = 3  # that two maxima swap is rare: one draw may meet none
+_DRAWS = 3  # swapped maxima are rare: a single draw may hold none
 
 
-def own_rounding(module: nn.Module, segmenter: Segmenter, images: Sequence[NDArray[np.uint8]]) -> ParityMeter | None:
-    """Measure how far PyTorch in float64, on inputs moved by their rounding, is from PyTorch in float32.
+def measure_noise_floor(
+    module: nn.Module, segmenter: Segmenter, images: Sequence[NDArray[np.uint8]]
+) -> ParityMetric | None:
+    """Compare PyTorch in float64, on inputs moved by their rounding, with PyTorch in float32.
 
-    A network that puts values where maxima were (unpooling) turns a rounding error into another place now and then,
-    and all that follows differs. No correct implementation can be held to less than that.
+    Unpooling puts values back to the places of maxima. A rounding error may choose another place, and everything after
+    it differs. No correct implementation can do better than PyTorch's own rounding.
 
     Returns:
-        The measurement, as if PyTorch in float64 were an exported pipeline, if it exceeds the limits of one; None
-        otherwise, and if the module cannot run in float64.
+        The measurement, as if PyTorch in float64 were an exported pipeline. None if it is within the limits of fp32, or
+        if the module cannot run in float64.
     """
     spec = segmenter.spec
     batch_size = segmenter.backend.batch_size or 1
-    oracle, exact = (Oracle(part, spec, batch_size=batch_size) for part in (module, _InFloat64(module)))
-    meter = ParityMeter(spec, "fp32")
+    reference, exact = (TorchReference(part, spec, batch_size=batch_size) for part in (module, _InFloat64(module)))
+    metric = ParityMetric(spec, FP32)
     for image in images:
-        opinion, trace = oracle(image), segmenter.trace(image)
+        expected, trace = reference(image), segmenter.trace(image)
         for _ in range(_DRAWS):
             try:
                 other = exact(image)
-            except Exception:  # whatever a module does that is written for float32
+            except Exception:  # a module may be written for float32 alone
                 return None
             rounded = replace(trace, outputs={spec.output.name: other.output}, mask=other.labels)
-            meter.add(opinion, rounded, other.output)
-    return meter if meter.is_network_off() else None
+            metric.update(expected, rounded, other.output)
+    return metric if metric.is_network_off() else None
 
 
 class _InFloat64(nn.Module):
-    """A copy of a module that computes in float64, each time on inputs that are rounded another way."""
+    """Copy of a module that computes in float64, on inputs moved by their rounding."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from seginfer._segmenter import Segmenter
 
 from .._network import Network
 from .._program import example_batch
-from .dense import upsampled
+from .dense import upsample_output
 
 # Pixels that sizes are made from: odd and even multiples of small steps, square ones, and one above usual thresholds.
 _SIZES = ((100, 100), (131, 67), (67, 131), (384, 512))
@@ -47,7 +47,7 @@ def check_other_sizes(module: nn.Module, segmenter: Segmenter) -> None:
             output = segmenter.backend.infer(batch.cpu().numpy())[spec.output.name]
         except BackendError as error:
             raise ExportError(f"{where} fails ({error}); {remedy}") from error
-        output = upsampled(output, spec.output)
+        output = upsample_output(output, spec.output)
         if output.shape != expected.shape:
             raise ExportError(f"{where} yields {output.shape}, PyTorch {expected.shape}; {remedy}")
         share = np.abs(output - expected).mean() / max(np.abs(expected).max(), np.finfo(np.float32).tiny)

@@ -28,20 +28,20 @@ from .dense import STRIDE_REMEDY, decide, row_axis
 Image = NDArray[np.uint8]
 
 
-class Opinion(NamedTuple):
+class ReferenceOutput(NamedTuple):
     """What PyTorch's pipeline says about one image."""
 
     batch: NDArray[Any]
     """(1, C, h, w) or (1, h, w, C), as the spec says; policy "tile": (T, ...), the tiles of the whole."""
     output: NDArray[Any]
-    """The network's mask output for that batch; of a tile, the cells that `answered` leaves."""
+    """The network's mask output for that batch; of a tile, the cells that `crop_tile_outputs` leaves."""
     labels: NDArray[np.int64]
     """(H, W) labels, or (C, H, W) of 0 and 1 for multilabel."""
     margin: NDArray[np.float32]
     """Same shape: how far the decision is from flipping; twice the distance to the threshold for one channel."""
 
 
-class Oracle:
+class TorchReference:
     """Runs a module on images the way PyTorch users do; for policy "tile", on the whole mirrored image at once.
 
     Args:
@@ -56,7 +56,7 @@ class Oracle:
         outputs = [output.name for output in spec.outputs]
         self.backend = TorchBackend(Network(module, spec), outputs, input_dtype=spec.input.dtype)
 
-    def __call__(self, image: Image) -> Opinion:
+    def __call__(self, image: Image) -> ReferenceOutput:
         """Run the whole pipeline on one RGB (or gray) image."""
         geometry = Geometry.place((image.shape[0], image.shape[1]), self.spec.input)
         batch = prepare(image, geometry, self.spec.input)
@@ -64,7 +64,7 @@ class Oracle:
         labels, margin = decide(output, geometry, self.spec)
         if self.spec.input.resize == "tile":
             batch, output = _cut_into_tiles(batch, output, geometry, self.spec)
-        return Opinion(batch, output, labels, margin)
+        return ReferenceOutput(batch, output, labels, margin)
 
     def _output(self, batch: NDArray[Any]) -> NDArray[Any]:
         try:
@@ -86,13 +86,13 @@ def prepare(image: Image, geometry: Geometry, spec: InputSpec) -> NDArray[Any]:
     resized = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
     if geometry.resized_hw != geometry.image_hw:
         resized = _RESIZE[spec.resampling](pixels, geometry.resized_hw)
-    x = _mirrored(pixels, geometry) if spec.resize == "tile" else _padded(resized, geometry, spec)
+    x = _mirror(pixels, geometry) if spec.resize == "tile" else _pad(resized, geometry, spec)
     x = (x * spec.scale - _per_channel(spec.per_channel(spec.mean))) / _per_channel(spec.per_channel(spec.std))
     x = x.to(getattr(torch, spec.dtype))
     return (x if spec.layout == "NCHW" else x.permute(0, 2, 3, 1)).contiguous().numpy()
 
 
-def _padded(resized: Tensor, geometry: Geometry, spec: InputSpec) -> Tensor:
+def _pad(resized: Tensor, geometry: Geometry, spec: InputSpec) -> Tensor:
     x = torch.empty(1, spec.channels, *geometry.input_hw)
     x[:] = _per_channel(spec.per_channel(spec.pad_value))
     content, (offset_y, offset_x) = geometry.content, geometry.offset_yx
@@ -102,7 +102,7 @@ def _padded(resized: Tensor, geometry: Geometry, spec: InputSpec) -> Tensor:
     return x
 
 
-def _mirrored(pixels: Image, geometry: Geometry) -> Tensor:
+def _mirror(pixels: Image, geometry: Geometry) -> Tensor:
     """Return (1, C, h, w) of the whole frame."""
     width = [
         (before, frame - before - image)
@@ -127,10 +127,10 @@ def _cut_into_tiles(
         beyond = [(frame - side) // stride for frame, side in zip(geometry.input_hw, part.input_hw, strict=True)]
         cells = [n - k for n, k in zip(output.shape[output_axis:], beyond, strict=False)]
         outputs.append(_crop(output, output_axis, [n // stride for n in corner], cells))
-    return np.concatenate(inputs), answered(np.concatenate(outputs), spec)
+    return np.concatenate(inputs), crop_tile_outputs(np.concatenate(outputs), spec)
 
 
-def answered(output: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
+def crop_tile_outputs(output: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
     """Return the part of tiles' outputs that masks are made of; other policies answer for all of it."""
     if spec.input.resize != "tile":
         return output

@@ -1,4 +1,4 @@
-"""to_float16(): rewrite an fp32 graph so that all but its islands compute in float16."""
+"""Rewrite of an fp32 graph to float16."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from ._graph import ANY_TYPE, FLOAT, HALF, Graph, key_of
 _SUFFIX: dict[int, str] = {FLOAT: "float32", HALF: "float16"}
 
 
-def to_float16(graph: Graph, islands: Collection[str]) -> onnx.ModelProto:
-    """Return the graph with float16 weights and activations outside the islands.
+def to_float16(graph: Graph, fp32_nodes: Collection[str]) -> onnx.ModelProto:
+    """Return the graph with float16 weights and activations outside of the float32 nodes.
 
     Every tensor keeps its name in the type that its producer yields; where another type is needed, one Cast serves all
     who need it. A Cast that the graph already has is made anew from its source, so that no two follow each other.
 
     Args:
         graph: the fp32 graph, left as it was.
-        islands: keys of nodes that stay in float32; among them, each producer of a graph output.
+        fp32_nodes: keys of nodes that stay in float32; among them, each producer of a graph output.
     """
-    return _Converter(graph, islands).convert()
+    return _Converter(graph, fp32_nodes).convert()
 
 
 class _Converter:
-    def __init__(self, graph: Graph, islands: Collection[str]) -> None:
+    def __init__(self, graph: Graph, fp32_nodes: Collection[str]) -> None:
         self._graph = graph
-        self._half = {key_of(node) for node in graph.computing()} - set(islands)
+        self._half = {key_of(node) for node in graph.computing()} - set(fp32_nodes)
         self._types = dict(graph.types)
         self._nodes: list[NodeProto] = []
         self._constants: dict[str, TensorProto] = {}

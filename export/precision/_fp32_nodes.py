@@ -1,4 +1,4 @@
-"""choose_islands(): which nodes of a graph must stay in float32, and why."""
+"""Choice of the nodes of a graph that must stay in float32."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONSTANTS = "weights that float16 cannot hold"
 POSITIONS = "positions"
 FOREIGN = "no float16 operator"
 SUBGRAPH = "control flow"
-BETWEEN = "between two islands"
+BETWEEN = "between float32 nodes"
 
 # Other images reach other values than those observed, and partial sums exceed their result: an eighth of the range.
 _LARGEST = float(np.finfo(np.float16).max) / 8
@@ -39,30 +39,30 @@ _SUMMING = frozenset(
 _POSITIONS = frozenset({"GridSample", "RoiAlign", "AffineGrid"})
 
 
-def choose_islands(graph: Graph, ranges: Ranges) -> dict[str, str]:
+def choose_fp32_nodes(graph: Graph, ranges: Ranges) -> dict[str, str]:
     """Return reasons by the key of each node that computes activations and must stay in float32."""
     head = _head(graph)
-    islands = {}
+    fp32_nodes = {}
     for node in graph.computing():
         reason = _reason(node, graph, ranges, head)
         if reason:
-            islands[key_of(node)] = reason
-    return fill_gaps(graph, islands)
+            fp32_nodes[key_of(node)] = reason
+    return fill_gaps(graph, fp32_nodes)
 
 
-def fill_gaps(graph: Graph, islands: Mapping[str, str]) -> dict[str, str]:
-    """Add cheap nodes between islands, where going to float16 and back would cost casts and precision for nothing."""
-    islands = dict(islands)
+def fill_gaps(graph: Graph, fp32_nodes: Mapping[str, str]) -> dict[str, str]:
+    """Add cheap nodes between float32 nodes, so that no casts are spent on them."""
+    fp32_nodes = dict(fp32_nodes)
     cheap = [node for node in reversed(graph.computing()) if node.op_type not in MULTIPLYING]
-    half = {key_of(node) for node in graph.computing()} - islands.keys()
+    half = {key_of(node) for node in graph.computing()} - fp32_nodes.keys()
     size = -1
     while size != len(half):
         size = len(half)
         for node in cheap:
             if key_of(node) in half and _is_between(node, graph, half):
                 half.remove(key_of(node))
-                islands[key_of(node)] = BETWEEN
-    return islands
+                fp32_nodes[key_of(node)] = BETWEEN
+    return fp32_nodes
 
 
 def _reason(node: NodeProto, graph: Graph, ranges: Ranges, head: set[str]) -> str:

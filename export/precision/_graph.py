@@ -24,7 +24,7 @@ class Graph:
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = _normalised(model)
+        self.model = _normalise(model)
         self._opset = next(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
         graph = self.model.graph
         self.nodes: list[NodeProto] = list(graph.node)
@@ -32,7 +32,7 @@ class Graph:
         self.constants: dict[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
         self.types = tensor_types(self.model)
         self.producers = {name: node for node in self.nodes for name in node.output if name}
-        self.captured = {name for node in self.nodes for name in captured(node)}
+        self.captured = {name for node in self.nodes for name in captured_names(node)}
         self.consumers: dict[str, list[NodeProto]] = defaultdict(list)
         for node in self.nodes:
             for name in dict.fromkeys(node.input):
@@ -72,7 +72,7 @@ class Graph:
         """Return the tensors that hold pixels: shape arithmetic and functions of weights alone are free, and exact."""
         varying = {value.name for value in self.model.graph.input}
         for node in self.nodes:
-            if node.op_type not in ("Shape", "Size") and not varying.isdisjoint([*node.input, *captured(node)]):
+            if node.op_type not in ("Shape", "Size") and not varying.isdisjoint([*node.input, *captured_names(node)]):
                 varying.update(node.output)
         return varying
 
@@ -97,13 +97,13 @@ def subgraphs(node: NodeProto) -> list[onnx.GraphProto]:
     return [graph for a in node.attribute for graph in ([a.g] if a.HasField("g") else a.graphs)]
 
 
-def captured(node: NodeProto) -> Iterator[str]:
+def captured_names(node: NodeProto) -> Iterator[str]:
     """Yield the names that a node's subgraphs read; some may be their own."""
     for graph in subgraphs(node):
         yield from (value.name for value in graph.output)
         for inner in graph.node:
             yield from inner.input
-            yield from captured(inner)
+            yield from captured_names(inner)
 
 
 def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
@@ -114,7 +114,7 @@ def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
     return types | {tensor.name: tensor.data_type for tensor in graph.initializer}
 
 
-def _normalised(model: onnx.ModelProto) -> onnx.ModelProto:
+def _normalise(model: onnx.ModelProto) -> onnx.ModelProto:
     copy = onnx.ModelProto()
     copy.CopyFrom(inliner.inline_local_functions(model) if model.functions else model)
     nodes = []

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ._convert import to_float16
 from ._graph import MULTIPLYING, Graph, key_of
 from ._session import Session
-from ._simulate import witness
+from ._simulate import simulate_fp16
 
 # Trials: the graph is converted, loaded and run once for each, which takes seconds where it has hundreds of megabytes.
 _FEWEST_GROUPS, _MOST_GROUPS = 8, 32
@@ -27,7 +27,7 @@ class Loss(NamedTuple):
     """Sum over the outputs of the mean squared error, as a share of the output's largest square."""
 
 
-def measure_losses(graph: Graph, islands: Collection[str], batch: NDArray[Any]) -> list[Loss]:
+def measure_losses(graph: Graph, fp32_nodes: Collection[str], batch: NDArray[Any]) -> list[Loss]:
     """Return the groups that are in float16 with what each would lose if it were the only one, the worst first.
 
     Rounding errors of different layers are nearly independent, so their squares add up.
@@ -35,17 +35,17 @@ def measure_losses(graph: Graph, islands: Collection[str], batch: NDArray[Any]) 
     everything = {key_of(node) for node in graph.computing()}
     expected = _outputs(graph, everything, batch)
     losses = []
-    for keys in _groups(graph, islands):
+    for keys in _groups(graph, fp32_nodes):
         results = _outputs(graph, everything - set(keys), batch)
         losses.append(Loss(keys, sum(_error(a, b) for a, b in zip(expected, results, strict=True))))
     return sorted(losses, key=lambda loss: -loss.error)
 
 
-def _groups(graph: Graph, islands: Collection[str]) -> list[tuple[str, ...]]:
+def _groups(graph: Graph, fp32_nodes: Collection[str]) -> list[tuple[str, ...]]:
     """Cut the float16 nodes before each multiplying layer; neighbours share a group where there are too many."""
     groups: list[list[str]] = []
     for node in graph.computing():
-        if key_of(node) in islands:
+        if key_of(node) in fp32_nodes:
             continue
         if node.op_type in MULTIPLYING or not groups:
             groups.append([])
@@ -55,8 +55,8 @@ def _groups(graph: Graph, islands: Collection[str]) -> list[tuple[str, ...]]:
     return [tuple(key for group in groups[i : i + step] for key in group) for i in range(0, len(groups), step)]
 
 
-def _outputs(graph: Graph, islands: Collection[str], batch: NDArray[Any]) -> Sequence[NDArray[Any]]:
-    results = Session(witness(to_float16(graph, islands))).run(batch)
+def _outputs(graph: Graph, fp32_nodes: Collection[str], batch: NDArray[Any]) -> Sequence[NDArray[Any]]:
+    results = Session(simulate_fp16(to_float16(graph, fp32_nodes))).run(batch)
     return [results[name].astype(np.float64) for name in graph.outputs]
 
 

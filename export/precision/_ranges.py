@@ -34,7 +34,7 @@ def observe(graph: Graph, batches: Iterable[NDArray[Any]]) -> Ranges:
     names = [name for name in _float_tensors(graph) if name not in graph.constants]
     layers = [node for node in graph.computing() if node.op_type in MULTIPLYING]
     operands = list(dict.fromkeys(name for node in layers for name in (*node.input, *node.output) if name))
-    session = Session(_observing(graph, names, operands))
+    session = Session(_add_observers(graph, names, operands))
     largest: NDArray[Any] = np.zeros(len(names))
     shapes: dict[str, tuple[int, ...]] = {}
     for batch in batches:
@@ -51,7 +51,7 @@ def _float_tensors(graph: Graph) -> list[str]:
     return [value.name for value in graph.model.graph.input if graph.types[value.name] == FLOAT] + produced
 
 
-def _observing(graph: Graph, names: list[str], operands: list[str]) -> onnx.ModelProto:
+def _add_observers(graph: Graph, names: list[str], operands: list[str]) -> onnx.ModelProto:
     model = onnx.ModelProto()
     model.CopyFrom(graph.model)
     for name in names:

@@ -1,8 +1,8 @@
-"""witness(): a float32 graph that yields what a float16 graph yields on hardware that really rounds.
+"""simulate_fp16(): a float32 graph that yields what a float16 graph yields on hardware that really rounds.
 
 ONNX Runtime's CPU provider has no float16 kernels: it computes such a graph in float32 from end to end and leaves out
 the roundings between its operators, overflow included (seen with 1.31, at every optimisation level). A certificate
-of such a run would say nothing about a GPU. The witness computes each operator in float32, rounds its result to
+of such a run would say nothing about a GPU. The simulate_fp16 computes each operator in float32, rounds its result to
 float16 with a pair of explicit casts, which the runtime keeps, and goes on from there: what tensor cores do, which
 multiply float16 and add in float32. The order of additions may differ on a GPU, and a fused kernel may round less.
 """
@@ -21,7 +21,7 @@ _CHOOSING = frozenset(
 )
 
 
-def witness(model: onnx.ModelProto) -> onnx.ModelProto:
+def simulate_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the float32 graph with a rounding to float16 wherever `model` holds a float16 value.
 
     Args:
@@ -39,11 +39,11 @@ def witness(model: onnx.ModelProto) -> onnx.ModelProto:
     inputs = {value.name for value in model.graph.input if types[value.name] == HALF}
     graph.node.extend(helper.make_node("Cast", [name], [f"{name}/wide"], to=FLOAT) for name in sorted(inputs))
     for node in model.graph.node:
-        graph.node.extend(_rounded(node, types, inputs))
+        graph.node.extend(_round_outputs(node, types, inputs))
     return result
 
 
-def _rounded(node: NodeProto, types: dict[str, int], inputs: set[str]) -> list[NodeProto]:
+def _round_outputs(node: NodeProto, types: dict[str, int], inputs: set[str]) -> list[NodeProto]:
     """Return the node in float32, and a pair of casts for each float16 result."""
     copy = NodeProto()
     copy.CopyFrom(node)

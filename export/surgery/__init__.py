@@ -44,7 +44,7 @@ class Rewrite(NamedTuple):
     what: str
 
 
-def operate(program: ExportedProgram) -> list[Rewrite]:
+def apply_rewrites(program: ExportedProgram) -> list[Rewrite]:
     """Rewrite, in place, every operator of a program that needs it.
 
     Returns:
@@ -53,7 +53,7 @@ def operate(program: ExportedProgram) -> list[Rewrite]:
     done = []
     for node in list(program.graph.nodes):
         rule = _RULES.get(node.target)
-        what = _applied(rule, node) if rule and node.users else None
+        what = _apply_rule(rule, node) if rule and node.users else None
         if what:
             done.append(Rewrite(module_path(node), what))
     if done:
@@ -61,7 +61,7 @@ def operate(program: ExportedProgram) -> list[Rewrite]:
     return done
 
 
-def _applied(rule: Callable[[Node], str | None], node: Node) -> str | None:
+def _apply_rule(rule: Callable[[Node], str | None], node: Node) -> str | None:
     """Apply a rule; those for images know (N, C, H, W) only, and leave (C, H, W) as it is."""
     image: Any = node.args[0]
     if rule is not _attention.with_one_head and image.meta["val"].ndim != 4:

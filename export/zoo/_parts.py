@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 
-def thinned(channels: int, divisor: int) -> int:
+def thin(channels: int, divisor: int) -> int:
     """Divide a published number of channels, for a network that is as deep but quick.
 
     Args:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .resnet import normalized
+from .resnet import normalize
 
 RATES = (12, 24, 36)
 """Of the dilated convolutions, on features at an 8th of the picture's size."""
@@ -25,14 +25,14 @@ class AtrousPyramid(nn.Module):
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
-        self.pointwise = _activated(nn.Conv2d(in_channels, channels, kernel_size=1, bias=False))
+        self.pointwise = _activate(nn.Conv2d(in_channels, channels, kernel_size=1, bias=False))
         self.dilated = nn.ModuleList(
-            _activated(nn.Conv2d(in_channels, channels, kernel_size=3, padding=rate, dilation=rate, bias=False))
+            _activate(nn.Conv2d(in_channels, channels, kernel_size=3, padding=rate, dilation=rate, bias=False))
             for rate in RATES
         )
         self.pooled = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
-            *_activated(nn.Conv2d(in_channels, channels, kernel_size=1, bias=False)),
+            *_activate(nn.Conv2d(in_channels, channels, kernel_size=1, bias=False)),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,5 +41,5 @@ class AtrousPyramid(nn.Module):
         return torch.cat([self.pointwise(x), *(branch(x) for branch in self.dilated), everywhere], dim=1)
 
 
-def _activated(convolution: nn.Conv2d) -> nn.Sequential:
-    return nn.Sequential(*normalized(convolution), nn.ReLU(inplace=True))
+def _activate(convolution: nn.Conv2d) -> nn.Sequential:
+    return nn.Sequential(*normalize(convolution), nn.ReLU(inplace=True))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ._parts import amplify, initialize, thinned
-from .vgg import FC_CHANNELS, VGG16, VGG16_MIRRORED, activated, conv_stages
+from ._parts import amplify, initialize, thin
+from .vgg import FC_CHANNELS, VGG16, VGG16_MIRRORED, activate, conv_stages
 
 
 class DeconvNet(nn.Module):
@@ -32,13 +32,13 @@ class DeconvNet(nn.Module):
 
     def __init__(self, num_classes: int = 21, *, divisor: int = 1) -> None:
         super().__init__()
-        coarse, fc, fine = (thinned(channels, divisor) for channels in (VGG16[-1][-1], FC_CHANNELS, VGG16[0][0]))
+        coarse, fc, fine = (thin(channels, divisor) for channels in (VGG16[-1][-1], FC_CHANNELS, VGG16[0][0]))
         self.encoder = conv_stages(3, VGG16, divisor=divisor)
         self.pool = nn.MaxPool2d(kernel_size=2, return_indices=True)
         self.bottleneck = nn.Sequential(
-            *activated(nn.Conv2d(coarse, fc, kernel_size=7), has_norm=True),
-            *activated(nn.Conv2d(fc, fc, kernel_size=1), has_norm=True),
-            *activated(nn.ConvTranspose2d(fc, coarse, kernel_size=7), has_norm=True),
+            *activate(nn.Conv2d(coarse, fc, kernel_size=7), has_norm=True),
+            *activate(nn.Conv2d(fc, fc, kernel_size=1), has_norm=True),
+            *activate(nn.ConvTranspose2d(fc, coarse, kernel_size=7), has_norm=True),
         )
         self.unpool = nn.MaxUnpool2d(kernel_size=2)
         self.decoder = conv_stages(coarse, VGG16_MIRRORED, divisor=divisor, layer=nn.ConvTranspose2d)

@@ -13,8 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ._parts import initialize, thinned
-from .vgg import FC_CHANNELS, VGG16, activated
+from ._parts import initialize, thin
+from .vgg import FC_CHANNELS, VGG16, activate
 
 MARGIN = 186
 """Pixels around the picture that its outermost cells see; the picture is reflected into them."""
@@ -52,11 +52,11 @@ class DilatedFrontEnd(nn.Module):
     def __init__(self, num_classes: int = 21, *, divisor: int = 1) -> None:
         super().__init__()
         self.stages = nn.Sequential(*_dilated_stages(divisor))
-        fc = thinned(FC_CHANNELS, divisor)
+        fc = thin(FC_CHANNELS, divisor)
         self.classifier = nn.Sequential(
-            *activated(nn.Conv2d(thinned(VGG16[-1][-1], divisor), fc, kernel_size=7, dilation=4), has_norm=False),
+            *activate(nn.Conv2d(thin(VGG16[-1][-1], divisor), fc, kernel_size=7, dilation=4), has_norm=False),
             nn.Dropout(),
-            *activated(nn.Conv2d(fc, fc, kernel_size=1), has_norm=False),
+            *activate(nn.Conv2d(fc, fc, kernel_size=1), has_norm=False),
             nn.Dropout(),
             nn.Conv2d(fc, num_classes, kernel_size=1),
         )
@@ -71,7 +71,7 @@ class DilatedFrontEnd(nn.Module):
         Returns:
             (N, num_classes, H / 8, W / 8) float32 logits.
         """
-        logits: Tensor = self.classifier(self.stages(mirrored(batch, MARGIN)))
+        logits: Tensor = self.classifier(self.stages(reflect_pad(batch, MARGIN)))
         return logits
 
 
@@ -123,7 +123,7 @@ def context_module(
     layers: list[nn.Module] = []
     for (before, after), dilation in zip(pairwise(channels[:-1]), CONTEXT_DILATIONS, strict=True):
         convolution = nn.Conv2d(before, after, kernel_size=3, dilation=dilation, padding=padding)
-        layers += activated(convolution, has_norm=False)
+        layers += activate(convolution, has_norm=False)
         padding = 0
     layers.append(nn.Conv2d(channels[-2], channels[-1], kernel_size=1))
     for layer in layers:
@@ -132,7 +132,7 @@ def context_module(
     return nn.Sequential(*layers)
 
 
-def mirrored(image: Tensor, margin: int) -> Tensor:
+def reflect_pad(image: Tensor, margin: int) -> Tensor:
     """Pad by reflection on all four sides, there and back again where the margin is wider than the image.
 
     Args:
@@ -144,7 +144,7 @@ def mirrored(image: Tensor, margin: int) -> Tensor:
 
     Source: cv2.copyMakeBorder with BORDER_REFLECT_101; F.pad(mode="reflect"), which takes no wider margin.
     """
-    rows, columns = (_mirrored_positions(length, margin, image.device) for length in image.shape[2:])
+    rows, columns = (_reflect_positions(length, margin, image.device) for length in image.shape[2:])
     return image.index_select(2, rows).index_select(3, columns)
 
 
@@ -182,7 +182,7 @@ def dilated_context(num_classes: int = 21, *, context: Context = "basic", diviso
     return DilatedNetwork(num_classes, context=context, divisor=divisor)
 
 
-def _mirrored_positions(length: int, margin: int, device: torch.device) -> Tensor:
+def _reflect_positions(length: int, margin: int, device: torch.device) -> Tensor:
     """Return which pixel of a line stands at each position of the padded line: 2 1 0 1 2 3 2 1 0 ..."""
     period = 2 * (length - 1)
     position = (torch.arange(length + 2 * margin, device=device) - margin).abs()
@@ -196,8 +196,8 @@ def _dilated_stages(divisor: int) -> Iterator[nn.Module]:
     in_channels = 3
     for i, (stage, dilation) in enumerate(zip(VGG16, FRONT_END_DILATIONS, strict=True)):
         for channels in stage:
-            out_channels = thinned(channels, divisor)
-            yield from activated(nn.Conv2d(in_channels, out_channels, 3, dilation=dilation), has_norm=False)
+            out_channels = thin(channels, divisor)
+            yield from activate(nn.Conv2d(in_channels, out_channels, 3, dilation=dilation), has_norm=False)
             in_channels = out_channels
         if i < POOLINGS:
             yield nn.MaxPool2d(kernel_size=2)

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._parts import initialize, thinned
+from ._parts import initialize, thin
 from .aspp import AtrousPyramid
-from .resnet import CHANNELS, EXPANSION, normalized, resnet50
+from .resnet import CHANNELS, EXPANSION, normalize, resnet50
 
 JPU_CHANNELS = 512
 JPU_DILATIONS = (1, 2, 4, 8)
@@ -36,7 +36,7 @@ class JointPyramidUpsampling(nn.Module):
     def __init__(self, in_channels: Sequence[int], channels: int) -> None:
         super().__init__()
         self.projections = nn.ModuleList(
-            nn.Sequential(*normalized(nn.Conv2d(n, channels, 3, padding=1, bias=False)), nn.ReLU(inplace=True))
+            nn.Sequential(*normalize(nn.Conv2d(n, channels, 3, padding=1, bias=False)), nn.ReLU(inplace=True))
             for n in in_channels
         )
         together = len(in_channels) * channels
@@ -53,7 +53,7 @@ class JointPyramidUpsampling(nn.Module):
         """
         projected = [projection(x) for projection, x in zip(self.projections, features, strict=True)]
         finest = projected[0]
-        together = torch.cat([finest, *(upsampled(x, like=finest) for x in projected[1:])], dim=1)
+        together = torch.cat([finest, *(upsample(x, like=finest) for x in projected[1:])], dim=1)
         return torch.cat([branch(together) for branch in self.branches], dim=1)
 
 
@@ -76,14 +76,14 @@ class FastFCN(nn.Module):
 
     def __init__(self, num_classes: int = 59, *, divisor: int = 1) -> None:
         super().__init__()
-        channels, head = thinned(JPU_CHANNELS, divisor), thinned(HEAD_CHANNELS, divisor)
-        self.jpu = JointPyramidUpsampling([EXPANSION * thinned(n, divisor) for n in CHANNELS[1:]], channels)
+        channels, head = thin(JPU_CHANNELS, divisor), thin(HEAD_CHANNELS, divisor)
+        self.jpu = JointPyramidUpsampling([EXPANSION * thin(n, divisor) for n in CHANNELS[1:]], channels)
         self.pyramid = AtrousPyramid(len(JPU_DILATIONS) * channels, head)
         self.classifier = nn.Sequential(
-            *normalized(nn.Conv2d(5 * head, head, kernel_size=1, bias=False)),
+            *normalize(nn.Conv2d(5 * head, head, kernel_size=1, bias=False)),
             nn.ReLU(inplace=True),
             nn.Dropout2d(0.5),
-            *normalized(nn.Conv2d(head, head, kernel_size=3, padding=1, bias=False)),
+            *normalize(nn.Conv2d(head, head, kernel_size=3, padding=1, bias=False)),
             nn.ReLU(inplace=True),
             nn.Dropout2d(0.1),
             nn.Conv2d(head, num_classes, kernel_size=1),
@@ -101,7 +101,7 @@ class FastFCN(nn.Module):
             (N, num_classes, H, W) float32 logits.
         """
         features = self.backbone(batch)[1:]
-        return upsampled(self.classifier(self.pyramid(self.jpu(features))), like=batch)
+        return upsample(self.classifier(self.pyramid(self.jpu(features))), like=batch)
 
 
 def separable(in_channels: int, channels: int, *, dilation: int) -> nn.Sequential:
@@ -110,10 +110,10 @@ def separable(in_channels: int, channels: int, *, dilation: int) -> nn.Sequentia
         in_channels, in_channels, 3, padding=dilation, dilation=dilation, groups=in_channels, bias=False
     )
     pointwise = nn.Conv2d(in_channels, channels, kernel_size=1, bias=False)
-    return nn.Sequential(*normalized(depthwise), *normalized(pointwise), nn.ReLU(inplace=True))
+    return nn.Sequential(*normalize(depthwise), *normalize(pointwise), nn.ReLU(inplace=True))
 
 
-def upsampled(x: Tensor, *, like: Tensor) -> Tensor:
+def upsample(x: Tensor, *, like: Tensor) -> Tensor:
     """Interpolate bilinearly, corner pixels over corner pixels, to the height and width of another tensor."""
     return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=True)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ._parts import initialize, thinned
+from ._parts import initialize, thin
 from .vgg import FC_CHANNELS, VGG16, conv_stages
 
 PADDING = 100
@@ -45,13 +45,13 @@ class FCN(nn.Module):
         if stride not in CROPS:
             raise ValueError(f"stride must be one of {tuple(CROPS)}, got {stride}")
         super().__init__()
-        fc, pool4, pool3 = (thinned(channels, divisor) for channels in (FC_CHANNELS, VGG16[3][-1], VGG16[2][-1]))
+        fc, pool4, pool3 = (thin(channels, divisor) for channels in (FC_CHANNELS, VGG16[3][-1], VGG16[2][-1]))
         skips = {32: (), 16: (pool4,), 8: (pool4, pool3)}[stride]
         self.stride = stride
         self.encoder = conv_stages(3, VGG16, divisor=divisor, has_norm=False, first_padding=PADDING)
         self.pool = nn.MaxPool2d(kernel_size=2, ceil_mode=True)
         self.classifier = nn.Sequential(
-            nn.Conv2d(thinned(VGG16[4][-1], divisor), fc, kernel_size=7),
+            nn.Conv2d(thin(VGG16[4][-1], divisor), fc, kernel_size=7),
             nn.ReLU(inplace=True),
             nn.Dropout(),
             nn.Conv2d(fc, fc, kernel_size=1),
@@ -82,8 +82,8 @@ class FCN(nn.Module):
             self.skip_ups, self.skip_scores, (pools[3], pools[2]), SKIP_CROPS, strict=False
         ):
             scores = up(scores)
-            scores = scores + _cropped(skip_score(pool), crop, scores)
-        return _cropped(self.up(scores), CROPS[self.stride], batch)
+            scores = scores + _crop(skip_score(pool), crop, scores)
+        return _crop(self.up(scores), CROPS[self.stride], batch)
 
 
 def bilinear_upsampling(channels: int, factor: int) -> nn.ConvTranspose2d:
@@ -126,6 +126,6 @@ def fcn8s(num_classes: int = 21, *, divisor: int = 1) -> FCN:
     return FCN(8, num_classes, divisor=divisor)
 
 
-def _cropped(x: Tensor, first: int, like: Tensor) -> Tensor:
+def _crop(x: Tensor, first: int, like: Tensor) -> Tensor:
     height, width = like.shape[2:]
     return x[..., first : first + height, first : first + width]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ._parts import initialize, thinned
+from ._parts import initialize, thin
 from .aspp import AtrousPyramid
-from .resnet import normalized
+from .resnet import normalize
 from .wide_resnet import WideResNet
 
 SHAPE_CHANNELS = (64, 32, 16, 8)
@@ -40,7 +40,7 @@ class GatedConv(nn.Module):
             nn.BatchNorm2d(channels + 1),
             nn.Conv2d(channels + 1, channels + 1, kernel_size=1),
             nn.ReLU(inplace=True),
-            *normalized(nn.Conv2d(channels + 1, 1, kernel_size=1)),
+            *normalize(nn.Conv2d(channels + 1, 1, kernel_size=1)),
             nn.Sigmoid(),
         )
         self.convolution = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
@@ -70,9 +70,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            *normalized(nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)),
+            *normalize(nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)),
             nn.ReLU(inplace=True),
-            *normalized(nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)),
+            *normalize(nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -117,7 +117,7 @@ class ShapeStream(nn.Module):
 
     def __init__(self, gating_channels: list[int], *, divisor: int = 1) -> None:
         super().__init__()
-        channels = [thinned(n, divisor) for n in SHAPE_CHANNELS]
+        channels = [thin(n, divisor) for n in SHAPE_CHANNELS]
         self.blocks = nn.ModuleList(ResidualBlock(n) for n in channels[:-1])
         self.reductions = nn.ModuleList(nn.Conv2d(a, b, kernel_size=1) for a, b in pairwise(channels))
         self.views = nn.ModuleList(nn.Conv2d(n, 1, kernel_size=1) for n in gating_channels)
@@ -137,7 +137,7 @@ class ShapeStream(nn.Module):
         for block, reduction, view, gate, features in zip(
             self.blocks, self.reductions, self.views, self.gates, gating, strict=True
         ):
-            shape = gate(reduction(block(shape)), _resized(view(features), like=shape))
+            shape = gate(reduction(block(shape)), _resize(view(features), like=shape))
         return torch.sigmoid(self.edge(shape))
 
 
@@ -160,21 +160,21 @@ class GatedSCNN(nn.Module):
 
     def __init__(self, num_classes: int = 19, *, divisor: int = 1) -> None:
         super().__init__()
-        pyramid, fine = thinned(PYRAMID_CHANNELS, divisor), thinned(FINE_CHANNELS, divisor)
-        channels = [thinned(n, divisor) for n in (64, 128, 256, 512, 1024, 2048, 4096)]
+        pyramid, fine = thin(PYRAMID_CHANNELS, divisor), thin(FINE_CHANNELS, divisor)
+        channels = [thin(n, divisor) for n in (64, 128, 256, 512, 1024, 2048, 4096)]
         self.shape_stream = ShapeStream([channels[i] for i in GATING_STAGES], divisor=divisor)
         self.gradient = ImageGradient()
         self.edge_and_gradient = nn.Conv2d(2, 1, kernel_size=1, bias=False)
         self.pyramid = AtrousPyramid(channels[-1], pyramid)
         self.edge_branch = nn.Sequential(
-            *normalized(nn.Conv2d(1, pyramid, kernel_size=1, bias=False)), nn.ReLU(inplace=True)
+            *normalize(nn.Conv2d(1, pyramid, kernel_size=1, bias=False)), nn.ReLU(inplace=True)
         )
         self.coarse = nn.Conv2d(6 * pyramid, pyramid, kernel_size=1, bias=False)
         self.fine = nn.Conv2d(channels[1], fine, kernel_size=1, bias=False)
         self.classifier = nn.Sequential(
-            *normalized(nn.Conv2d(pyramid + fine, pyramid, kernel_size=3, padding=1, bias=False)),
+            *normalize(nn.Conv2d(pyramid + fine, pyramid, kernel_size=3, padding=1, bias=False)),
             nn.ReLU(inplace=True),
-            *normalized(nn.Conv2d(pyramid, pyramid, kernel_size=3, padding=1, bias=False)),
+            *normalize(nn.Conv2d(pyramid, pyramid, kernel_size=3, padding=1, bias=False)),
             nn.ReLU(inplace=True),
             nn.Conv2d(pyramid, num_classes, kernel_size=1, bias=False),
         )
@@ -195,9 +195,9 @@ class GatedSCNN(nn.Module):
         edges = self.shape_stream(features[0], [features[i] for i in GATING_STAGES])
         shape = torch.sigmoid(self.edge_and_gradient(torch.cat([edges, self.gradient(batch)], dim=1)))
         seen = self.pyramid(features[-1])
-        coarse = self.coarse(torch.cat([seen, self.edge_branch(_resized(shape, like=seen))], dim=1))
+        coarse = self.coarse(torch.cat([seen, self.edge_branch(_resize(shape, like=seen))], dim=1))
         fine = self.fine(features[1])
-        logits = self.classifier(torch.cat([fine, _resized(coarse, like=fine)], dim=1))
+        logits = self.classifier(torch.cat([fine, _resize(coarse, like=fine)], dim=1))
         return {"out": F.interpolate(logits, size=batch.shape[2:], mode="bilinear"), "edges": edges}
 
 
@@ -206,5 +206,5 @@ def gated_scnn(num_classes: int = 19, *, divisor: int = 1) -> GatedSCNN:
     return GatedSCNN(num_classes, divisor=divisor)
 
 
-def _resized(x: Tensor, *, like: Tensor) -> Tensor:
+def _resize(x: Tensor, *, like: Tensor) -> Tensor:
     return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ._parts import initialize, thinned
+from ._parts import initialize, thin
 
 RESNET50_BLOCKS = (3, 4, 6, 3)
 """Residual blocks per stage."""
@@ -37,16 +37,16 @@ class Bottleneck(nn.Module):
         super().__init__()
         out_channels = EXPANSION * channels
         self.branch = nn.Sequential(
-            *normalized(nn.Conv2d(in_channels, channels, kernel_size=1, bias=False)),
+            *normalize(nn.Conv2d(in_channels, channels, kernel_size=1, bias=False)),
             nn.ReLU(inplace=True),
-            *normalized(nn.Conv2d(channels, channels, kernel_size=3, stride=stride, padding=1, bias=False)),
+            *normalize(nn.Conv2d(channels, channels, kernel_size=3, stride=stride, padding=1, bias=False)),
             nn.ReLU(inplace=True),
-            *normalized(nn.Conv2d(channels, out_channels, kernel_size=1, bias=False)),
+            *normalize(nn.Conv2d(channels, out_channels, kernel_size=1, bias=False)),
         )
         self.shortcut: nn.Module = nn.Identity()
         if in_channels != out_channels or stride != 1:
             projection = nn.Conv2d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
-            self.shortcut = nn.Sequential(*normalized(projection))
+            self.shortcut = nn.Sequential(*normalize(projection))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, in_channels, H, W) to (N, 4 * channels, ceil(H / stride), ceil(W / stride)), float32."""
@@ -66,15 +66,15 @@ class ResNet(nn.Module):
 
     def __init__(self, blocks: Sequence[int] = RESNET50_BLOCKS, *, divisor: int = 1) -> None:
         super().__init__()
-        in_channels = thinned(CHANNELS[0], divisor)
+        in_channels = thin(CHANNELS[0], divisor)
         self.stem = nn.Sequential(
-            *normalized(nn.Conv2d(3, in_channels, kernel_size=7, stride=2, padding=3, bias=False)),
+            *normalize(nn.Conv2d(3, in_channels, kernel_size=7, stride=2, padding=3, bias=False)),
             nn.ReLU(inplace=True),
             nn.MaxPool2d(kernel_size=3, stride=2, padding=1),
         )
         self.stages = nn.ModuleList()
         for i, (published, count) in enumerate(zip(CHANNELS, blocks, strict=True)):
-            channels = thinned(published, divisor)
+            channels = thin(published, divisor)
             first = Bottleneck(in_channels, channels, stride=1 if i == 0 else 2)
             in_channels = EXPANSION * channels
             self.stages.append(nn.Sequential(first, *(Bottleneck(in_channels, channels) for _ in range(count - 1))))
@@ -97,7 +97,7 @@ class ResNet(nn.Module):
         return features[1:]
 
 
-def normalized(convolution: nn.Conv2d) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+def normalize(convolution: nn.Conv2d) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
     """Put batch normalization behind a convolution."""
     return convolution, nn.BatchNorm2d(convolution.out_channels)
 

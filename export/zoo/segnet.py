@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ._parts import amplify, initialize, thinned
+from ._parts import amplify, initialize, thin
 from .vgg import VGG16, VGG16_MIRRORED, conv_stages
 
 CAMVID_CLASSES = 11
@@ -40,8 +40,8 @@ class SegNet(nn.Module):
         self.encoder = conv_stages(3, VGG16, divisor=divisor)
         self.pool = nn.MaxPool2d(kernel_size=2, ceil_mode=True, return_indices=True)
         self.unpool = nn.MaxUnpool2d(kernel_size=2)
-        self.decoder = conv_stages(thinned(VGG16[-1][-1], divisor), decoder, divisor=divisor)
-        self.classifier = nn.Conv2d(thinned(decoder[-1][-1], divisor), num_classes, kernel_size=3, padding=1)
+        self.decoder = conv_stages(thin(VGG16[-1][-1], divisor), decoder, divisor=divisor)
+        self.classifier = nn.Conv2d(thin(decoder[-1][-1], divisor), num_classes, kernel_size=3, padding=1)
         initialize(self)
         for stage in self.decoder:
             amplify(next(stage.children()), 2)  # an unpooling leaves three zeros around every value

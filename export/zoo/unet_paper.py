@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ._parts import initialize, thinned
+from ._parts import initialize, thin
 
 WIDTHS = (64, 128, 256, 512, 1024)
 """Channels per resolution, from the finest to the coarsest."""
@@ -72,7 +72,7 @@ class PaperUNet(nn.Module):
         self, in_channels: int = 1, num_classes: int = 2, *, is_padded: bool = False, divisor: int = 1
     ) -> None:
         super().__init__()
-        widths = [thinned(width, divisor) for width in WIDTHS]
+        widths = [thin(width, divisor) for width in WIDTHS]
         padding, crops, self.margin = (1, (0,) * len(CROPS), 0) if is_padded else (0, CROPS, MARGIN)
         encoder = [_double_conv(a, b, padding) for a, b in pairwise([in_channels, *widths])]
         for block in encoder[-2:]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import nn
 
-from ._parts import thinned
+from ._parts import thin
 
 Stages = Sequence[Sequence[int]]
 
@@ -36,7 +36,7 @@ def conv_stages(
     Args:
         in_channels: channels of the first convolution's input, as it is.
         stages: channels after each convolution, as published.
-        divisor: of these channels, see `thinned`.
+        divisor: of these channels, see `thin`.
         layer: the kind of convolution.
         has_norm: whether batch normalization follows each convolution. The convolution keeps its bias, as in the
             published networks, though normalization takes it away again.
@@ -50,14 +50,14 @@ def conv_stages(
     for stage in stages:
         parts: list[nn.Module] = []
         for channels in stage:
-            out_channels = thinned(channels, divisor)
-            parts += activated(layer(in_channels, out_channels, kernel_size=3, padding=padding), has_norm)
+            out_channels = thin(channels, divisor)
+            parts += activate(layer(in_channels, out_channels, kernel_size=3, padding=padding), has_norm)
             in_channels, padding = out_channels, 1
         result.append(nn.Sequential(*parts))
     return result
 
 
-def activated(layer: nn.Conv2d | nn.ConvTranspose2d, has_norm: bool) -> Iterator[nn.Module]:
+def activate(layer: nn.Conv2d | nn.ConvTranspose2d, has_norm: bool) -> Iterator[nn.Module]:
     """Yield a convolution, batch normalization if wanted, and ReLU."""
     yield layer
     if has_norm:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ._parts import initialize, thinned
+from ._parts import initialize, thin
 from .resnet import balance
 
 
@@ -83,12 +83,12 @@ class WideResNet(nn.Module):
 
     def __init__(self, *, divisor: int = 1) -> None:
         super().__init__()
-        in_channels = thinned(STEM_CHANNELS, divisor)
+        in_channels = thin(STEM_CHANNELS, divisor)
         self.stem = nn.Conv2d(3, in_channels, kernel_size=3, padding=1, bias=False)
         self.stages = nn.ModuleList()
         for stage in STAGES:
             self.stages.append(nn.Sequential(*_blocks(in_channels, stage, divisor)))
-            in_channels = thinned(stage.channels[-1], divisor)
+            in_channels = thin(stage.channels[-1], divisor)
         initialize(self)
         balance([part.branch[-1] for part in self.modules() if isinstance(part, PreactivatedBlock)])
 
@@ -111,7 +111,7 @@ class WideResNet(nn.Module):
 def _blocks(in_channels: int, stage: Stage, divisor: int) -> Iterator[nn.Module]:
     if stage.is_pooled:
         yield nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
-    channels = [thinned(n, divisor) for n in stage.channels]
+    channels = [thin(n, divisor) for n in stage.channels]
     stride = stage.stride
     for _ in range(stage.blocks):
         yield PreactivatedBlock(in_channels, channels, stride=stride, dilation=stage.dilation, dropout=stage.dropout)
