@@ -56,7 +56,7 @@ struct Axes {
   Taps rows, cols;
 };
 
-// From image pixels into an output that covers the whole input.
+// Taps from image pixels into an output that covers the whole input.
 Axes placed_axes(const Geometry& whole, Size output, Rect visible, bool align_corners) {
   const Span rows{visible.top, visible.height}, cols{visible.left, visible.width};
   const Axis y = whole.rows(), x = whole.cols();
@@ -79,7 +79,7 @@ Axes graph_axes(const Geometry& whole, Size output, Rect visible, const MaskRule
           compose(outer.cols, upsampling_taps(output.width, upsampled.width, rule.upsampling_align_corners))};
 }
 
-// Whether every position is one sample as it is.
+// Whether every position copies one sample.
 bool is_copy(const Taps& taps) {
   for (int i = 0; i < taps.positions; ++i) {
     int whole = 0, none = 0;
@@ -92,9 +92,9 @@ bool is_copy(const Taps& taps) {
   return true;
 }
 
-// Lets taps without weight read what the other reads, where both axes copy samples: no pixel is left whose cells
-// differ. Where one axis interpolates, they must stay: rounding may give a pixel another label than all of its cells
-// have, and which pixels are interpolated is part of the specification.
+// Points taps without weight at the sample that has weight, where both axes copy samples. No pixel is then
+// interpolated. If an axis interpolates, these taps must stay: rounding may give a pixel another label than all of its
+// cells have, so the specification includes which pixels are interpolated.
 void drop_unread(Taps& taps) {
   for (int i = 0; i < taps.positions; ++i) {
     int read = 0;
@@ -115,7 +115,7 @@ std::vector<int> runs_of(const Taps& taps) {
   return runs;
 }
 
-// The first source sample where every position reads one, in a row; -1 elsewhere.
+// The first source sample if the positions read consecutive single samples; -1 otherwise.
 int first_of_copy(const Taps& taps) {
   for (int i = 0; i < taps.positions; ++i) {
     for (int t = 0; t < taps.count; ++t) {
@@ -189,7 +189,7 @@ bool MaskDecoder::operator()(const LogitsView& logits, const MaskViews& out, Thr
   return is_finite;
 }
 
-// Everything but the pointers that set_plane sets.
+// All arguments except the pointers, which set_plane sets.
 MaskJob MaskDecoder::job_of(const LogitsView& logits, const MaskViews& out) const {
   const bool is_argmax = rule_.decision == Decision::argmax;
   MaskJob job{};

@@ -1,4 +1,4 @@
-// overlay.cpp: class colours over an image.
+// overlay.cpp: palettes, and overlays of class colours on images.
 #include "plans.h"
 #include "targets.h"
 #include "seginfer/cpu.h"

@@ -1,4 +1,4 @@
-// plans.h: what the plans of several steps share.
+// plans.h: helpers shared by the plans of all steps.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 
 namespace seginfer {
 
-constexpr int kPixelsPerPart = 1 << 14;  // fewer are done sooner than a thread wakes up
+constexpr int kPixelsPerPart = 1 << 14;  // smaller parts take less time than waking a thread
 
 // Copies (taps, positions) values into rows of positions + kSlack values, since kernels load whole vectors.
 template <class T>

@@ -35,7 +35,7 @@ Taps content_taps(const Axis& axis, const PixelRule& rule, bool is_resized, bool
                  {content.first - static_cast<int>(axis.offset), content.count});
 }
 
-// Byte positions of pixels in windows; empty where a window does not hold them. Taps must have their slack.
+// Byte positions of pixels in windows; empty if a pixel lies outside its window. Taps must have slack.
 std::vector<int> pattern_of(const Taps& taps, int pixel_bytes) {
   const int n = taps.positions, stride = n + kSlack;
   std::vector<int> pattern(static_cast<size_t>(taps.count) * static_cast<size_t>(stride));
@@ -126,7 +126,7 @@ void check_out(const TensorView& out, Size size, int channels) {
   }
 }
 
-// Floats outside 0..255 have no uint8.
+// uint8 outputs hold unchanged pixels only: other rules yield values that are not 0..255.
 void check_raw(const PixelRule& rule, int channels) {
   const bool is_whole = rule.resampling != Resampling::torch && rule.resampling != Resampling::torch_antialias;
   for (int c = 0; c < channels; ++c) {

@@ -1,4 +1,4 @@
-// targets.cpp: which instruction sets this machine has; the best is taken at run time.
+// targets.cpp: detects the machine's instruction sets at run time, and uses the best by default.
 #include "targets.h"
 
 #include <atomic>

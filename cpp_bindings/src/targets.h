@@ -1,4 +1,4 @@
-// targets.h: the kernels for the instruction set in use.
+// targets.h: row kernels of the instruction set in use.
 #pragma once
 
 #include "rows/jobs.h"

@@ -1,4 +1,4 @@
-// threads.cpp: the thread pool and the memory that is kept between calls.
+// threads.cpp: thread pool and reusable memory.
 #include "seginfer/threads.h"
 
 #include <unistd.h>
@@ -28,7 +28,7 @@ struct Threads::Task {
   const void* context;
   int n;
   int step;
-  std::atomic<int64_t> next{0};  // passes n by up to a step for every thread
+  std::atomic<int64_t> next{0};  // may exceed n by one step per thread
   std::mutex mutex;
   std::exception_ptr error;
 
@@ -45,8 +45,8 @@ struct Threads::Task {
   }
 };
 
-// What the threads of a process share. In a forked process their locks may be held for ever, by threads that are not
-// there: nothing in here may be touched, not even to destroy it.
+// State shared by the threads of a process. A forked process has no such threads, and locks that they held stay locked
+// for ever, so it must neither use nor destroy this object.
 struct Threads::Workers {
   std::vector<std::thread> threads;
   std::mutex mutex;
@@ -70,13 +70,13 @@ struct Threads::Workers {
     try {
       while (static_cast<int>(threads.size()) < count) threads.emplace_back([this] { work(); });
     } catch (const std::system_error&) {
-      // The system gives no more threads; those that are there, and the caller, do the work.
+      // The system has no more threads. Those that started do the work, with the caller.
     }
   }
 
-  // Keeps workers off the caller's processor. Where the others have slept for long, as virtual ones do between the
-  // frames of a camera, schedulers wake a worker on the processor of its waker, and the two take turns: the pool, and
-  // whatever threads come after it, then work at half their speed for many frames.
+  // Keeps workers off the caller's processor. After a long sleep of the other processors, as virtual ones have between
+  // camera frames, schedulers wake a worker on the processor of its waker, and the two share it. The pool, and threads
+  // that run after it, would then work at half speed for many frames.
   void make_way() {
 #if defined(__linux__)
     const int processor = sched_getcpu();
@@ -98,7 +98,7 @@ struct Threads::Workers {
     wake.notify_all();
     one.run();
     std::unique_lock<std::mutex> lock(mutex);
-    task = nullptr;  // who has not begun will not
+    task = nullptr;  // workers that have not begun stay asleep
     done.wait(lock, [this] { return active == 0; });
   }
 
@@ -138,7 +138,7 @@ void Threads::start() {
 
 void Threads::run(int n, int grain, Call call, const void* context) {
   if (n <= 0) return;
-  // Four parts per thread even out what other processes take from one of the cores.
+  // Four parts per thread balance the load when another process takes time of a core.
   const int step = std::max({1, grain, static_cast<int>((n + 4LL * size_ - 1) / (4LL * size_))});
   if (size_ == 1 || step >= n || is_forked()) return call(context, 0, n);
   const Claim claim(is_in_use_);

@@ -1,4 +1,4 @@
-// cases.h: images, results and comparisons that several checks draw from. Every array is a heap block of exact size.
+// cases.h: random images and results, in heap blocks of exact size, and comparisons between instruction sets.
 #pragma once
 
 #include <algorithm>
@@ -14,10 +14,10 @@ using namespace seginfer;
 
 constexpr int kMostWidth = 130;
 
-// A fresh thread has no scratch memory yet, so that what it then gets is as large as the call asked for.
+// A fresh thread has no scratch memory yet, so its scratch is exactly as large as the call needs.
 inline void in_a_fresh_thread(const std::function<void()>& call) { std::thread(call).join(); }
 
-// Calls `compute(threads)` on every instruction set, with one thread and with three, some of the times in a fresh
+// Calls `compute(threads)` on every instruction set: with one thread, with three if large, and sometimes in a fresh
 // thread.
 template <class Compute>
 void on_every_target(Random& random, bool is_large, const Compute& compute) {

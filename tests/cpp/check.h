@@ -1,4 +1,4 @@
-// check.h: what the checks share: a count of failures, seeded numbers, and heap blocks of exact size.
+// check.h: a count of failures, seeded random numbers, and heap blocks of exact size.
 #pragma once
 
 #include <atomic>
@@ -15,7 +15,7 @@ namespace checks {
 inline std::atomic<int> failures{0};
 inline std::atomic<long> checked{0};
 
-// Prints the first failures only; the exit status tells of all.
+// Prints only the first failures; the exit status counts all.
 inline bool expect(bool is_right, const std::string& what) {
   ++checked;
   if (!is_right && ++failures <= 20) std::fprintf(stderr, "FAILED: %s\n", what.c_str());
@@ -57,7 +57,7 @@ class Random {
   std::mt19937 engine_;
 };
 
-// A heap block that ends, and starts, with its values: AddressSanitizer sees one byte more as an error.
+// A heap block without room around its values, so that AddressSanitizer reports a single byte outside.
 template <class T>
 class Block {
  public:

@@ -1,4 +1,4 @@
-// check_geometry.cpp: prints where geometry.h places the images that it is told of; the test compares that with Python.
+// check_geometry.cpp: prints placements by geometry.h, which the test compares with Python.
 //
 // Reads lines of "policy image_height image_width input_height input_width is_centered".
 #include <cstdio>

@@ -1,4 +1,4 @@
-// check_pool.cpp: the thread pool covers every item once, whoever calls it, and outlives the exceptions of its work.
+// check_pool.cpp: the thread pool covers every item once, from any thread, and survives exceptions of its work.
 #include <dirent.h>
 
 #include <atomic>

@@ -1,4 +1,4 @@
-// cuda_on_cpu.h: just enough of CUDA to run kernels on the CPU: the threads of a block take turns at every barrier.
+// cuda_on_cpu.h: enough of CUDA to run kernels on the CPU. The threads of a block are fibers that switch at barriers.
 #pragma once
 
 #include <ucontext.h>

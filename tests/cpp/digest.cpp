@@ -1,4 +1,4 @@
-// digest.cpp: one number for everything that the library writes, to be compared between compilers and processors.
+// digest.cpp: prints a digest of all results per instruction set, to compare compilers and processors.
 #include <cstdio>
 #include <vector>
 

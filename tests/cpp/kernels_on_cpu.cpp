@@ -1,4 +1,4 @@
-// kernels_on_cpu.cpp: the CUDA kernels as a library that tests load: their own grids, and one functor at a time.
+// kernels_on_cpu.cpp: the CUDA kernels as a CPU library for tests: whole grids, or one functor at a time.
 #include "cuda_on_cpu.h"
 // After the shim, which stands in for CUDA:
 #include "seginfer/kernels/kernels.cuh"
@@ -129,7 +129,7 @@ void layout(int* to) {
   OFFSET(OverlayPixel, channels), OFFSET(OverlayPixel, mask_bytes), OFFSET(OverlayPixel, classes);
 }
 
-// What launching code must know.
+// Output sizes of a block, from which grids are computed.
 void tiles(int* to) {
   for (const int value : {seginfer::kBlockX, seginfer::kBlockY, seginfer::kGatherRows, seginfer::kFilterRows,
                           seginfer::kMaskCols, seginfer::kMaskRows, seginfer::kOverlayCols}) {

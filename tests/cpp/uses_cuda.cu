@@ -1,4 +1,4 @@
-// uses_cuda.cu: a C++ user's calls, to see that nvcc accepts cuda.h for every architecture, beside the CPU's headers.
+// uses_cuda.cu: calls of every function of cuda.h, to check that nvcc compiles it beside the CPU headers.
 #include <vector>
 
 #include "seginfer/seginfer.h"

@@ -1,4 +1,5 @@
-// cpu.h: both pixel steps and the overlay on the CPU. Plans hold what depends on sizes; calls allocate nothing.
+// cpu.h: preprocessing, mask decoding and overlays on the CPU. Plans are computed once per size, and calls of a plan
+// allocate nothing after the first.
 #pragma once
 
 #include <atomic>
@@ -16,14 +17,14 @@ struct PreprocessJob;
 
 enum class Resampling { opencv, pillow, torch, torch_antialias, nearest };
 
-// How pixels become values of the network input: value = pixel * gain + bias, in the network's channel order.
+// Conversion of pixels to network input: value = pixel * gain + bias, in the network's channel order.
 struct PixelRule {
   Resampling resampling = Resampling::opencv;
-  bool is_bgr = false;       // the network's channel order; images may have another
-  bool is_mirrored = false;  // what lies outside the image is the image again, not padding; such images keep their size
+  bool is_bgr = false;       // channel order of the network input; images may have another
+  bool is_mirrored = false;  // mirror the image instead of padding it; such images are not resized
   float gain[3] = {1, 1, 1};
   float bias[3] = {0, 0, 0};
-  float padding[3] = {0, 0, 0};  // a value of the network input
+  float padding[3] = {0, 0, 0};  // in values of the network input
 };
 
 // Resizes, pads and normalises images of one size and format into the network input.
@@ -31,7 +32,7 @@ class Preprocessor {
  public:
   Preprocessor(const Geometry& geometry, PixelFormat format, const PixelRule& rule);
 
-  // Fills `out` completely. The same object may be called from several threads.
+  // Fills `out` completely. Safe to call from several threads at once.
   void operator()(const ImageView& image, const TensorView& out, Threads& threads) const;
 
  private:
@@ -53,38 +54,39 @@ enum class Decision {
 
 struct MaskRule {
   Decision decision = Decision::argmax;
-  float threshold = 0;    // a value of the output
-  bool is_logits = true;  // probabilities otherwise; only confidence cares
+  float threshold = 0;    // in values of the output
+  bool is_logits = true;  // false: probabilities; only confidences depend on it
   bool align_corners = false;
-  int upsampling = 0;  // factor of a bilinear upsampling to be done first; 0: none
+  int upsampling = 0;  // factor of a bilinear upsampling before the decision; 0: none
   bool upsampling_align_corners = false;
   std::vector<uint16_t> table;  // mask value of each label, unless empty
 };
 
-// The results for one image, all of its size. A plane per channel for Decision::each, `plane_stride` elements apart.
+// Result arrays of one image, of the image's size. Decision::each has a plane per channel, plane strides apart.
+// Plane strides count elements.
 struct MaskViews {
   PlaneView<void> mask;
   int mask_bytes = 1;
   int64_t mask_plane_stride = 0;
-  PlaneView<float> confidence;  // probability of the label, of the set class for Decision::each; null if not wanted
+  PlaneView<float> confidence;  // probability of the label; for Decision::each, of the class; null if not requested
   int64_t confidence_plane_stride = 0;
-  PlaneView<float> margin;  // between the two best values, or to the threshold; null if not wanted
+  PlaneView<float> margin;  // between the two best values, or to the threshold; null if not requested
   int64_t margin_plane_stride = 0;
 };
 
-// Where an output stands in the output of one pass over the whole image: only tiles have a corner.
+// Position of an output within the output for the whole image. Only tiles have a corner other than (0, 0).
 struct OutputWindow {
   Size whole;
   Offset corner;
   Size size;
 };
 
-// Interpolates logits to the visible pixels of an image and decides them, in one pass.
+// Interpolates logits at the visible pixels of an image and labels them, in one pass.
 class MaskDecoder {
  public:
   MaskDecoder(const Geometry& whole, const OutputWindow& window, Rect visible, int channels, const MaskRule& rule);
 
-  // Returns false if a value of the logits is NaN or infinite; what was written is worthless then.
+  // Returns false if a logit is NaN or infinite. The results are then undefined.
   bool operator()(const LogitsView& logits, const MaskViews& out, Threads& threads) const;
 
  private:
@@ -100,7 +102,7 @@ class MaskDecoder {
   int first_column_ = -1;  // see MaskJob::first_column
 };
 
-// Writes, for every visible pixel, the label of the cell that holds its centre. T: uint8_t or uint16_t.
+// Copies the label of the cell at each visible pixel's centre. T is uint8_t or uint16_t.
 class LabelResampler {
  public:
   LabelResampler(const Geometry& whole, const OutputWindow& window, Rect visible);
@@ -113,7 +115,7 @@ class LabelResampler {
   Taps rows_, cols_;
 };
 
-// Class colours over an image, or alone. `weight` is the colours' share in 256ths; black leaves the image as it is.
+// Class colours for overlays. `weight` is the opacity in 256ths; classes in black leave the image unchanged.
 struct Palette {
   Palette(const std::vector<uint8_t>& colors, int weight);  // (classes, 3), in the image's channel order
 
@@ -121,12 +123,14 @@ struct Palette {
   std::vector<uint16_t> factors, colors;
 };
 
-// `image` is rgb, bgr or gray, or has no data; `out` is (height, width, 3). It may be the image itself.
+// Blends class colours over an rgb, bgr or gray image, or over black where the image has no data. `out` is
+// (height, width, 3) and may be the image itself.
 template <class T>
 void overlay(const ImageView& image, PlaneView<const T> mask, const Palette& palette, PlaneView<uint8_t> out,
              Threads& threads);
 
-// Instruction sets that this machine has, best last, and the one in use: "portable", "avx2", "avx512".
+// Targets are instruction sets: "portable", "avx2", "avx512". `targets` lists those of this machine, best last;
+// `target` is the one in use.
 std::vector<std::string> targets();
 std::string target();
 void use_target(const std::string& name);

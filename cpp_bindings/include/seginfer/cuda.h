@@ -1,7 +1,5 @@
-// cuda.h: the kernels from C++: streams, events and memory that free themselves, and one launch per step. For nvcc.
-//
-// Records live in device memory, one per image or mask plane; the pointers in them are device pointers. taps.h computes
-// what they read. Include it in one .cu file, compiled with -fmad=false.
+// cuda.h: launches of the kernels from C++, with RAII streams, events and device memory. Include it in one .cu file,
+// compiled by nvcc with -fmad=false.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -24,7 +22,7 @@ inline void check_cuda(cudaError_t code, const char* call) {
   }
 }
 
-// Calls the CUDA runtime, and throws a CudaError if it refuses.
+// Calls the CUDA runtime and throws CudaError on failure.
 #define SEG_CUDA(call) ::seginfer::check_cuda((call), #call)
 
 class Stream {
@@ -41,7 +39,7 @@ class Stream {
   cudaStream_t handle_ = nullptr;
 };
 
-// A point on a stream, with its time.
+// A timestamp on a stream.
 class Event {
  public:
   Event() { SEG_CUDA(cudaEventCreate(&handle_)); }
@@ -52,7 +50,7 @@ class Event {
   void record(const Stream& stream) { SEG_CUDA(cudaEventRecord(handle_, stream.handle())); }
   void synchronize() const { SEG_CUDA(cudaEventSynchronize(handle_)); }
 
-  // Both must have been recorded, and this one reached.
+  // Both events must have been recorded, and this one completed.
   float milliseconds_since(const Event& start) const {
     float elapsed = 0;
     SEG_CUDA(cudaEventElapsedTime(&elapsed, start.handle_, handle_));
@@ -91,7 +89,7 @@ class DeviceBuffer {
   size_t size_ = 0;
 };
 
-// How many blocks cover `count` outputs of at most `largest`.
+// Number of blocks that cover `count` outputs of at most `largest`.
 inline dim3 grid_of(Size largest, int count, int cols, int rows) {
   check_size(largest, "the largest output of a launch");
   SEG_REQUIRE(count >= 1 && count <= 65535, "a launch takes 1..65535 records, got " + std::to_string(count));
@@ -101,10 +99,11 @@ inline dim3 grid_of(Size largest, int count, int cols, int rows) {
 
 inline dim3 block_of_threads() { return dim3(kBlockX, kBlockY, 1); }
 
-// Every launch is asynchronous on its stream. `records` are `count` in device memory; `largest` is the largest size of
-// what they write. A launch that the driver refuses throws a CudaError.
+// Every launch is asynchronous on its stream. `records` points to `count` records in device memory, one per image or
+// mask plane, with device pointers in them; taps.h computes their indices and weights. `largest` is the largest output
+// of a record. A launch that fails throws CudaError.
 
-// Fills network inputs. `is_filtered`: one of the records has the filter pillow, or weights other than two per axis.
+// Fills network inputs. `is_filtered`: a record has the filter pillow, or another number of weights per axis than two.
 inline void launch_preprocess(const PreprocessPixel* records, int count, Size largest, bool is_filtered,
                               const Stream& stream) {
   if (is_filtered) {
@@ -117,28 +116,28 @@ inline void launch_preprocess(const PreprocessPixel* records, int count, Size la
   SEG_CUDA(cudaGetLastError());
 }
 
-// Labels cells; `largest` is the size of the logits. It comes before launch_mask.
+// Labels cells; `largest` is the size of the logits. Launch it before launch_mask.
 inline void launch_label(const LabelCell* records, int count, Size largest, const Stream& stream) {
   const dim3 grid = grid_of(largest, count, kBlockX, kBlockY);
   seginfer_label<<<grid, block_of_threads(), 0, stream.handle()>>>(records);
   SEG_CUDA(cudaGetLastError());
 }
 
-// Makes masks; `largest` is the largest of the records' (rows, cols).
+// Computes masks; `largest` is the largest (rows, cols) of the records.
 inline void launch_mask(const MaskPixel* records, int count, Size largest, const Stream& stream) {
   const dim3 grid = grid_of(largest, count, kMaskCols, kMaskRows);
   seginfer_mask<<<grid, block_of_threads(), 0, stream.handle()>>>(records);
   SEG_CUDA(cudaGetLastError());
 }
 
-// Writes the confidence and the margin of every pixel, where the records ask for them.
+// Computes confidences and margins, where a record has pointers for them.
 inline void launch_maps(const MaskPixel* records, int count, Size largest, const Stream& stream) {
   const dim3 grid = grid_of(largest, count, kBlockX, kBlockY);
   seginfer_maps<<<grid, block_of_threads(), 0, stream.handle()>>>(records);
   SEG_CUDA(cudaGetLastError());
 }
 
-// Paints class colours over images.
+// Blends class colours over images.
 inline void launch_overlay(const OverlayPixel* records, int count, Size largest, const Stream& stream) {
   const dim3 grid = grid_of(largest, count, kOverlayCols, kBlockY);
   seginfer_overlay<<<grid, block_of_threads(), 0, stream.handle()>>>(records);

@@ -1,4 +1,4 @@
-// error.h: what the library throws. Messages say what was expected, what was got, and the remedy.
+// error.h: exceptions of the library. Messages state what was expected, what was got, and the remedy.
 #pragma once
 
 #include <stdexcept>
@@ -6,20 +6,19 @@
 
 namespace seginfer {
 
-// An argument that the call does not accept. Nothing has been written then, unless the message says otherwise.
+// An invalid argument. Nothing has been written, unless the message says otherwise.
 class InputError : public std::invalid_argument {
  public:
   using std::invalid_argument::invalid_argument;
 };
 
-// The CUDA driver or runtime refused a call.
+// A failed call of the CUDA runtime or driver.
 class CudaError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-// Throws InputError unless a condition holds. A macro, since messages cost more than most checks: they are made only to
-// be thrown.
+// Throws InputError unless a condition holds. It is a macro so that the message is built only when it is thrown.
 #define SEG_REQUIRE(condition, ...)                              \
   do {                                                           \
     if (!(condition)) throw ::seginfer::InputError(__VA_ARGS__); \

@@ -1,4 +1,4 @@
-// geometry.h: where one image sits inside the network input, in integers, and the way back; as seginfer/_geometry.py.
+// geometry.h: placement of an image in the network input, in integers. Same results as seginfer/_geometry.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 
 namespace seginfer {
 
-// No side of an image, an input or an output is longer: products of three sides then fit 64 bits.
+// Longest side of an image, an input or an output; products of three sides fit 64 bits.
 constexpr int kMaxSide = 1 << 20;
 
 struct Size {
@@ -34,7 +34,7 @@ inline void check_size(Size size, const char* what) {
                   size_text(size.height, size.width));
 }
 
-// One axis of a Geometry: the image's `image` pixels become `resized`, whose first stands at `offset` of `input`.
+// One axis of a Geometry: `image` pixels are resized to `resized`, which start at `offset` of `input`.
 struct Axis {
   int64_t image;
   int64_t resized;
@@ -68,8 +68,8 @@ inline Span visible_of(const Axis& axis) {
   return {static_cast<int>(first), static_cast<int>(std::max<int64_t>(0, end - first))};
 }
 
-// How one image was placed: resized as a whole, its corner at `offset` of the input. Every policy is this one formula:
-// letterbox and pad have offsets that are not negative and padding around the image; center-crop cuts what is outside.
+// Placement of one image: resized as a whole, then put at `offset` of the input. Every policy is this one formula.
+// Offsets of letterbox and pad are not negative, and padding surrounds the image; center-crop cuts the image.
 struct Geometry {
   Size image;
   Size input;
@@ -116,8 +116,8 @@ inline Geometry stretch(Size image, Size input) {
   return {image, input, input, {0, 0}};
 }
 
-// Pad does not resize; `letterbox` is the largest size of the image's aspect inside the input, the free side rounded
-// half up. Both stand in the middle of the padding, or at the top left.
+// `pad` does not resize. `letterbox` resizes to the largest size of the same aspect ratio inside the input, the free
+// side rounded half up. Both centre the image, or put it at the top left.
 inline Geometry pad(Size image, Size input, bool is_centered = true) {
   check_sizes(image, input);
   SEG_REQUIRE(image.height <= input.height && image.width <= input.width,
@@ -140,7 +140,8 @@ inline Geometry letterbox(Size image, Size input, bool is_centered = true) {
   return {image, input, resized, is_centered ? middle : Offset{}};
 }
 
-// The smallest size of the image's aspect around the input, its middle cut out; halves round to even.
+// Resizes to the smallest size of the same aspect ratio that covers the input, and cuts out the centre; halves round to
+// even.
 // Source: torchvision.transforms.Resize with one number, then CenterCrop.
 inline Geometry center_crop(Size image, Size input) {
   check_sizes(image, input);

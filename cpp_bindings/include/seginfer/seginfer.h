@@ -1,11 +1,20 @@
-// seginfer.h: everything, in order of dependency. This comment teaches the library.
-//
-// seginfer turns camera images into the input of a segmentation network, and the network's output into masks at the
-// camera's own pixels. It writes, byte for byte, what seginfer/_reference.py specifies, on every instruction set, with
-// any number of threads, and on a GPU.
+// seginfer.h: every header for the CPU, with an example. For GPUs, compile cuda.h with nvcc.
+#pragma once
+
+#include "error.h"
+#include "geometry.h"
+#include "taps.h"
+#include "view.h"
+#include "threads.h"
+#include "kernels/pixel.h"
+#include "cpu.h"
+
+// seginfer converts camera images to the input of a segmentation network, and the network's output to masks at the
+// camera's own pixels. Results equal seginfer/_reference byte for byte, on every instruction set, with any number of
+// threads, and on a GPU.
 //
 //     using namespace seginfer;
-//     Threads threads(2);                                     // one is the caller's own; Threads(1) starts none
+//     Threads threads(2);                                     // the caller's thread counts; Threads(1) starts none
 //     const Geometry geometry = letterbox({1080, 1920}, {512, 1024});
 //
 //     PixelRule rule;                                         // value = pixel * gain + bias
@@ -22,22 +31,14 @@
 //     out.mask = {mask, 1920};                                // uint8 (1080, 1920)
 //     decode({logits, DType::float32, 19, {128, 256}, 128 * 256, 256, 1}, out, threads);
 //
-// What holds everywhere: sizes are (height, width); images are uint8 and state their format; strides of tensors count
-// elements, pitches of images bytes; nobody but the caller owns memory; plans (Preprocessor, MaskDecoder,
-// LabelResampler) hold what depends on sizes, and calls allocate nothing after the first; a call that does not accept
-// its arguments throws InputError, which says what was expected and what was got, and has written nothing.
+// Conventions:
+// - Sizes are (height, width). Images are uint8 and state their format.
+// - Strides of tensors count elements. Pitches of images count bytes.
+// - The caller owns all memory.
+// - Plans (Preprocessor, MaskDecoder, LabelResampler) hold everything that depends on sizes. Calls of a plan allocate
+//   nothing after the first.
+// - Invalid arguments throw InputError, and then nothing has been written.
 //
-// geometry.h  where an image sits in the network input, in integers      taps.h     which samples a position reads
-// view.h      images, tensors and planes that somebody else owns         threads.h  the pool, and memory that is reused
-// pixel.h     the arithmetic of one pixel, for CPU, nvcc and NVRTC       cpu.h      both steps and the overlay
-//
-// For GPUs, compile cuda.h with nvcc; it is not included here, since it needs CUDA.
-#pragma once
-
-#include "error.h"
-#include "geometry.h"
-#include "taps.h"
-#include "view.h"
-#include "threads.h"
-#include "kernels/pixel.h"
-#include "cpu.h"
+// geometry.h       placement of an image in the network input    taps.h     sampling positions and weights
+// view.h           images, tensors and planes of the caller      threads.h  thread pool and reusable memory
+// kernels/pixel.h  arithmetic of one pixel, also for GPUs        cpu.h      preprocessing, masks and overlays

@@ -1,4 +1,5 @@
-// taps.h: which source samples every output position reads, and their weights; as seginfer/_reference.py states them.
+// taps.h: sampling positions and weights for resizing images and for interpolating logits. Same results as
+// seginfer/_reference/taps.py.
 #pragma once
 
 #include <cmath>
@@ -10,8 +11,8 @@
 
 namespace seginfer {
 
-// K source indices and K weights for each of n positions, (K, n). Only the kind of weight that the arithmetic asks for
-// is filled: float32, or whole numbers for OpenCV (11 bits) and Pillow (22 bits).
+// K source indices and K weights for each of n positions, (K, n). At most one kind of weights is filled: float32, or
+// fixed point for OpenCV (11 bits) and Pillow (22 bits).
 struct Taps {
   int count = 0;      // K
   int positions = 0;  // n
@@ -57,7 +58,8 @@ inline Taps torch_taps(int n, int m) {
   return linear_taps_at<float>({0, m}, scale, 0.5f, 0.0f, 0, n - 1, 0);
 }
 
-// Source: OpenCV imgproc/src/resize.cpp; beyond the border it drops a column's weight but not a row's.
+// Beyond the border, OpenCV drops the weight of a column but not of a row.
+// Source: OpenCV imgproc/src/resize.cpp.
 inline Taps opencv_taps(int n, int m, bool is_column_axis) {
   Taps taps(2, m);
   taps.fixed.resize(taps.index.size());
@@ -76,7 +78,7 @@ inline Taps opencv_taps(int n, int m, bool is_column_axis) {
   return taps;
 }
 
-// The triangle filter, widened where it shrinks the image; weights that a position does not use are zero.
+// Triangle filter, widened when the image shrinks; unused weights are zero.
 // Source: Pillow's precompute_coeffs with the bilinear filter, in float64; torch's antialias in float32.
 template <class Real>
 Taps triangle_taps(int n, int m) {
@@ -128,7 +130,7 @@ inline Taps nearest_taps(int n, int m) {
   return taps;
 }
 
-// Sample i of the input is sample i - offset of an image that is mirrored without repeating its border.
+// Sample i of the input is sample i - offset of the image, mirrored without repeating the border.
 inline Taps mirrored_taps(int n, int m, int offset) {
   Taps taps(1, m);
   const int64_t period = std::max<int64_t>(1, 2 * (static_cast<int64_t>(n) - 1));
@@ -157,15 +159,15 @@ inline Taps part_of(const Taps& taps, Span part) {
 
 // ------------------------------------------------------------------------------------------------ masks
 
-// Whether, along one axis, the content starts and ends on cell borders: a crop then leaves just the content.
+// Whether the content starts and ends on cell borders along one axis, so that cropped logits show the content only.
 inline bool is_aligned(const Axis& axis, int64_t logits, bool align_corners) {
   if (axis.offset < 0 || axis.offset + axis.resized > axis.input) return false;
   if (align_corners) return axis.input == logits || axis.input == axis.resized;
   return axis.offset * logits % axis.input == 0 && axis.resized * logits % axis.input == 0;
 }
 
-// Taps from the visible image pixels into the logits; positions are float32 where both axes are aligned, as torch
-// computes them on the cropped logits, and float64 where torch has no such operation.
+// Taps of the visible image pixels into the logits. Positions are float32 where both axes are aligned, as torch
+// computes them on cropped logits, and float64 elsewhere, where torch has no such operation.
 template <class Real>
 Taps mask_taps(Axis axis, int logits, Span visible, bool align_corners) {
   int64_t cells = logits, image = axis.image, resized = axis.resized, input = axis.input;
@@ -191,7 +193,7 @@ inline Taps upsampling_taps(int n, int m, bool align_corners) {
   return linear_taps_at<float>({0, m}, scale, 0.0f, 0.0f, 0, n - 1, 0);
 }
 
-// The taps that do `inner` and then `outer` at once: three neighbouring samples.
+// Taps equal to `inner` followed by `outer`: three neighbouring samples.
 inline Taps compose(const Taps& outer, const Taps& inner) {
   Taps taps(3, outer.positions);
   taps.weight.resize(taps.index.size());
@@ -224,7 +226,7 @@ inline Taps label_taps(const Axis& axis, int labels, Span visible) {
   return taps;
 }
 
-// Moves taps into the `cells` samples from `first` on; a tap outside of them has no weight and may read any.
+// Moves taps into the `cells` samples from `first` on. Taps outside have no weight, so they are clamped.
 inline void move_into_window(Taps& taps, int first, int cells) {
   for (int& index : taps.index) index = std::min(std::max(index - first, 0), cells - 1);
 }

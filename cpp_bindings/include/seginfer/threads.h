@@ -1,4 +1,4 @@
-// threads.h: a pool of threads whose size the caller sets; a pool of one never starts a thread.
+// threads.h: a thread pool of a given size, and memory that calls reuse. A pool of size 1 never starts a thread.
 #pragma once
 
 #include <atomic>
@@ -7,7 +7,7 @@
 
 namespace seginfer {
 
-// Holds a flag while it lives, unless another holds it already.
+// Sets a flag for its lifetime, unless the flag is already set.
 class Claim {
  public:
   explicit Claim(std::atomic<bool>& flag) : flag_(flag), is_mine_(!flag.exchange(true)) {}
@@ -26,8 +26,7 @@ class Claim {
 
 class Threads {
  public:
-  // `size` counts the caller's own thread. Workers start with the first call that has work for them, and sleep between
-  // calls.
+  // `size` includes the caller's thread. Workers start with the first call that needs them, and sleep between calls.
   explicit Threads(int size);
   ~Threads();
   Threads(const Threads&) = delete;
@@ -35,9 +34,9 @@ class Threads {
 
   int size() const { return size_; }
 
-  // Calls work(begin, end) until [0, n) is covered, in parts of at least `grain`, and returns when all are done. Where
-  // another call is using the pool, or in a forked process, which has no workers, the caller does everything itself.
-  // Rethrows the first exception of `work`.
+  // Calls work(begin, end) for parts of [0, n) of at least `grain`, and returns when all are done. The caller's thread
+  // does all the work while another call uses the pool, and in a forked process, which has no workers. Rethrows the
+  // first exception of `work`.
   template <class Work>
   void for_each_part(int n, int grain, const Work& work) {
     const auto call = [](const void* context, int begin, int end) { (*static_cast<const Work*>(context))(begin, end); };
@@ -59,7 +58,7 @@ class Threads {
   std::unique_ptr<Workers> workers_;
 };
 
-// Memory that grows to the largest request and is then reused: aligned to 64 bytes, contents undefined.
+// Uninitialised memory, aligned to 64 bytes. It grows to the largest request and is then reused.
 class Buffer {
  public:
   void* reserve(size_t bytes);

@@ -1,4 +1,4 @@
-// view.h: images, tensors and planes that somebody else owns: pointers, extents and strides.
+// view.h: pointers, sizes and strides of images, tensors and planes. Views own no memory.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 
 namespace seginfer {
 
-// How a camera or a decoder lays out an image. nv12 is a plane of luma and one of half its size with U and V in turn;
-// yuyv is Y U Y V for two pixels. Both are BT.601, limited range.
+// Pixel format of a camera or decoder. nv12 has a luma plane and a plane of half its size with alternating U and V;
+// yuyv stores two pixels as Y U Y V. Both are BT.601, limited range.
 enum class PixelFormat { rgb, bgr, rgba, bgra, gray, nv12, yuyv };
 
 struct ImageView {
@@ -21,7 +21,7 @@ struct ImageView {
   int64_t chroma_row_bytes = 0;
 };
 
-// One image's values in a batch or in an output; strides count elements. NCHW has a column stride of 1, NHWC one of
+// Values of one image in a batch or in an output. Strides count elements. NCHW has a column stride of 1, NHWC of
 // `channels`.
 template <class Data>
 struct BatchView {
@@ -34,8 +34,8 @@ struct BatchView {
   int64_t column_stride = 1;
 };
 
-using TensorView = BatchView<void>;        // what a network reads, written by preprocessing
-using LogitsView = BatchView<const void>;  // what it yields, float32 or float16
+using TensorView = BatchView<void>;        // network input: float32, float16 or uint8
+using LogitsView = BatchView<const void>;  // network output: float32 or float16
 
 // A mask or a map of the whole image; T is uint8_t, uint16_t or float. The row stride counts elements.
 template <class T>

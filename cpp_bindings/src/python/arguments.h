@@ -1,4 +1,4 @@
-// arguments.h: turns tuples and names of Python calls into the library's types.
+// arguments.h: converts tuples and strings of Python calls to the library's types.
 #pragma once
 
 #include <map>

@@ -1,4 +1,4 @@
-// arrays.h: checks NumPy arrays and describes them as views. Arrays are never converted or copied.
+// arrays.h: checks NumPy arrays and makes views of them. Arrays are never converted or copied.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -30,7 +30,7 @@ bool is_float(const Array& array, int bits) {
   return has_type(array, nb::dlpack::dtype_code::Float, bits);
 }
 
-// ", got uint8 (480, 640, 3)", for messages.
+// Text for messages, such as ", got uint8 (480, 640, 3)".
 template <class Array>
 std::string got_text(const Array& array) {
   const auto code = static_cast<nb::dlpack::dtype_code>(array.dtype().code);
@@ -50,7 +50,7 @@ int side(const Array& array, size_t axis) {
   return static_cast<int>(array.shape(axis));
 }
 
-// The stride of an axis, which NumPy leaves undefined where there is a single element.
+// The stride of an axis; `expected` for axes of one element, whose stride NumPy leaves undefined.
 template <class Array>
 int64_t stride(const Array& array, size_t axis, int64_t expected) {
   return array.shape(axis) == 1 ? expected : array.stride(axis);
@@ -120,7 +120,7 @@ inline ImageView image_from(const InArray& array, PixelFormat format) {
   return view;
 }
 
-// (height, width, channels); an NCHW batch comes as the transposed view.
+// From an array (height, width, channels). NCHW batches are passed as transposed views.
 template <class Data, class Array>
 BatchView<Data> batch_from(const Array& array, bool may_be_bytes, const char* what) {
   check_rank(array, 3, what);
@@ -149,7 +149,7 @@ struct Plane {
   int64_t plane_stride;
 };
 
-// (height, width), or (planes, height, width).
+// From an array (height, width), or (planes, height, width) unless `planes` is 0.
 inline Plane plane_from(const OutArray& array, Size size, int planes, const char* what) {
   const size_t first = planes ? 1 : 0;
   check_rank(array, 2 + first, what);

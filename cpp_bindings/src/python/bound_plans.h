@@ -1,4 +1,4 @@
-// bound_plans.h: plans of the library as Python classes.
+// bound_plans.h: plans of the library as Python classes, which check arrays before they release the GIL.
 #pragma once
 
 #include <nanobind/nanobind.h>

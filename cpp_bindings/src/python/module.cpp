@@ -17,7 +17,7 @@ namespace {
 
 using namespace nb::literals;
 
-// The image under the colours; without one, a view that has a size only.
+// The image under the colours; a view without data if there is none.
 ImageView background_from(const std::optional<InArray>& image, Size size) {
   ImageView view;
   view.size = size;
@@ -72,7 +72,7 @@ void fill_overlay(std::optional<InArray> image, InArray mask, InArray colors, in
 NB_MODULE(_ext, m) {
   using namespace seginfer;
   using namespace seginfer::python;
-  nb::set_leak_warnings(false);  // plans that caches keep until the process ends are no leaks
+  nb::set_leak_warnings(false);  // caches keep plans until the process ends; these are no leaks
   m.doc() = "The native core of seginfer: both pixel steps on the CPU. Use it through seginfer, which checks more.";
 
   static nb::object input_error = nb::module_::import_("seginfer._errors").attr("InputError");

@@ -1,11 +1,12 @@
-// contenders.h: which classes a block of pixels has to interpolate, and which can be left out. Part of target.cpp.
+// contenders.h: finds the classes that can win in a block of pixels, so that only those are interpolated. Part of
+// target.cpp.
 #pragma once
 
 namespace seginfer {
 inline namespace SEGINFER_TARGET {
 namespace {
 
-// The classes that a block of pixels has to interpolate, in ascending order.
+// The classes that a block of pixels interpolates, in ascending order.
 struct Contenders {
   const int* classes;
   int count;
@@ -16,7 +17,7 @@ Contenders every_class(const MaskJob& job, int* chosen) {
   return {chosen, job.classes};
 }
 
-// Whether it pays to look for contenders: cells wider than a pixel, and classes to leave out.
+// Whether looking for contenders saves time: cells are wider than a pixel, and there are classes to leave out.
 SEG_HD bool has_contenders(const MaskJob& job) { return job.classes > 2 && job.run_count < job.cols; }
 
 // The smallest and largest corner of kLanes logit cells from `column` on; what lies past a row counts as zero.
@@ -32,13 +33,13 @@ SEG_HD void corners_of(const float* const* rows, int column, int width, Floats& 
   }
 }
 
-// Notes, for kMaskBlock logit cells from `column` on, the classes that can win there. A class whose largest corner lies
-// below the smallest corner of another is exceeded at every pixel of the cell, also after rounding: interpolation errs
-// by less than kRounding times the largest value of its rows.
+// Stores, for kMaskBlock logit cells from `column` on, the classes that can win there. A class whose largest corner
+// lies below the smallest corner of another class is below it at every pixel of the cell, also after rounding: the
+// error of interpolation is less than kRounding times the largest value of its rows.
 template <int kTaps>
 void find_contenders(const MaskJob& job, const LogitRows& logits, int row, int column, const MaskScratch& scratch) {
-  constexpr float kRounding = 1.0f / (1 << 18);  // 64 units in the last place, where two times six per tap are needed
-  constexpr float kUnderflow = 1e-36f;           // what is lost where results are below the smallest normal number
+  constexpr float kRounding = 1.0f / (1 << 18);  // 64 units in the last place; 12 per tap would suffice
+  constexpr float kUnderflow = 1e-36f;           // largest error of results below the smallest normal number
   constexpr int kVectors = kMaskBlock / kLanes;
   Floats floor[kVectors];
   float largest = 0;

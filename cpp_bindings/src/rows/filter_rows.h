@@ -1,4 +1,4 @@
-// filter_rows.h: resamples an image row along its length. Part of target.cpp.
+// filter_rows.h: resampling filters for vectors of pixels, and resampling along an image row. Part of target.cpp.
 #pragma once
 
 namespace seginfer {
@@ -7,7 +7,7 @@ namespace {
 
 constexpr int kBlock = 64;  // columns fetched at a time
 
-// A resampling: how a row's pixels become cells, and how cells of several rows become a level.
+// Each filter turns a row's pixels into cells, and cells of several rows into a grey level.
 struct Pick {
   using Cell = Floats;
   static SEG_HD Cell begin_row() { return Cell{}; }
@@ -73,7 +73,7 @@ SEG_HD void add_word(const PreprocessJob& job, Ints word, int tap, int64 at, typ
 
 template <class Policy, Source kSource, int kTaps>
 void resample_row_by_windows(const PreprocessJob& shared, int row, float* cells) {
-  const PreprocessJob job = shared;  // a copy stays in registers: the stores below cannot seem to change it
+  const PreprocessJob job = shared;  // a copy stays in registers, since the stores below cannot alias it
   const int taps = kTaps ? kTaps : job.col_taps, stride = cell_stride(job);
   const int64 tap_stride = job.content_width + kSlack;
   alignas(64) uint8 copy[kWindowBytes] = {};

@@ -1,6 +1,5 @@
-// interpolate.h: a block of pixels: along the logit rows, down to every pixel row, and what is decided there.
-//
-// Part of target.cpp.
+// interpolate.h: interpolates a block of pixels, first along the logit rows and then down, and labels it. Part of
+// target.cpp.
 #pragma once
 
 namespace seginfer {
@@ -29,7 +28,7 @@ SEG_HD void interpolate_runs(const MaskJob& job, const float* row, int first_run
     const int right = job.runs[r + 1] < end ? job.runs[r + 1] : end;
     Floats tap[kTaps];
     for (int t = 0; t < kTaps; ++t) tap[t] = splat(row[job.col_index[t * job.cols + left]]);
-    for (int x = left; x < right; x += kLanes) {  // what lies past the run is written again by the next one
+    for (int x = left; x < right; x += kLanes) {  // the next run overwrites the values past this one
       const float* w = job.col_weight + x;
       const int stride = job.col_stride;
       if constexpr (kTaps == 2) {
@@ -46,7 +45,7 @@ SEG_HD void interpolate_runs(const MaskJob& job, const float* row, int first_run
 template <int kTaps>
 void interpolate_along(const MaskJob& job, const LogitRows& logits, const Contenders& who, int logit_row, int first_run,
                        int begin, int end, float* values) {
-  const int quarter = first_run + (end - begin) / 4;  // the run that pixels end in if runs are four pixels long
+  const int quarter = first_run + (end - begin) / 4;  // the last run if runs are four pixels long
   const bool has_short_runs = quarter < job.run_count && job.runs[quarter] < end;
   for (int k = 0; k < who.count; ++k, values += block_stride()) {
     const float* row = logits.values(logit_row) + who.classes[k] * logits.stride();
@@ -58,7 +57,7 @@ void interpolate_along(const MaskJob& job, const LogitRows& logits, const Conten
   }
 }
 
-// One output row of a block: values of the contenders, down the logit rows.
+// Values of the contenders in one output row of a block, interpolated down the logit rows.
 template <int kTaps>
 struct Down {
   const Contenders& who;
@@ -100,7 +99,7 @@ template <int kTaps>
 SEG_HD Floats confidence_of(const MaskJob& job, const Down<kTaps>& down, int x, Floats best, Ints label) {
   switch (job.confidence_kind) {
     case Confidence::softmax: {
-      Floats sum = Floats{}, lost = Floats{};  // of hundreds of classes, rounding would be seen: Kahan's summation
+      Floats sum = Floats{}, lost = Floats{};  // Kahan's summation: rounding would show with hundreds of classes
       for (int c = 0; c < job.classes; ++c) {
         const Floats term = exp_of_negative<Floats, Ints>(down.at(c, x) - best) - lost;
         const Floats larger = sum + term;
@@ -120,7 +119,7 @@ SEG_HD Floats confidence_of(const MaskJob& job, const Down<kTaps>& down, int x, 
   }
 }
 
-// Decides n pixels of one row from `x` of the block on; asked for maps, writes them as well.
+// Labels n pixels of one row from `x` of the block on; with kMaps, writes confidences and margins too.
 template <int kTaps, bool kMaps>
 SEG_HD void decide(const MaskJob& job, const Down<kTaps>& down, int row, int column, int x, int n, uint16* labels) {
   Floats best = down.at(0, x), second = splat(-__builtin_inff());

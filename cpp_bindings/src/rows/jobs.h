@@ -1,8 +1,9 @@
-// jobs.h: what the row kernels are told, in plain numbers and pointers; one table of kernels per instruction set.
-//
-// Kernels are compiled for processors that the machine may not have. So they share no inline function with the rest of
-// the library: this header has no standard containers, and neither has target.cpp.
+// jobs.h: arguments of the row kernels, as plain numbers and pointers, and the table of kernels of each target.
 #pragma once
+
+// Row kernels are compiled for processors that the machine may not have. They must share no inline function with the
+// rest of the library, or the linker might keep the wrong copy. So neither this header nor target.cpp uses standard
+// containers.
 
 #include <cstddef>
 #include <cstdint>
@@ -11,7 +12,7 @@
 
 namespace seginfer {
 
-// Room after the last weight, label and cell that vector loads and stores may touch, in elements.
+// Elements after the last weight, label and cell that vector loads and stores may touch.
 constexpr int kSlack = 32;
 
 constexpr int kWindowColumns = 16, kWindowBytes = 128;
@@ -34,14 +35,14 @@ struct PreprocessJob {
   const float* col_weight;
   const int* row_fixed;
   const int* col_fixed;
-  // Where kWindowBytes from the first pixel that kWindowColumns columns read hold them all: the byte positions of each
-  // column's pixel in that window, four to a word. (col_taps, content_width), kSlack more; null where they do not.
+  // A window is kWindowBytes from the first pixel of kWindowColumns columns. If it holds all of their pixels, these are
+  // the byte positions of each column's pixel in it, four to a word: (col_taps, content_width), kSlack more. Else null.
   const int* col_pattern;
 
   int top, left, content_height, content_width;  // the content inside the input
   int height, width;                             // the input
   int channels;
-  int shift[3];  // of the network's channels in a pixel word: red, green, blue from the lowest byte up
+  int shift[3];  // bit position of each network channel in a pixel word
   float gain[3], bias[3], padding[3];
 
   void* out;
@@ -67,22 +68,22 @@ struct MaskJob {
   int col_stride;           // cols and slack
   const int* runs;          // first column of each run of equal indices, then `cols`
   int run_count;
-  int first_column;  // where every column is one logit column, in a row: the first of them; -1 elsewhere
+  int first_column;  // the first logit column if columns read consecutive single ones; -1 otherwise
 
   void* mask;
   int mask_bytes;           // per value
   int64_t mask_row_stride;  // in values
   const uint16_t* table;    // mask value of each label, or null
   Confidence confidence_kind;
-  float* confidence;  // null if not asked for
+  float* confidence;  // null if not requested
   int64_t confidence_row_stride;
-  float* margin;  // null if not asked for
+  float* margin;  // null if not requested
   int64_t margin_row_stride;
 };
 
-// Class colours over an image, or alone.
+// Class colours over an image, or over black.
 struct OverlayJob {
-  const uint8_t* pixels;  // null: colours alone
+  const uint8_t* pixels;  // null: black
   int64_t row_bytes;
   int channels;  // 1 or 3
   const void* mask;
@@ -90,13 +91,13 @@ struct OverlayJob {
   int64_t mask_row_stride;
   int height, width;
   int classes;
-  const uint16_t* factors;  // classes + 1; the last is for every other mask value
+  const uint16_t* factors;  // (classes + 1); the last is for all other mask values
   const uint16_t* colors;   // (classes + 1, 3), times their weight
   uint8_t* out;
   int64_t out_row_bytes;
 };
 
-// Every function works on rows [begin, end) and touches no others. Scratch is aligned to 64 bytes.
+// Row kernels of one instruction set. They write rows [begin, end) and no others. Scratch is aligned to 64 bytes.
 struct Target {
   const char* name;
   size_t (*preprocess_scratch)(const PreprocessJob&);

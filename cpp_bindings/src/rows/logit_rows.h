@@ -1,6 +1,4 @@
-// logit_rows.h: the network's output row by row, as float32, with the label of every cell. Part of target.cpp.
-//
-// Rows are read when the mask first needs them: the values are then still in the cache when they are interpolated.
+// logit_rows.h: rows of the network's output as float32, with the label of every cell. Part of target.cpp.
 #pragma once
 
 namespace seginfer {
@@ -21,14 +19,15 @@ SEG_HD void store_labels(Ints labels, uint16* to) {
   store(to, __builtin_convertvector(labels, Shorts));
 }
 
-// The rows that the current band reads; row r stands in slot r % taps.
+// The rows that the current band reads; row r is in slot r % taps. A row is read when the mask first needs it, so that
+// its values are still in the cache when they are interpolated.
 struct LogitRows {
   const MaskJob& job;
   bool is_direct;    // float32 in planes: read where it is
   float* copies;     // (taps, classes, row_floats), unless direct
   uint16* labels;    // (taps, row_floats)
   float largest[3];  // by slot: the largest absolute value of the row
-  int next;          // the first row that was not read
+  int next;          // the first row that is not read yet
   Floats zero;       // NaN where a value was NaN or infinite
 
   static SEG_HD int64 row_floats(const MaskJob& job) { return job.width + kSlack; }
@@ -43,7 +42,7 @@ struct LogitRows {
     return rounded(static_cast<size_t>(job.taps) * static_cast<size_t>(row_floats(job)) * sizeof(uint16));
   }
 
-  // Values of class c stand at values(row) + c * stride().
+  // Values of class c are at values(row) + c * stride().
   SEG_HD int64 stride() const { return is_direct ? job.channel_stride : row_floats(job); }
 
   SEG_HD float* copy_of(int row) const { return copies + row % job.taps * job.classes * row_floats(job); }

@@ -1,9 +1,9 @@
-// mask_rows.h: a mask at the image's own pixels from logits at the network's resolution. Part of target.cpp.
-//
-// Interpolation is a convex combination: where the logit cells around a pixel all have the same label, so does the
-// pixel. Output rows that read the same logit rows make a band. In a band every run of columns that read the same
-// logit columns is either filled, or interpolated: along the logit rows once for the band, then down for every row.
+// mask_rows.h: masks at the image's own pixels from logits at the network's resolution. Part of target.cpp.
 #pragma once
+
+// Interpolation is a convex combination: where the logit cells around a pixel all have the same label, so does the
+// pixel. Output rows that read the same logit rows form a band. Within a band, every run of columns that read the same
+// logit columns is either filled with a label or interpolated: once along the logit rows, then down for every row.
 
 namespace seginfer {
 inline namespace SEGINFER_TARGET {
@@ -24,11 +24,11 @@ SEG_HD void fill_slack(uint16* labels, uint16 label) {
   memcpy(labels, &row, sizeof(Row));
 }
 
-// Fills runs that agree; returns how many spans of other columns it noted, neighbours joined. The label of a run is not
-// compared with its neighbour's: in noise, a processor could not guess the outcome.
+// Fills runs whose labels agree, and lists spans of the other columns, adjacent ones joined. Returns their number. The
+// label of a run is not compared with its neighbour's, since that branch would be unpredictable in noise.
 template <int kTaps>
 int split(const MaskJob& job, const MaskScratch& scratch) {
-  const int *runs = job.runs, *index = job.col_index;  // copies, which the stores below cannot seem to change
+  const int *runs = job.runs, *index = job.col_index;  // copies, since the stores below cannot alias them
   const int count = job.run_count, cols = job.cols;
   const uint16* agreed = scratch.agreed;
   uint16* filled = scratch.filled;
@@ -38,7 +38,7 @@ int split(const MaskJob& job, const MaskScratch& scratch) {
     const int begin = runs[r], end = runs[r + 1];
     uint16 label = agreed[index[begin]];
     for (int tap = 1; tap < kTaps; ++tap) label = agreed[index[tap * cols + begin]] == label ? label : kMixed;
-    for (int x = begin; x < end; x += kSlack) fill_slack(filled + x, label);  // what lies past is yet to come
+    for (int x = begin; x < end; x += kSlack) fill_slack(filled + x, label);  // later runs overwrite the rest
     if (label != kMixed) continue;
     if (noted == 0 || spans[noted - 1].end != begin) spans[noted++] = {begin, end, r};
     spans[noted - 1].end = end;
@@ -101,7 +101,7 @@ int band_end(const MaskJob& job, int row, int end) {
   return last;
 }
 
-// Fills what lies between the spans: the first row label by label, the others by copying it.
+// Fills the columns between the spans: the first row from labels, the others by copying it.
 void fill_between(const MaskJob& job, const MaskScratch& scratch, int spans, int first, int last) {
   for (int s = 0; s <= spans; ++s) {
     const int begin = s ? scratch.spans[s - 1].end : 0, end = s < spans ? scratch.spans[s].begin : job.cols;
@@ -111,7 +111,7 @@ void fill_between(const MaskJob& job, const MaskScratch& scratch, int spans, int
   }
 }
 
-// Whether a band's pixels are logit cells themselves, as where a network yields an output of the image's own size.
+// Whether every pixel of a band is one logit cell, as with outputs of the image's own size.
 SEG_HD bool is_copy(const MaskJob& job, int row) {
   bool is_one_row = job.first_column >= 0 && !job.confidence && !job.margin;
   for (int tap = 1; tap < job.taps; ++tap) {
@@ -129,7 +129,7 @@ void mask_band(const MaskJob& job, const LogitRows& logits, int first, int last,
   }
   agree(job, logits, first, scratch.agreed);
   const int spans = split<kTaps>(job, scratch);
-  if (job.confidence || job.margin) {  // maps need every pixel's values; the rule of equal labels still decides
+  if (job.confidence || job.margin) {  // maps need interpolated values everywhere; equal labels still fill the mask
     interpolate_span<kTaps, true>(job, logits, first, last, {0, job.cols, 0}, scratch);
   } else {
     if (spans && has_contenders(job)) {
@@ -145,14 +145,14 @@ void mask_band(const MaskJob& job, const LogitRows& logits, int first, int last,
   fill_between(job, scratch, spans, first, last);
 }
 
-// Rows [begin, end) of the mask. Every logit row is looked at, by whoever fills the first rows that read it, or those
-// above it: also what no pixel reads must be finite.
+// Computes rows [begin, end) of the mask. Returns false if a logit is not finite. Each logit row is checked once, also
+// if no pixel reads it: by the call for the first rows that read it, or for the rows above it.
 bool mask(const MaskJob& job, int begin, int end, void* memory) {
   Parts parts{static_cast<char*>(memory)};
   float* copies = parts.take<float>(LogitRows::copy_bytes(job));
   uint16* labels = parts.take<uint16>(LogitRows::label_bytes(job));
   const MaskScratch scratch = divide(job, parts);
-  memset(scratch.values, 0, value_bytes(job));  // lanes past a block's end are computed and thrown away
+  memset(scratch.values, 0, value_bytes(job));  // lanes past a block's end are computed and discarded
   LogitRows logits{job, LogitRows::is_direct_output(job), copies,  labels,
                    {},  begin ? job.row_index[begin] : 0, Floats{}};
   for (int first = begin; first < end;) {

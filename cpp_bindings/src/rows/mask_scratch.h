@@ -1,4 +1,4 @@
-// mask_scratch.h: what a thread remembers while it fills the bands of a mask. Part of target.cpp.
+// mask_scratch.h: scratch memory of a thread that computes a mask. Part of target.cpp.
 #pragma once
 
 namespace seginfer {
@@ -7,7 +7,7 @@ namespace {
 
 constexpr int kMaskBlock = 64;  // columns interpolated at a time; their values stay in the first-level cache
 
-// Neighbouring columns, of which the first lies in run `run`.
+// Adjacent columns; the first lies in run `run`.
 struct Columns {
   int begin, end, run;
 };
@@ -15,11 +15,11 @@ struct Columns {
 // Scratch of one thread.
 struct MaskScratch {
   float* values;   // (taps, classes, kMaskBlock + kSlack)
-  int* chosen;     // (classes): those that a block has to interpolate
+  int* chosen;     // (classes): the classes that a block interpolates
   uint16* agreed;  // (width): the label that all logit rows of the band have, or kMixed
   uint16* filled;  // (cols): labels of filled pixels
   uint32* bits;    // (classes / 32, width + kMaskBlock): the classes that can win in each logit cell
-  Columns* spans;  // what is interpolated, from left to right
+  Columns* spans;  // columns to interpolate, from left to right
 };
 
 SEG_HD int64 block_stride() { return kMaskBlock + kSlack; }
@@ -45,7 +45,7 @@ size_t mask_scratch(const MaskJob& job) {
          rounded(sizeof(Columns) * (static_cast<size_t>(job.run_count) / 2 + 1));
 }
 
-// Hands out the parts of a piece of memory.
+// Divides a block of memory into parts.
 struct Parts {
   char* at;
 

@@ -1,4 +1,4 @@
-// overlay_rows.h: class colours over an image. Part of target.cpp.
+// overlay_rows.h: blends class colours over image rows. Part of target.cpp.
 #pragma once
 
 namespace seginfer {
@@ -14,7 +14,7 @@ SEG_HD int class_at(const OverlayJob& job, int row, int x) {
   return value < job.classes ? value : job.classes;
 }
 
-// n pixels of one class; masks have long runs, and along a run the colour repeats with every pixel.
+// Paints n pixels of one class. Masks have long runs of a class, in which the colour repeats with every pixel.
 SEG_HD void paint_run(const OverlayJob& job, int label, const uint8* pixels, uint8* out, int n) {
   const uint32 factor = job.factors[label];
   const uint16* color = job.colors + 3 * label;

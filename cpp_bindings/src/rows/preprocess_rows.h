@@ -1,6 +1,5 @@
-// preprocess_rows.h: one pass over an image, row by row: fetch, resample along the row, then across rows, normalise.
-//
-// A source row is resampled along its length once and kept while output rows still read it. Part of target.cpp.
+// preprocess_rows.h: computes rows of the network input: resamples across rows, normalises and writes. Part of
+// target.cpp.
 #pragma once
 
 namespace seginfer {
@@ -59,10 +58,11 @@ void write_padding(const PreprocessJob& job, int row, int begin, int end) {
   }
 }
 
-// Cells of the source rows that the current output row reads; row r stands in slot r % slots.
+// Cells of the source rows that the current output row reads; row r is in slot r % slots. A source row is resampled
+// along its length once and kept while output rows read it.
 struct Ring {
   float* cells;
-  int* rows;  // which row each slot holds, or -1
+  int* rows;  // the row in each slot, or -1
   int slots;
   int64 row_floats;
 };
@@ -83,7 +83,7 @@ size_t preprocess_scratch(const PreprocessJob& job) {
          64;
 }
 
-// Where whole vectors fit a planar float32 row, it is written as it is computed.
+// A planar float32 row that whole vectors fit is written directly, without a copy; null for others.
 SEG_HD float* direct_row(const PreprocessJob& job, int row, int channel) {
   if (job.bytes_per_value != 4 || job.column_stride != 1 || job.content_width % kLanes != 0) return nullptr;
   return static_cast<float*>(job.out) + channel * job.channel_stride + row * job.row_stride + job.left;
@@ -91,7 +91,7 @@ SEG_HD float* direct_row(const PreprocessJob& job, int row, int channel) {
 
 template <class Policy, Source kSource, int kTaps>
 void fill_content(const PreprocessJob& shared, int begin, int end, void* scratch) {
-  const PreprocessJob job = shared;  // a copy that only inlined functions see, as above
+  const PreprocessJob job = shared;  // a copy for inlined functions, which stays in registers
   float* values;
   Ring ring = make_ring(shared, scratch, &values);
   const size_t after = reinterpret_cast<size_t>(ring.rows + ring.slots + 1) & ~size_t{7};
@@ -130,7 +130,7 @@ void fill_content(const PreprocessJob& job, int begin, int end, void* scratch) {
   }
 }
 
-// Rows [begin, end) of the network input.
+// Computes rows [begin, end) of the network input.
 void preprocess(const PreprocessJob& job, int begin, int end, void* scratch) {
   const int bottom = job.top + job.content_height, right = job.left + job.content_width;
   for (int y = begin; y < end; ++y) {

@@ -1,4 +1,4 @@
-// simd.h: vectors of SEGINFER_LANES numbers, in the compiler's own vector types (GCC, Clang; x86 and Arm).
+// simd.h: vectors of SEGINFER_LANES numbers, as vector types of GCC and Clang, for x86 and Arm.
 #pragma once
 
 #include <cstring>

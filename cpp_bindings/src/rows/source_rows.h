@@ -11,12 +11,12 @@ SEG_HD uint32 load_word(const uint8* from) {
   return word;
 }
 
-// Reads pixels at `index` as words, red in the lowest byte (or as the channel order is); camera formats as Y, U, V.
+// Reads pixels at `index` as words: channels from the lowest byte up in the image's order, or Y, U, V.
 template <Source kSource>
 SEG_HD void fetch_row(const PreprocessJob& job, int row, const int* index, int n, uint32* words) {
   const uint8* p = job.pixels + row * job.row_bytes;
   if constexpr (kSource == Source::packed3) {
-    if (row + 1 < job.image_height) {  // the byte behind a row's last pixel is still inside the image
+    if (row + 1 < job.image_height) {  // the byte after a row's last pixel is inside the image
       for (int i = 0; i < n; ++i) words[i] = load_word(p + 3 * static_cast<int64>(index[i]));
     } else {
       for (int i = 0; i < n; ++i) {
@@ -45,7 +45,7 @@ SEG_HD void fetch_row(const PreprocessJob& job, int row, const int* index, int n
 #if defined(__AVX512VBMI__)
 constexpr bool kHasWindows = true;
 
-// One permutation of bytes reads kLanes pixels.
+// Reads kLanes pixels with one permutation of bytes.
 SEG_HD Ints permuted(const uint8* window, const int* pattern) {
   static_assert(kLanes == kWindowColumns, "a vector of words is one window");
   const __m512i words = _mm512_permutex2var_epi8(_mm512_loadu_si512(window), _mm512_loadu_si512(pattern),
@@ -57,7 +57,7 @@ constexpr bool kHasWindows = false;
 SEG_HD Ints permuted(const uint8*, const int*) { return Ints{}; }
 #endif
 
-// The window of the columns from x on; near the end of the image, a copy of what is left of it.
+// The window of the columns from x on; near the end of the image, a copy of the remaining bytes.
 template <Source kSource>
 SEG_HD const uint8* window_at(const PreprocessJob& job, int row, int x, uint8* copy) {
   constexpr int kBytes = kSource == Source::packed3 ? 3 : 4;

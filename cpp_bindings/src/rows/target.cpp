@@ -1,8 +1,8 @@
-// target.cpp: every row kernel, compiled once per instruction set with SEGINFER_TARGET and SEGINFER_LANES set.
+// target.cpp: all row kernels. Compiled once per instruction set, with SEGINFER_TARGET and SEGINFER_LANES defined.
 #include "jobs.h"
 #include "simd.h"
 
-// clang-format off: simd.h comes first
+// clang-format off: each header needs those above it
 #include "source_rows.h"
 #include "filter_rows.h"
 #include "preprocess_rows.h"

@@ -1,6 +1,5 @@
-// enums.h: enumerations that the CPU's row kernels and the GPU's kernels share. It includes nothing.
-//
-// seginfer/_cuda/kernel_args.py repeats names and numbers; a test compares them.
+// enums.h: enumerations shared by the CPU and GPU kernels. Includes nothing; seginfer/_cuda/kernel_args.py repeats the
+// names and numbers, and a test compares them.
 #pragma once
 
 namespace seginfer {
@@ -11,7 +10,7 @@ enum class DType : int { float32, float16, uint8, int32, int64 };
 // Memory layout of an image's pixels.
 enum class Source : int { packed3, packed4, gray, nv12, yuyv };
 
-// Resampling filter: nearest pixel, float32 weights, or the whole numbers of cv2 and Pillow.
+// Resampling filter: nearest pixel, float32 weights, or the fixed-point arithmetic of cv2 and Pillow.
 enum class Filter : int { pick, weighted, opencv, pillow };
 
 // Formula of a pixel's confidence.

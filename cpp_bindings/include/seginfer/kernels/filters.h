@@ -1,4 +1,4 @@
-// filters.h: resampling filters, as sums over the samples of a row and then over rows. It includes pixel.h alone.
+// filters.h: resampling filters for one pixel, as sums along a row and then across rows. Includes only pixel.h.
 #pragma once
 
 #include "pixel.h"

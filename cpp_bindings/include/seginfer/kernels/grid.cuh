@@ -1,4 +1,4 @@
-// grid.cuh: what the kernels share: the shape of their blocks, and where a thread stands.
+// grid.cuh: block shape and thread positions of the kernels.
 #pragma once
 
 #include "pixel.h"
@@ -8,7 +8,7 @@ inline namespace SEGINFER_TARGET {
 
 constexpr int kBlockX = 32, kBlockY = 8, kThreads = kBlockX * kBlockY;
 
-// Registers are kept few enough for three blocks at a time; latency is hidden by the other two.
+// The register limit lets three blocks run at a time, so that two hide the latency of the third.
 #define SEG_KERNEL extern "C" __global__ void __launch_bounds__(256, 3)
 #define SEG_DEVICE __device__ __forceinline__
 

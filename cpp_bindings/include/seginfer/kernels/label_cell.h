@@ -1,4 +1,4 @@
-// label_cell.h: the label of one cell at the network's own resolution. It includes pixel.h alone.
+// label_cell.h: label of one cell of the network's output. Includes only enums.h and pixel.h.
 #pragma once
 
 #include "enums.h"
@@ -7,7 +7,7 @@
 namespace seginfer {
 inline namespace SEGINFER_TARGET {
 
-constexpr uint32 kNotFinite = 1, kNoClass = 2;  // what a label kernel finds wrong
+constexpr uint32 kNotFinite = 1, kNoClass = 2;  // values of LabelCell::faults
 
 SEG_HD float float_from(float value) { return value; }
 SEG_HD float float_from(uint16 half) { return float_from_half(half); }
@@ -16,13 +16,13 @@ struct LabelCell {
   const void* values;
   int64 channel_stride, row_stride, column_stride;  // in values
   uint16* labels;                                   // (height, width), or (classes, height, width) for a threshold
-  uint32* faults;                                   // written only if a value is not finite, or an id is no class
+  uint32* faults;                                   // written only for a value that is not finite or an invalid id
   DType kind;
   int classes, height, width;
-  int is_threshold;  // of each channel by itself
+  int is_threshold;  // of each channel separately
   float threshold;
 
-  // The label of cell (x, y).
+  // Labels cell (x, y).
   SEG_HD void operator()(int x, int y) const {
     switch (kind) {
       case DType::float32:
@@ -47,7 +47,7 @@ struct LabelCell {
   SEG_HD void decide(int x, int y) const {
     const T* from = first_of<T>(x, y);
     uint16* to = labels + static_cast<int64>(y) * width + x;
-    float zero = 0, best = 0;  // zero turns NaN where a value is not finite
+    float zero = 0, best = 0;  // zero becomes NaN if a value is not finite
     int label = 0;
     SEG_UNROLL
     for (int c = 0; c < classes; ++c, from += channel_stride) {

@@ -1,4 +1,4 @@
-// mask_kernels.cuh: the network's output into labels, masks and maps.
+// mask_kernels.cuh: kernels that compute labels, masks, confidences and margins from the network's output.
 #pragma once
 
 #include "grid.cuh"
@@ -24,17 +24,17 @@ struct alignas(16) SixteenBytes {
   uint8 at[16];
 };
 
-constexpr int kChosenWords = 32;  // of 32 classes each; images of more classes are decided between all of them
+constexpr int kChosenWords = 32;  // of 32 classes each; with more classes, every class is compared
 
-// Strips of four rows, as the number of their column and rows in a tile.
+// Strips of four rows, each as its index within a tile.
 struct StripList {
   uint16 at[kThreads * 4];
   int count;
 };
 
-// A block's part of the mask. Strips in which labels around a pixel differ are listed and then shared out, so that
-// threads interpolate side by side wherever class boundaries are. The first strip of each run of columns that read the
-// same logits leads: leaders choose the classes that all strips are decided between.
+// A block's part of the mask. Strips with a pixel whose surrounding labels differ are listed, and then distributed over
+// the threads, so that all threads interpolate wherever the class boundaries lie. The first strip of each run of
+// columns that read the same logits is a leader. Leaders choose the classes that all strips compare.
 struct MaskTile {
   alignas(16) uint16 labels[kMaskRows][kMaskCols];
   StripList mixed, leaders;
@@ -51,7 +51,7 @@ SEG_DEVICE void list_strips(unsigned which, StripList& list) {
   }
 }
 
-// Labels four columns of four rows by what the labels around each pixel agree on.
+// Labels four columns of four rows where the labels around a pixel agree.
 template <int kTaps>
 SEG_DEVICE void agree(const MaskPixel& job, int left, int top, MaskTile& tile) {
   const int x = left + 4 * static_cast<int>(threadIdx.x), y = 4 * static_cast<int>(threadIdx.y);
@@ -91,7 +91,7 @@ SEG_DEVICE void agree(const MaskPixel& job, int left, int top, MaskTile& tile) {
   list_strips(is_mixed & is_inside & leads, tile.leaders);
 }
 
-// Chooses every class that some strip could have: those not below another class at all of its pixels.
+// Chooses every class that can win in some strip: one that is not below another class at all pixels of the strip.
 template <int kTaps, class T, int kRows>
 SEG_DEVICE void choose(const MaskPixel& job, int left, int top, MaskTile& tile) {
   for (int i = thread_number(); i < tile.leaders.count * (4 / kRows); i += kThreads) {

@@ -1,8 +1,5 @@
-// mask_pixel.h: one pixel of a mask from logits and their labels at the network's resolution. It includes no more than
-// pixel.h takes.
-//
-// Interpolation is a convex combination: where the cells around a pixel all have the same label, so does the pixel;
-// elsewhere logits are interpolated and decided.
+// mask_pixel.h: arguments of the mask kernels, and the label of one pixel where the cells around it agree. Includes
+// only headers of this folder.
 #pragma once
 
 #include "label_cell.h"
@@ -15,6 +12,8 @@ SEG_HD float sigmoid(float value) {
   return (value < 0.0f ? power : 1.0f) / (1.0f + power);
 }
 
+// Interpolation is a convex combination: where the cells around a pixel all have the same label, so does the pixel.
+// Only elsewhere are logits interpolated and compared.
 struct MaskPixel {
   const void* logits;
   int64 plane_stride, row_stride, column_stride;  // in values
@@ -24,15 +23,15 @@ struct MaskPixel {
   const int* col_index;  // (taps, cols)
   const float* col_weight;
   const uint16* table;  // mask value of each label, or null
-  void* mask;           // its first visible pixel, as of the maps
+  void* mask;           // first visible pixel, also of the maps
   int64 mask_row_stride;
-  float* confidence;  // null if not asked for
+  float* confidence;  // null if not requested
   int64 confidence_row_stride;
-  float* margin;  // between the two best values, or to the threshold; null if not asked for
+  float* margin;  // between the two best values, or to the threshold; null if not requested
   int64 margin_row_stride;
   DType kind;  // float32 or float16
   int classes, width;
-  int taps;  // 2 or 3; 1 where the labels are the network's own
+  int taps;  // 2 or 3; 1 if the network's output is labels
   int rows, cols;
   int mask_bytes;  // per value
   int is_threshold;
@@ -68,11 +67,11 @@ struct MaskPixel {
     }
   }
 
-  // The mask at one visible pixel. This and what follows is defined in mask_strip.h.
+  // Writes the mask at one visible pixel. This and the next two are defined in mask_strip.h.
   template <int kTaps, class T>
   SEG_HD void pixel(int x, int y) const;
 
-  // Confidence and margin at one visible pixel, of what interpolation alone decides.
+  // Writes confidence and margin at one visible pixel.
   template <int kTaps, class T>
   SEG_HD void maps(int x, int y) const;
 

@@ -1,4 +1,4 @@
-// mask_strip.h: pixels of a mask by interpolation: a few of a column at a time. It includes no more than pixel.h takes.
+// mask_strip.h: interpolates mask pixels, a few of a column at a time. Includes only headers of this folder.
 #pragma once
 
 #include "mask_pixel.h"
@@ -6,8 +6,8 @@
 namespace seginfer {
 inline namespace SEGINFER_TARGET {
 
-// A column of kRows pixels from (x, y) on: their interpolated values, class after class. Rows below the last one repeat
-// it. Where rows read the same logits, those are interpolated along the logit rows once.
+// Interpolated values of a column of kRows pixels from (x, y) on, one class at a time. Rows below the image repeat its
+// last row. Rows that read the same logits share the interpolation along the logit rows.
 template <int kTaps, class T, int kRows>
 struct Strip {
   const T* logits;
@@ -77,7 +77,7 @@ struct Strip {
   }
 };
 
-// Which classes a strip is decided between, in ascending order.
+// The classes that a strip compares, in ascending order.
 struct EveryClass {
   int count;
   SEG_HD int after(int c) const { return c + 1; }
@@ -100,7 +100,7 @@ struct ChosenClasses {
   }
 };
 
-// The labels of a strip. Ties take the lowest.
+// Labels a strip. Of equal values the lowest class wins.
 template <int kTaps, class T, int kRows, class Classes>
 SEG_HD void decide_strip(const MaskPixel& job, const Classes& classes, int x, int y, int* labels) {
   const Strip<kTaps, T, kRows> strip(job, x, y);

@@ -1,4 +1,4 @@
-// overlay_kernels.cuh: class colours over images.
+// overlay_kernels.cuh: kernel that blends class colours over images.
 #pragma once
 
 #include "grid.cuh"

@@ -1,4 +1,4 @@
-// overlay_pixel.h: class colours over one pixel of an image, or alone. It includes pixel.h alone.
+// overlay_pixel.h: blends a class colour over one pixel of an image, or over black. Includes only pixel.h.
 #pragma once
 
 #include "pixel.h"
@@ -6,14 +6,14 @@
 namespace seginfer {
 inline namespace SEGINFER_TARGET {
 
-// A class of the palette: see `blended`. The last entry of a palette is for every other mask value.
+// Colour of a class; see `blended`. The last entry of a palette is for all other mask values.
 struct alignas(8) PaletteEntry {
   uint16 factor;
   uint16 color[3];  // times their weight
 };
 
 struct OverlayPixel {
-  const uint8* pixels;  // null: colours alone. It may be `out`.
+  const uint8* pixels;  // null: black; may equal `out`
   int64 row_bytes;
   const void* mask;
   int64 mask_row_stride;        // in values

@@ -1,9 +1,5 @@
-// pixel.h: the arithmetic of one pixel, once for the CPU, nvcc and NVRTC. It includes nothing.
-//
-// Every function states one formula of seginfer/_reference.py and rounds where that rounds, so that all of them write
-// the same bytes. Compile with contraction off (-ffp-contract=off, nvcc -fmad=false, NVRTC --fmad=false).
-//
-// V is float and I is int for one pixel, or a vector of them for several pixels at once.
+// pixel.h: arithmetic of one pixel for the CPU, nvcc and NVRTC, rounded as in seginfer/_reference. Includes nothing;
+// compile it with contraction off (-ffp-contract=off, nvcc -fmad=false, NVRTC --fmad=false).
 #pragma once
 
 #if defined(__CUDACC__)
@@ -20,8 +16,8 @@
 #define SEG_NO_UNROLL
 #endif
 
-// The CPU library compiles this header once per instruction set. Names of their own keep the linker from taking, say,
-// the AVX-512 copy of a function for a processor that has none.
+// The CPU library compiles this header once per instruction set. A namespace for each keeps the linker from using, say,
+// the AVX-512 copy of a function on a processor without AVX-512.
 #ifndef SEGINFER_TARGET
 #define SEGINFER_TARGET portable
 #endif
@@ -29,12 +25,14 @@
 namespace seginfer {
 inline namespace SEGINFER_TARGET {
 
+// In all templates, V is float and I is int for one pixel, or vectors of them for several pixels.
+
 using int64 = long long;
 using uint8 = unsigned char;
 using uint16 = unsigned short;
 using uint32 = unsigned int;
 
-// Reads what nobody writes meanwhile.
+// Reads a value that no thread writes during the kernel.
 template <class T>
 SEG_HD T loaded(const T* from) {
 #if defined(__CUDA_ARCH__)
@@ -46,14 +44,15 @@ SEG_HD T loaded(const T* from) {
 
 // ------------------------------------------------------------------------------------------------------- resampling
 
-// A weighted sum takes its terms in order and rounds each: sum = weighted(sum, value, weight).
+// Adds one term to a weighted sum. Terms are added in order, and each is rounded.
 template <class V>
 SEG_HD V weighted(V sum, V value, V weight) {
   return sum + value * weight;
 }
 
-// cv2.resize(INTER_LINEAR) on uint8: 11-bit weights. A row's weighted sum is kept at 2^7 times the level; each of the
-// two rows is then scaled by its weight, and their sum, at 2^2, is rounded. Source: OpenCV imgproc/src/resize.cpp.
+// cv2.resize(INTER_LINEAR) on uint8, with 11-bit weights. The weighted sum of a row is kept at 2^7 times the grey
+// level. Each of the two rows is then scaled by its weight, and their sum, at 2^2 times the level, is rounded. Source:
+// OpenCV imgproc/src/resize.cpp.
 template <class I>
 SEG_HD I opencv_row(I sum) {
   return sum >> 4;
@@ -106,8 +105,8 @@ SEG_HD void rgb_from_yuv(I y, I u, I v, I& red, I& green, I& blue) {
   blue = clamp_level((luma + u * 2116026) >> 20);
 }
 
-// A class colour over a pixel: the factor is 256 less the weight of the colour in 256ths, and `color` is the colour
-// times its weight. A pixel that is left as it is has the factor 256 and no colour.
+// Blends a class colour over a pixel. The factor is 256 minus the weight of the colour in 256ths, and `color` is the
+// colour times its weight. A factor of 256 with colour 0 leaves the pixel unchanged.
 template <class I>
 SEG_HD I blended(I pixel, I factor, I color) {
   return (pixel * factor + color + 128) >> 8;
@@ -129,7 +128,7 @@ SEG_HD uint32 bits_from_float(float value) {
   return both.bits;
 }
 
-// IEEE binary16 to binary32, exactly; no subnormal float32 takes part, so flush-to-zero modes change nothing.
+// IEEE binary16 to binary32, exactly. No subnormal float32 occurs, so flush-to-zero modes change nothing.
 SEG_HD float float_from_half(uint16 half) {
 #if defined(__CUDA_ARCH__)
   float converted;
@@ -146,7 +145,7 @@ SEG_HD float float_from_half(uint16 half) {
 #endif
 }
 
-// IEEE binary32 to binary16, to nearest even; too large becomes infinite.
+// IEEE binary32 to binary16, to nearest even; overflow becomes infinite.
 SEG_HD uint16 half_from_float(float value) {
 #if defined(__CUDA_ARCH__)
   uint16 converted;
@@ -166,10 +165,10 @@ SEG_HD uint16 half_from_float(float value) {
 
 // ------------------------------------------------------------------------------------------------------------ masks
 
-// An index in a mask's low-resolution labels that no class has: classes number at most 65535.
+// Label of a pixel whose surrounding cells differ. There are at most 65535 classes, so no class has this number.
 constexpr uint16 kMixed = 0xffff;
 
-// Weights times values, summed: rounding cannot reverse an order that all neighbours share.
+// Weighted sum of neighbours. Rounding cannot reverse an order that all neighbours of two classes share.
 template <class V>
 SEG_HD V interpolated(V first, V first_weight, V second, V second_weight) {
   return first * first_weight + second * second_weight;

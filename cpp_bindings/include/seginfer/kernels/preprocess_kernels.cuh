@@ -1,4 +1,4 @@
-// preprocess_kernels.cuh: images of a batch into the network input.
+// preprocess_kernels.cuh: kernels that convert images to the network input.
 #pragma once
 
 #include "grid.cuh"
@@ -11,7 +11,7 @@ constexpr int kGatherRows = 4 * kBlockY;  // of the input, by kBlockX columns, t
 constexpr int kFilterRows = 2 * kBlockY;  // the same of preprocess_filtered
 constexpr int kFilteredRows = 96;         // source rows that a block of preprocess_filtered keeps
 
-// Every pixel gathers what it reads. A thread writes a column of four, which share the columns' weights.
+// Computes each pixel from the image directly. A thread writes a column of four pixels, which share column weights.
 template <class F, Source kSource, int kTaps>
 SEG_DEVICE void gather(const PreprocessPixel& job) {
   const int x = column(), first = row_of_block(kGatherRows) + 4 * static_cast<int>(threadIdx.y);
@@ -40,7 +40,7 @@ struct Gather {
   }
 };
 
-// The rows of a thread of preprocess_filtered, one by one.
+// Calls pixel(x, y) for the rows of a thread of preprocess_filtered.
 template <class Pixel>
 SEG_DEVICE void for_each_row(const PreprocessPixel& job, const Pixel& pixel) {
   if (column() >= job.width) return;
@@ -54,7 +54,7 @@ SEG_DEVICE void gather_rows(const PreprocessPixel& job) {
   for_each_row(job, [&](int x, int y) { job.pixel<F, kSource, kTaps>(x, y); });
 }
 
-// Filters of many taps: a block resamples the source rows that it reads once, and keeps them: (row, channel, x).
+// For filters with many taps. A block resamples each source row once and keeps it in `kept`: (row, channel, x).
 template <class F, Source kSource>
 SEG_DEVICE void filter(const PreprocessPixel& job, typename F::Cell* kept) {
   const int top = row_of_block(kFilterRows), x = column() - job.left;

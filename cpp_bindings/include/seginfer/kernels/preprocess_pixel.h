@@ -1,7 +1,4 @@
-// preprocess_pixel.h: one pixel of the network input from an image in the same memory. It includes no more
-// than pixel.h takes.
-//
-// The record is plain data: kernels take an array of them, one per image of a batch, each with its own geometry.
+// preprocess_pixel.h: computes one pixel of the network input from an image. Includes only headers of this folder.
 #pragma once
 
 #include "enums.h"
@@ -15,6 +12,7 @@ SEG_HD constexpr int channels_of() {
   return kSource == Source::gray ? 1 : 3;
 }
 
+// Plain data: kernels take an array of records, one per image of a batch, each with its own geometry.
 struct PreprocessPixel {
   const uint8* pixels;  // packed4 is read in words: its first byte and its pitch are multiples of 4
   int64 row_bytes;
@@ -33,7 +31,7 @@ struct PreprocessPixel {
   int height, width;                             // the input
   int channels;
   int value_bytes;  // 4: float32, 2: float16, 1: uint8
-  int order[3];     // which byte of a pixel each channel of the network is
+  int order[3];     // byte of a pixel for each channel of the network
   float gain[3], bias[3], padding[3];
 
   SEG_HD bool has_content(int x, int y) const {
@@ -79,7 +77,7 @@ struct PreprocessPixel {
     for (int c = 0; c < channels_of<kSource>(); ++c) cells[c] = F::row_end(cells[c]);
   }
 
-  // Combines cells of the source rows that row y of the content reads; `cells_of(row, cells)` yields them.
+  // Combines cells of the source rows that row y of the content reads; `cells_of(row, cells)` sets them.
   template <class F, Source kSource, int kTaps, class CellsOf>
   SEG_HD void content_pixel(int x, int y, const CellsOf& cells_of) const {
     const int taps = kTaps ? kTaps : row_taps;
