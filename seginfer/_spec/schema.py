@@ -32,15 +32,15 @@ def structure(cls: type[T], value: object, where: str) -> T:
         raise SpecError(f"{where} must be a JSON object, got {type(value).__name__}: {value!r}")
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]  # T is a dataclass by contract
     renamed = {f.metadata[OLD_NAME]: name for name, f in fields.items() if OLD_NAME in f.metadata and name not in value}
-    value = {renamed.get(key, str(key)): item for key, item in value.items()}
-    for key in value:
+    items: dict[Any, Any] = {renamed.get(key, key): item for key, item in value.items()}
+    for key in items:
         if key not in fields:
-            raise SpecError(_unknown_key(where, key, list(fields)))
+            raise SpecError(_unknown_key(where, str(key), list(fields)))
     for name, field in fields.items():
-        if name not in value and _is_required(field):
+        if name not in items and _is_required(field):
             raise SpecError(f"{where}.{name} is missing; add it, it has no default")
     hints = get_type_hints(cls)
-    return cls(**{key: coerce(item, hints[key], f"{where}.{key}") for key, item in value.items()})
+    return cls(**{key: coerce(item, hints[key], f"{where}.{key}") for key, item in items.items()})
 
 
 def unstructure(value: Any) -> Any:
