@@ -13,16 +13,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from _errors import PeerUnavailableError
 from _timing import PEER_PAUSE_S, Contender
 
 CACHE_VARIABLE = "SEGINFER_BENCH_CACHE"
 
 _SET_UP_TIMEOUT_S, _ANSWER_TIMEOUT_S = 400, 120
 _SCRIPTS = Path(__file__).resolve().parent / "peers"
-
-
-class PeerUnavailableError(Exception):
-    """A peer cannot be measured here; the message says why and goes into the results."""
 
 
 class Peer(NamedTuple):

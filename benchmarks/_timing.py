@@ -23,10 +23,6 @@ METHOD = (
 )
 
 
-class CheckError(Exception):
-    """A benchmark's result is not what it must be; a time would mean nothing."""
-
-
 @dataclass(frozen=True)
 class Contender:
     """One way of doing the work; `run(n)` does it n times and returns the milliseconds of each."""
@@ -133,12 +129,6 @@ def percentile(values: Sequence[float], percent: float) -> float:
     """Return the smallest value that at least `percent` % of the values do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, -(-len(ordered) * percent // 100).__int__() - 1)]
-
-
-def check(holds: bool, message: str) -> None:
-    """Stop the run unless a result is right."""
-    if not holds:
-        raise CheckError(message)
 
 
 def _calls_per_turn(contender: Contender) -> tuple[int, int]:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from _errors import check
 from _settings import Settings
-from _timing import Stage, check, percentile, stats_of
+from _timing import Stage, percentile, stats_of
 from networks import small_network
 from pictures import picture
 

@@ -6,9 +6,10 @@ from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
-from _peers import PeerProcess, PeerUnavailableError
+from _errors import PeerUnavailableError, check
+from _peers import PeerProcess
 from _settings import Settings, missing
-from _timing import Contender, Stage, check, interleaved, local
+from _timing import Contender, Stage, interleaved, local
 from idioms import Array, cv2_mask, margin_where_different, numpy_batch, torch_batch, torch_mask
 from networks import CLASSES, MEAN, STD, small_network, unet
 from pictures import mixed_share, picture

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from _errors import CheckError
 from _machine import commit_record, compiled_modules, machine_record
 
 from seginfer import BackendUnavailableError, SegInferError
@@ -24,8 +25,8 @@ from seginfer._system.atomic import atomic_path, make_folder
 from seginfer._system.driver import find_gpu
 
 if TYPE_CHECKING:
-    from _gpu_networks import BenchNetwork
-    from _gpu_run import Run
+    from _gpu.networks import BenchNetwork
+    from _gpu.run import Run
 
 EXAMPLES = """examples:
   python benchmarks/gpu.py --json benchmarks/results/h100.json
@@ -83,9 +84,7 @@ def _run(args: argparse.Namespace) -> int:
         return _failed(2, f"nothing to measure: {error}")
     except SegInferError as error:
         return _failed(1, str(error))
-    except Exception as error:
-        if type(error).__name__ != "CheckError":
-            raise
+    except CheckError as error:
         return _failed(1, f"a result is wrong, nothing was written: {error}")
     _say(f"wrote {args.json} in {record['elapsed_s']:.0f} s")
     return 0
@@ -96,11 +95,11 @@ class NothingToMeasureError(Exception):
 
 
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
-    from _gpu_cases import GOAL, find_missing
-    from _gpu_machine import all_versions, gpu_record
-    from _gpu_peers import TF32, use_no_tf32
-    from _gpu_run import Run
-    from _gpu_turns import METHOD, QUICK, Turns
+    from _gpu.cases import GOAL, find_missing
+    from _gpu.machine import all_versions, gpu_record
+    from _gpu.peers import TF32, use_no_tf32
+    from _gpu.run import Run
+    from _gpu.turns import METHOD, QUICK, Turns
 
     start, machine = time.monotonic(), machine_record()
     turns = QUICK if args.quick else Turns()
@@ -142,7 +141,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def _all_cases(args: argparse.Namespace, run: Run) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Measure case by case, the small ones first: should the minutes not do, then it is a large one that is missing."""
-    from _gpu_run import TimeIsOver
+    from _gpu.run import TimeIsOver
 
     networks: list[dict[str, Any]] = []
     cases: list[dict[str, Any]] = []
@@ -160,10 +159,10 @@ def _all_cases(args: argparse.Namespace, run: Run) -> tuple[list[dict[str, Any]]
 def _one_network(
     args: argparse.Namespace, run: Run, name: str, size: str, folder: Path, cases: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    from _gpu_backends import Case
-    from _gpu_cases import measure_case
-    from _gpu_check import facts_of, frames_for
-    from _gpu_networks import make_network
+    from _gpu.backends import Case
+    from _gpu.cases import measure_case
+    from _gpu.check import facts_of, frames_for
+    from _gpu.networks import make_network
     from pictures import picture
 
     image_hw = _image_hw(args)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+from _errors import check
 from _settings import Settings, missing
-from _timing import Contender, Stage, check, interleaved, local
+from _timing import Contender, Stage, interleaved, local
 from idioms import NEAR_TIE, cv2_mask, margin_where_different, torch_mask
 from networks import CLASSES, make_spec
 from numpy.typing import NDArray

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _errors import CheckError, check
 from _settings import Settings
-from _timing import CheckError, Stage, check, percentile
+from _timing import Stage, percentile
 from networks import small_network
 from pictures import picture
 

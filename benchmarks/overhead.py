@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from _errors import check
 from _settings import Settings
-from _timing import Stage, check, interleaved, local
+from _timing import Stage, interleaved, local
 from networks import trivial_network
 from pictures import picture
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+from _errors import check
 from _settings import Settings, missing
-from _timing import Contender, Stage, check, interleaved, local
+from _timing import Contender, Stage, interleaved, local
 from idioms import Array, blob_batch, blob_params_batch, numpy_batch, torch_batch
 from networks import STD, make_spec
 from pictures import picture

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from _errors import CheckError, PeerUnavailableError
 from _machine import bind_to_cores, commit_record, compiled_modules, machine_record, set_threads, versions_record
 
 EXAMPLES = """examples:
@@ -29,9 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     bind_to_cores(args.threads)  # before anything below starts threads
     try:
         results = _measure(args)
-    except Exception as error:
-        if type(error).__name__ not in ("CheckError", "PeerUnavailableError"):
-            raise
+    except (CheckError, PeerUnavailableError) as error:
         sys.stderr.write(f"run.py: {error}\n")
         return 1
     path: Path = args.json

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from _gpu_networks import BenchNetwork
 from _timing import Contender, local
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -25,6 +24,8 @@ from seginfer.backends import open_backend, read_any_model
 from seginfer.backends._protocol import as_device_backend
 from seginfer.backends.torch import TorchBackend
 from seginfer.export._network import Network
+
+from .networks import BenchNetwork
 
 Array = NDArray[Any]
 Progress = Callable[[Any], None]

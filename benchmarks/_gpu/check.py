@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from _gpu_networks import BenchNetwork
-from _timing import check
+from _errors import check
 from numpy.typing import NDArray
 from pictures import mixed_share, picture
 
@@ -16,6 +15,8 @@ from seginfer._tasks.task import Wants
 from seginfer.export.parity.comparison import ROUNDINGS
 from seginfer.export.parity.dense import upsample_output
 from seginfer.export.parity.torch_reference import ReferenceOutput, TorchReference
+
+from .networks import BenchNetwork
 
 Array = NDArray[Any]
 

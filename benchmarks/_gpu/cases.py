@@ -7,16 +7,17 @@ from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
-from _gpu_backends import Case, NetworkAlone, open_segmenter, prepare, runs_as, why_missing
-from _gpu_check import Frames, check_masks, check_segmenter
-from _gpu_machine import MemoryWatch, free_and_total_bytes, gpu_state, let_go
-from _gpu_peers import PEERS, Peer, why_no_peer
-from _gpu_run import Record, Run, or_reason
-from _gpu_turns import paired, summary
 from _timing import Contender, local
 from numpy.typing import NDArray
 
 from seginfer import BackendUnavailableError, Segmenter
+
+from .backends import Case, NetworkAlone, open_segmenter, prepare, runs_as, why_missing
+from .check import Frames, check_masks, check_segmenter
+from .machine import MemoryWatch, free_and_total_bytes, gpu_state, let_go
+from .peers import PEERS, Peer, why_no_peer
+from .run import Record, Run, or_reason
+from .turns import paired, summary
 
 GOAL = 1.2
 """End to end over the network alone, at most."""

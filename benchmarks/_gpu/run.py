@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from _gpu_turns import Turns
-from _timing import CheckError
+from _errors import CheckError
 
 from seginfer import BackendUnavailableError
+
+from .turns import Turns
 
 Record = dict[str, Any]
 

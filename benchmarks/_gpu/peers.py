@@ -8,13 +8,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from _gpu_backends import Case, onnxruntime_missing, torch_missing
 from _settings import missing
 from idioms import cv2_mask, numpy_batch
 from networks import MEAN, STD
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+
+from .backends import Case, onnxruntime_missing, torch_missing
 
 Array = NDArray[Any]
 
