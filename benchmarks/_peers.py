@@ -14,7 +14,9 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from _errors import PeerUnavailableError
-from _timing import PEER_PAUSE_S, Contender
+from _timing import PEER_PAUSE_S
+
+from seginfer._bench.turns import Contender
 
 CACHE_VARIABLE = "SEGINFER_BENCH_CACHE"
 

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from _errors import check
 from _settings import Settings
-from _timing import Stage, percentile, stats_of
+from _timing import Stage
 from networks import small_network
 from pictures import picture
 
 from seginfer import Segmenter
+from seginfer._bench.statistics import Summary, summarize
 
 RATE_HZ = 30.0
 _SECONDS = 10.0
@@ -39,8 +40,9 @@ def measure(settings: Settings) -> Stage:
             segmenter(image, out=mask)
         latencies, dropped = run_loop(lambda i: segmenter(frames[i % _PICTURES], out=mask), RATE_HZ, seconds)
     stage.checks["masks equal those without out="] = True
-    stage.cases["frame"] = {"seginfer": stats_of(latencies)}
-    stage.facts.update(_summary(latencies, dropped))
+    latency = summarize(latencies)
+    stage.cases["frame"] = {"seginfer": latency}
+    stage.facts.update(_facts(latency, dropped))
     return stage
 
 
@@ -70,13 +72,13 @@ def _check_masks(segmenter: Segmenter, frames: list[np.ndarray[Any, np.dtype[np.
         check(np.array_equal(mask, segmenter(image).mask), "a mask differs when it is written into `out`")
 
 
-def _summary(latencies: list[float], dropped: int) -> dict[str, float | int]:
+def _facts(latency: Summary, dropped: int) -> dict[str, float | int]:
     return {
         "rate_hz": RATE_HZ,
-        "p50_ms": percentile(latencies, 50),
-        "p95_ms": percentile(latencies, 95),
-        "p99_ms": percentile(latencies, 99),
-        "max_ms": max(latencies),
-        "frames": len(latencies),
+        "p50_ms": latency.median_ms,
+        "p95_ms": latency.p95_ms,
+        "p99_ms": latency.p99_ms,
+        "max_ms": latency.max_ms,
+        "frames": latency.calls,
         "dropped": dropped,
     }

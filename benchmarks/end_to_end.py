@@ -9,12 +9,13 @@ import numpy as np
 from _errors import PeerUnavailableError, check
 from _peers import PeerProcess
 from _settings import Settings, missing
-from _timing import Contender, Stage, interleaved, local
+from _timing import Stage, measure_in_turns
 from idioms import Array, cv2_mask, margin_where_different, numpy_batch, torch_batch, torch_mask
 from networks import CLASSES, MEAN, STD, small_network, unet
 from pictures import mixed_share, picture
 
 from seginfer import Segmenter, preprocess
+from seginfer._bench.turns import Contender, make_contender
 
 _BUDGET_S = 35.0
 
@@ -54,8 +55,7 @@ def _small(stage: Stage, settings: Settings) -> None:
                 contenders += _peer(stage, name, settings, image, mask, open_things)
             except PeerUnavailableError as error:
                 stage.skipped[name] = str(error)
-        budget = settings.budget(_BUDGET_S)
-        stage.cases["small"] = interleaved(contenders, budget, min_rounds=settings.min_rounds)
+        stage.cases["small"] = measure_in_turns(contenders, settings, _BUDGET_S)
 
 
 def _unet(stage: Stage, settings: Settings) -> None:
@@ -63,8 +63,7 @@ def _unet(stage: Stage, settings: Settings) -> None:
     path, image = unet(settings.folder / "unet.onnx", settings.input_hw), picture(settings.image_hw)
     with Segmenter.open(path, device="cpu", threads=settings.threads) as segmenter:
         _, ours, backend = _ours(stage, "unet", segmenter, image)
-        budget = settings.budget(_BUDGET_S)
-        stage.cases["unet"] = interleaved([ours, backend], budget, min_rounds=settings.min_rounds, is_warm=True)
+        stage.cases["unet"] = measure_in_turns([ours, backend], settings, _BUDGET_S, is_warm=True)
 
 
 def _ours(stage: Stage, case: str, segmenter: Segmenter, image: Array) -> tuple[Array, Contender, Contender]:
@@ -80,8 +79,8 @@ def _ours(stage: Stage, case: str, segmenter: Segmenter, image: Array) -> tuple[
     else:
         _check_against_torch(stage, case, segmenter, image, mask)
     mask_of_check = mask.copy()
-    ours = local("seginfer", lambda: segmenter(image, out=mask))
-    return mask_of_check, ours, local("backend", lambda: segmenter.backend.infer(batch, outputs))
+    ours = make_contender("seginfer", lambda: segmenter(image, out=mask))
+    return mask_of_check, ours, make_contender("backend", lambda: segmenter.backend.infer(batch, outputs))
 
 
 def _check_against_torch(stage: Stage, case: str, segmenter: Segmenter, image: Array, mask: Array) -> None:
@@ -106,9 +105,13 @@ def _idioms(stage: Stage, segmenter: Segmenter, image: Array, mask: Array, setti
             return cv2_mask(_infer(segmenter, numpy_batch(image, input_hw)), image_hw)
 
         _check_agreement(stage, "numpy", with_numpy(), mask, settings)
-        contenders.append(local("numpy", with_numpy))
+        contenders.append(make_contender("numpy", with_numpy))
     if "torch" not in stage.skipped:  # found equal already
-        contenders.append(local("torch", lambda: torch_mask(_infer(segmenter, torch_batch(image, input_hw)), image_hw)))
+
+        def with_torch() -> Array:
+            return torch_mask(_infer(segmenter, torch_batch(image, input_hw)), image_hw)
+
+        contenders.append(make_contender("torch", with_torch))
     return contenders
 
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,10 +100,10 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     from _gpu.machine import all_versions, gpu_record
     from _gpu.peers import TF32, use_no_tf32
     from _gpu.run import Run
-    from _gpu.turns import METHOD, QUICK, Turns
+    from _gpu.turns import METHOD, QUICK, TURNS
 
     start, machine = time.monotonic(), machine_record()
-    turns = QUICK if args.quick else Turns()
+    turns = QUICK if args.quick else TURNS
     backends, peers = tuple(args.backends), tuple(args.peers)
     run = Run(args.device, turns, args.quick, start + 60 * args.minutes, backends, peers, _say)
     find_missing(run)
@@ -125,7 +126,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
         "commit": commit_record(),
         "compiled": compiled_modules(),
         "method": METHOD,
-        "turns": turns._asdict(),
+        "turns": asdict(turns),
         "tf32": TF32,
         "goal": {"end_to_end_over_network": GOAL, "sense": "<="},
         "image_hw": _image_hw(args),

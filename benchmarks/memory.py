@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from _errors import CheckError, check
 from _settings import Settings
-from _timing import Stage, percentile
+from _timing import Stage
 from networks import small_network
 from pictures import picture
 
 from seginfer import Segmenter, preprocess
+from seginfer._bench.statistics import percentile
 
 _FRAMES, _WARM_UP = 200, 20
 

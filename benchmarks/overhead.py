@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from _errors import check
 from _settings import Settings
-from _timing import Stage, interleaved, local
+from _timing import Stage, measure_in_turns
 from networks import trivial_network
 from pictures import picture
 
 from seginfer import Segmenter, postprocess, preprocess
+from seginfer._bench.turns import make_contender
 
 _BUDGET_S = 8.0
 _SIZE = (64, 64)
@@ -28,10 +29,10 @@ def measure(settings: Settings) -> Stage:
         check(np.array_equal(mask, expected), "the segmenter's mask is not what its stages make")
         check(len(np.unique(mask)) > 1, "the mask has a single class; choose another seed")
         contenders = [
-            local("seginfer", lambda: segmenter(image, out=mask)),
-            local("backend", lambda: segmenter.backend.infer(batch, outputs)),
+            make_contender("seginfer", lambda: segmenter(image, out=mask)),
+            make_contender("backend", lambda: segmenter.backend.infer(batch, outputs)),
         ]
-        times = interleaved(contenders, settings.budget(_BUDGET_S), min_rounds=settings.min_rounds)
+        times = measure_in_turns(contenders, settings, _BUDGET_S)
     stage.checks["mask equals that of preprocess, backend, postprocess"] = True
     stage.cases["call"] = times
     stage.compared["call_overhead_us"] = ("call", "seginfer", "backend")

@@ -8,12 +8,13 @@ from functools import partial
 import numpy as np
 from _errors import check
 from _settings import Settings, missing
-from _timing import Contender, Stage, interleaved, local
+from _timing import Stage, measure_in_turns
 from idioms import Array, blob_batch, blob_params_batch, numpy_batch, torch_batch
 from networks import STD, make_spec
 from pictures import picture
 
 import seginfer
+from seginfer._bench.turns import Contender, make_contender
 
 _BUDGET_S = 25.0
 
@@ -30,10 +31,10 @@ def measure(settings: Settings) -> Stage:
     image = picture(settings.image_hw)
     batch, _ = seginfer.preprocess([image], spec)
     stage = Stage(f"{image.shape} uint8 to {batch.shape} float32: resampling 'torch', stretched, mean and std")
-    contenders = [local("seginfer", lambda: seginfer.preprocess([image], spec, out=batch))]
+    contenders = [make_contender("seginfer", lambda: seginfer.preprocess([image], spec, out=batch))]
     contenders += _peers(stage, image, batch, settings)
     contenders += _memcpys(stage, image.nbytes + batch.nbytes)
-    stage.cases["frame"] = interleaved(contenders, settings.budget(_BUDGET_S), min_rounds=settings.min_rounds)
+    stage.cases["frame"] = measure_in_turns(contenders, settings, _BUDGET_S)
     _add_ratios(stage)
     return stage
 
@@ -58,7 +59,7 @@ def _peers(stage: Stage, image: Array, batch: Array, settings: Settings) -> list
         stage.skipped["torch"] = reason
     else:
         _check_batch(stage, "torch", torch_batch(image, input_hw), batch, _TORCH_TOLERANCE)
-        contenders.append(local("torch", lambda: torch_batch(image, input_hw)))
+        contenders.append(make_contender("torch", lambda: torch_batch(image, input_hw)))
     if reason := missing("cv2"):
         stage.skipped.update(dict.fromkeys(("numpy", "blobFromImage"), reason))
         return contenders
@@ -70,7 +71,7 @@ def _peers(stage: Stage, image: Array, batch: Array, settings: Settings) -> list
     }
     for name, make in makers.items():
         _check_batch(stage, name, make(), batch, _CV2_TOLERANCE)
-        contenders.append(local(name, make))
+        contenders.append(make_contender(name, make))
     return contenders
 
 
@@ -82,7 +83,7 @@ def _memcpys(stage: Stage, moved_bytes: int) -> list[Contender]:
         source, target = np.ones(size, np.uint8), np.zeros(size, np.uint8)
         np.copyto(target, source)
         check(bool(target.all()), "the copy is not complete")
-        contenders.append(local(name, partial(np.copyto, target, source)))
+        contenders.append(make_contender(name, partial(np.copyto, target, source)))
     return contenders
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from _timing import Contender, local
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seginfer import EngineOptions, EngineProfile, SegInferError, Segmenter, build_engine
+from seginfer._bench.turns import Contender, make_contender
 from seginfer._cuda import compiler
 from seginfer._cuda.gpu import Gpu
 from seginfer._cuda.graph import CaptureError, Graph
@@ -164,7 +164,7 @@ class NetworkAlone:
 
     def _on_host(self, segmenter: Segmenter, batch: Array) -> tuple[str, Contender]:
         outputs = segmenter.backend.infer(batch)
-        call = local("network", lambda: segmenter.backend.infer(batch, outputs))
+        call = make_contender("network", lambda: segmenter.backend.infer(batch, outputs))
         return f"{HOST}, by the host's clock", call
 
     def _on_gpu(self, segmenter: Segmenter, pipeline: GpuPipeline, batch: Array) -> tuple[str, Contender]:

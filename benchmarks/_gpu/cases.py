@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import numpy as np
-from _timing import Contender, local
 from numpy.typing import NDArray
 
 from seginfer import BackendUnavailableError, Segmenter
+from seginfer._bench.statistics import summarize
+from seginfer._bench.turns import Contender, make_contender
 
 from .backends import Case, NetworkAlone, open_segmenter, prepare, runs_as, why_missing
 from .check import Frames, check_masks, check_segmenter
 from .machine import MemoryWatch, free_and_total_bytes, gpu_state, let_go
 from .peers import PEERS, Peer, why_no_peer
 from .run import Record, Run, or_reason
-from .turns import paired, summary
+from .turns import time_pair
 
 GOAL = 1.2
 """End to end over the network alone, at most."""
@@ -105,7 +107,7 @@ def _opened(name: str, case: Case, frames: Frames, run: Run, held: ExitStack) ->
         "peak_gpu_memory_mib": memory.peak_mib,
         "checks": checked,
     }
-    contender = local("seginfer", lambda: segmenter(frames.images, out=outs))
+    contender = make_contender("seginfer", lambda: segmenter(frames.images, out=outs))
     return Subject(segmenter, contender, batch, record)
 
 
@@ -113,7 +115,7 @@ def _against_network(subject: Subject, run: Run) -> Record:
     run.check_time()
     network = NetworkAlone(subject.segmenter, subject.batch)
     try:
-        return {"how": network.how, "pair": paired(subject.contender, network.contender(), run.turns)}
+        return {"how": network.how, "pair": time_pair(subject.contender, network.contender(), run.turns)}
     finally:
         network.close()
 
@@ -122,7 +124,7 @@ def _numbers(network: Record, against: dict[str, Record], batch: int) -> Record:
     """Put the times of all pairs into one record; end to end is over the calls of all of them."""
     pairs = [record["pair"] for record in (network, *against.values()) if "pair" in record]
     calls = [ms for pair in pairs for ms in pair.ours_ms]
-    end_to_end = summary(calls) if calls else None
+    end_to_end = asdict(summarize(calls)) if calls else None
     ratio = 1 / network["pair"].ratio if "pair" in network else None
     return {
         "end_to_end": end_to_end,
@@ -140,7 +142,7 @@ def _told(record: Record) -> Record:
     if pair is None:
         return rest
     del rest["pair"]
-    return {**rest, **summary(pair.theirs_ms), "ours": summary(pair.ours_ms), "over_ours": pair.ratio}
+    return {**rest, **asdict(pair.theirs), "ours": asdict(summarize(pair.ours_ms)), "over_ours": pair.ratio}
 
 
 class _Peers:
@@ -158,8 +160,8 @@ class _Peers:
         self._run.check_time()
         try:
             peer = self._opened(name)
-            theirs = local(name, lambda: peer(self._frames.images))
-            return {"pair": paired(subject.contender, theirs, self._run.turns)}
+            theirs = make_contender(name, lambda: peer(self._frames.images))
+            return {"pair": time_pair(subject.contender, theirs, self._run.turns)}
         except Exception:  # what it took must not be missing for others
             self._close(name)
             raise

@@ -10,8 +10,7 @@ from typing import Any
 from _errors import CheckError
 
 from seginfer import BackendUnavailableError
-
-from .turns import Turns
+from seginfer._bench.turns import Turns
 
 Record = dict[str, Any]
 
