@@ -9,15 +9,16 @@ import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from _gpu.clock import EventClock
 from _machine import commit_record, machine_record, versions_record
 from numpy.typing import NDArray
 from pictures import mixed_share, picture, smooth_logits
 
 from seginfer import ClassSpec, InputSpec, ModelSpec, OutputSpec, SegInferError, postprocess, preprocess
-from seginfer._cuda import compiler, kernel_args
+from seginfer._cuda import kernel_args
 from seginfer._cuda.gpu import Gpu
 from seginfer._inputs import launches
 from seginfer._inputs.steps import InputStep
@@ -33,6 +34,14 @@ COPIED_BYTES = 1 << 29
 
 Array = NDArray[Any]
 Call = Callable[[], None]
+Resampling = Literal["opencv", "torch", "pillow"]
+DType = Literal["float32", "float16"]
+INPUTS: tuple[tuple[Resampling, DType], ...] = (
+    ("opencv", "float32"),
+    ("opencv", "float16"),
+    ("torch", "float32"),
+    ("pillow", "float32"),
+)
 
 
 class Measured(NamedTuple):
@@ -55,9 +64,7 @@ class Bench:
 
     def __init__(self, gpu: Gpu, count: int) -> None:
         self.gpu, self.count = gpu, count
-        core = compiler.require_cuda()
-        options = core.EventOptions(timing_enabled=True)
-        self._start, self._end = (gpu.device.create_event(options) for _ in range(2))
+        self._clock = EventClock(gpu, gpu.stream)
         self.frames = [picture(IMAGE_HW, seed) for seed in range(count)]
         self.frame_buffers = [gpu.upload(frame) for frame in self.frames]
         self._buffers: list[Any] = []
@@ -76,14 +83,7 @@ class Bench:
 
     def time_ms(self, call: Call) -> float:
         """Return the median over rounds of a call's time on the GPU."""
-        times = []
-        for _ in range(WARM_UP + ROUNDS):
-            self.gpu.stream.record(self._start)
-            for _ in range(CALLS):
-                call()
-            self.gpu.stream.record(self._end)
-            self._end.sync()
-            times.append((self._end - self._start) / CALLS)
+        times = self._clock.times_ms(call, WARM_UP + ROUNDS, calls=CALLS)
         return statistics.median(times[WARM_UP:])
 
     def copy_gb_per_s(self) -> float:
@@ -92,7 +92,7 @@ class Bench:
         elapsed = self.time_ms(lambda: target.copy_from(source, stream=self.gpu.stream))
         return 2 * COPIED_BYTES / elapsed / 1e6
 
-    def preprocess(self, resampling: str, dtype: str) -> Measured:
+    def preprocess(self, resampling: Resampling, dtype: DType) -> Measured:
         """Time the input step: 1080 x 1920 to 512 x 1024, normalised."""
         spec = _spec(resampling, dtype)
         expected, geometries = preprocess(self.frames[:1], spec)
@@ -158,7 +158,7 @@ class Bench:
         return Measured("overlay", moved, self.time_ms(*step.repeats(self.gpu.stream)))
 
 
-def _spec(resampling: str, dtype: str) -> ModelSpec:
+def _spec(resampling: Resampling, dtype: DType) -> ModelSpec:
     source = InputSpec(
         INPUT_HW, resampling=resampling, dtype=dtype, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
     )
@@ -191,12 +191,12 @@ def measure(count: int) -> dict[str, Any]:
     bench = Bench(Gpu(), count)
     copied = bench.copy_gb_per_s()
     runs: list[Measured] = []
-    for of in (("opencv", "float32"), ("opencv", "float16"), ("torch", "float32"), ("pillow", "float32")):
+    for resampling, dtype in INPUTS:
         bench.free()
-        runs.append(bench.preprocess(*of))
-    for dtype in ("float32", "float16"):
+        runs.append(bench.preprocess(resampling, dtype))
+    for logits_dtype in ("float32", "float16"):
         bench.free()
-        runs += bench.masks(dtype)
+        runs += bench.masks(logits_dtype)
     bench.free()
     runs.append(bench.overlay())
     return {
@@ -214,10 +214,7 @@ def measure(count: int) -> dict[str, Any]:
 
 def main() -> int:
     """Measure, print a line per kernel, and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=32, help="of a batch; their bytes should exceed the GPU's cache")
-    parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "results")
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args()
     try:
         record = measure(arguments.frames)
     except SegInferError as error:
@@ -232,6 +229,13 @@ def main() -> int:
         sys.stdout.write(f"{kernel['name']}: {kernel['time_ms']:.3f} ms, {kernel['share_of_copy']:.0%} of copy\n")
     sys.stdout.write(f"wrote {file}\n")
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=32, help="of a batch; their bytes should exceed the GPU's cache")
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "results")
+    return parser
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 
 from seginfer import EngineOptions, EngineProfile, SegInferError, Segmenter, build_engine
 from seginfer._bench.turns import Contender, make_contender
-from seginfer._cuda import compiler
 from seginfer._cuda.gpu import Gpu
 from seginfer._cuda.graph import CaptureError, Graph
 from seginfer._cuda.tensors import DeviceMemory
@@ -25,10 +25,12 @@ from seginfer.backends._protocol import as_device_backend
 from seginfer.backends.torch import TorchBackend
 from seginfer.export._network import Network
 
+from .clock import EventClock
 from .networks import BenchNetwork
 
 Array = NDArray[Any]
 Progress = Callable[[Any], None]
+BackendName = Literal["torch", "onnxruntime", "tensorrt", "tensorrt_rtx"]
 
 GRAPH, PLAIN, HOST = "one CUDA graph", "plain launches", "calls of the host"
 """How a frame, or its network, is started."""
@@ -83,7 +85,7 @@ def onnxruntime_missing(device: str) -> str:
     return f"onnxruntime {ort.__version__} has no {provider}; pip install 'seginfer[gpu]'"
 
 
-def prepare(name: str, case: Case, on_progress: Progress) -> None:
+def prepare(name: BackendName, case: Case, on_progress: Progress) -> None:
     """Build the engine of a case, if its backend has engines and the cache does not have it.
 
     Raises:
@@ -94,7 +96,7 @@ def prepare(name: str, case: Case, on_progress: Progress) -> None:
         build_engine(case.network.files[case.precision].ours, options=engine, on_progress=on_progress)
 
 
-def open_segmenter(name: str, case: Case) -> Segmenter:
+def open_segmenter(name: BackendName, case: Case) -> Segmenter:
     """Open a case in a backend.
 
     Raises:
@@ -112,9 +114,9 @@ def open_segmenter(name: str, case: Case) -> Segmenter:
         raise
 
 
-def _engine(name: str, case: Case) -> EngineOptions | None:
+def _engine(name: BackendName, case: Case) -> EngineOptions | None:
     """Return how an engine is built: for exactly this batch, which is the fastest."""
-    if name not in ("tensorrt", "tensorrt_rtx"):
+    if name == "torch" or name == "onnxruntime":
         return None
     return EngineOptions(library=name, profiles=(EngineProfile.fixed(case.batch),))
 
@@ -191,7 +193,7 @@ class NetworkAlone:
             else:
                 self._free.append(graph.close)
                 start, how = graph.launch, GRAPH
-        return f"{how}, by CUDA events", EventClock(gpu, stream).contender("network", start)
+        return f"{how}, by CUDA events", EventClock(gpu, stream).contender("network", partial(start, stream))
 
     def close(self) -> None:
         """Free the memory."""
@@ -204,28 +206,3 @@ def runs_as(segmenter: Segmenter) -> str:
     if not isinstance(segmenter.pipeline, GpuPipeline):
         return HOST
     return PLAIN if PLAIN in segmenter.pipeline.description else GRAPH
-
-
-class EventClock:
-    """Times work on a stream by the GPU's own clock."""
-
-    def __init__(self, gpu: Gpu, stream: Any) -> None:
-        options = compiler.require_cuda().EventOptions(timing_enabled=True)
-        self._start, self._end = (gpu.device.create_event(options) for _ in range(2))
-        self._gpu, self._stream = gpu, stream
-
-    def contender(self, name: str, start: Callable[[Any], None]) -> Contender:
-        """Return a contender that starts work on the stream and waits for it."""
-
-        def run(n: int) -> list[float]:
-            self._gpu.use()
-            times = []
-            for _ in range(n):
-                self._stream.record(self._start)
-                start(self._stream)
-                self._stream.record(self._end)
-                self._end.sync()
-                times.append(float(self._end - self._start))
-            return times
-
-        return Contender(name, run)
