@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from seginfer import BackendUnavailableError, Segmenter
 from seginfer._bench.statistics import summarize
 from seginfer._bench.turns import Contender, make_contender
 
-from .backends import Case, NetworkAlone, open_segmenter, prepare, runs_as, why_missing
+from .backends import BackendName, Case, NetworkAlone, open_segmenter, prepare, runs_as, why_missing
 from .check import Frames, check_masks, check_segmenter
 from .machine import MemoryWatch, free_and_total_bytes, gpu_state, let_go
 from .peers import PEERS, Peer, why_no_peer
@@ -53,7 +54,7 @@ def measure_case(case: Case, frames: Frames, run: Run) -> Record:
     with ExitStack() as held:
         peers = _Peers(case, frames, run)
         held.callback(peers.close)
-        results = {name: or_reason(lambda name=name: _measure(name, case, frames, peers, run)) for name in run.backends}
+        results = {name: or_reason(partial(_measure, name, case, frames, peers, run)) for name in run.backends}
     for name, result in results.items():
         run.say(f"  {name}: {_in_words(result)}")
     return {
@@ -66,7 +67,7 @@ def measure_case(case: Case, frames: Frames, run: Run) -> Record:
     }
 
 
-def _measure(name: str, case: Case, frames: Frames, peers: _Peers, run: Run) -> Record:
+def _measure(name: BackendName, case: Case, frames: Frames, peers: _Peers, run: Run) -> Record:
     """Measure one backend. No more than it, its network, and a peer are in the GPU's memory where that is scarce."""
     if reason := run.missing.get(f"backend {name}"):
         return {"skipped": reason}
@@ -76,7 +77,7 @@ def _measure(name: str, case: Case, frames: Frames, peers: _Peers, run: Run) -> 
         with ExitStack() as held:
             subject = _opened(name, case, frames, run, held)
             network = or_reason(lambda: _against_network(subject, run))
-            against = {peer: or_reason(lambda peer=peer: peers.against(peer, subject)) for peer in run.peers}
+            against = {peer: or_reason(partial(peers.against, peer, subject)) for peer in run.peers}
             state = None if case.device == "cpu" else gpu_state()
             return {**subject.record, **_numbers(network, against, case.batch), "gpu": state}
     except BackendUnavailableError as error:
@@ -86,7 +87,7 @@ def _measure(name: str, case: Case, frames: Frames, peers: _Peers, run: Run) -> 
         let_go(case.device)
 
 
-def _opened(name: str, case: Case, frames: Frames, run: Run, held: ExitStack) -> Subject:
+def _opened(name: BackendName, case: Case, frames: Frames, run: Run, held: ExitStack) -> Subject:
     before = time.perf_counter()
     prepare(name, case, run.check_time)
     start = time.perf_counter()

@@ -43,7 +43,7 @@ def gpu_record() -> dict[str, Any]:
         "driver_cuda": info.driver,
         "driver_release": info.driver_release,
         "state": gpu_state(),
-        "most_mhz": {clock: _asked(lambda clock=clock: _nvml().get_clock(clock).get_max_mhz()) for clock in _CLOCKS},
+        "most_mhz": {clock: _ask_clock(clock, "get_max_mhz") for clock in _CLOCKS},
         "is_mig_instance": _asked(lambda: bool(_nvml().mig.is_mig_device)),
         "is_persistence_mode_enabled": _asked(lambda: bool(_nvml().is_persistence_mode_enabled)),
     }
@@ -52,10 +52,14 @@ def gpu_record() -> dict[str, Any]:
 def gpu_state() -> dict[str, Any]:
     """Return clocks, temperature and what holds the clocks back, as of now; what NVML does not say is its reason."""
     return {
-        "mhz": {clock: _asked(lambda clock=clock: _nvml().get_clock(clock).get_current_mhz()) for clock in _CLOCKS},
+        "mhz": {clock: _ask_clock(clock, "get_current_mhz") for clock in _CLOCKS},
         "celsius": _asked(lambda: int(_nvml().temperature.get_sensor())),
         "held_back_by": _asked(lambda: [str(reason) for reason in _nvml().current_clock_event_reasons]),
     }
+
+
+def _ask_clock(clock: str, method: str) -> Any:
+    return _asked(lambda: getattr(_nvml().get_clock(clock), method)())
 
 
 def _nvml() -> Any:
@@ -79,7 +83,8 @@ def all_versions() -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
     if torch.version.cuda:
         versions["torch_cuda"] = torch.version.cuda
-        versions["torch_cudnn"] = torch.backends.cudnn.version() if torch.cuda.is_available() else None
+        cudnn = torch.backends.cudnn.version() if torch.cuda.is_available() else None  # type: ignore[no-untyped-call]
+        versions["torch_cudnn"] = cudnn
     return versions
 
 
@@ -95,7 +100,7 @@ def free_and_total_bytes() -> tuple[int, int]:
 def let_go(device: str) -> None:
     """Collect what nobody refers to, and hand memory that PyTorch keeps for later back to the driver."""
     gc.collect()
-    if device != "cpu" and torch.cuda.is_initialized():
+    if device != "cpu":
         torch.cuda.empty_cache()
 
 

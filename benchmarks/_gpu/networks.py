@@ -129,7 +129,7 @@ def _unet(thin: bool) -> nn.Module:
     The four places of a transposed convolution share their weights, as in `networks.unet`: random ones would draw a
     checkerboard, where every pixel differs from its neighbour. Trained networks draw regions.
     """
-    module = UNet(3, CLASSES, _THIN_WIDTHS if thin else UNET_WIDTHS)
+    module: nn.Module = UNet(3, CLASSES, _THIN_WIDTHS if thin else UNET_WIDTHS)
     initialize(module)
     for part in module.modules():
         if isinstance(part, nn.ConvTranspose2d):
@@ -140,7 +140,8 @@ def _unet(thin: bool) -> nn.Module:
 
 def _fastfcn(thin: bool) -> nn.Module:
     """FastFCN on a ResNet-50, with logits at an eighth of the input and an upsampling after them."""
-    return FastFCN(CLASSES, divisor=_THIN_DIVISOR if thin else 1)
+    module: nn.Module = FastFCN(CLASSES, divisor=_THIN_DIVISOR if thin else 1)
+    return module
 
 
 NETWORKS: dict[str, Callable[[bool], nn.Module]] = {"unet": _unet, "fastfcn": _fastfcn}

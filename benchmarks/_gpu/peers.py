@@ -24,7 +24,7 @@ TF32 = "off for everyone, in PyTorch and ONNX Runtime too, where convolutions ha
 
 
 class Peer(Protocol):
-    """Masks of frames, (N, H, W) or a list, by a script."""
+    """Masks of frames by a script."""
 
     about: str
     first_calls: int
@@ -68,12 +68,11 @@ class TorchScript:
         full = F.interpolate(logits, size=frames.shape[1:3], mode="bilinear", align_corners=False)
         return full.argmax(1).to(torch.uint8)
 
-    def __call__(self, images: Sequence[Array]) -> Array:
-        """Return (N, H, W) masks."""
+    def __call__(self, images: Sequence[Array]) -> list[Array]:
+        """Return one mask per image."""
         with torch.inference_mode():
             frames = torch.from_numpy(np.stack(images)).to(self._device)
-            masks: Array = self._whole(frames).cpu().numpy()
-        return masks
+            return list(self._whole(frames).cpu().numpy())
 
     def close(self) -> None:
         """Free the memory."""

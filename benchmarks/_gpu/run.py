@@ -12,6 +12,8 @@ from _errors import CheckError
 from seginfer import BackendUnavailableError
 from seginfer._bench.turns import Turns
 
+from .backends import BackendName
+
 Record = dict[str, Any]
 
 
@@ -38,7 +40,7 @@ class Run:
     turns: Turns
     is_quick: bool
     ends_at: float
-    backends: tuple[str, ...]
+    backends: tuple[BackendName, ...]
     peers: tuple[str, ...]
     say: Callable[[str], None]
     missing: dict[str, str] = field(default_factory=dict)
