@@ -1,4 +1,4 @@
-"""Stages of the CPU benchmarks: contenders timed in turns, and the results of a stage."""
+"""Timing and results of a CPU benchmark stage."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ METHOD = (
 
 @dataclass
 class Stage:
-    """What one benchmark found; `to_json` is its entry in the results.
+    """Results of one benchmark.
 
     Attributes:
-        work: what is done, in words.
+        work: description of the work.
         cases: times by case and contender.
-        checks: what was compared before timing, and how it came out.
-        ratios: the numbers of the goals that this stage answers; None with a reason in `skipped`.
-        compared: which case and contenders a ratio comes from: case, the one above the line, the one below it.
-        skipped: why a contender or a ratio is missing.
-        facts: other numbers that belong to the result.
+        checks: results of the comparisons before timing.
+        ratios: numbers of this stage's goals. None with a reason in `skipped`.
+        compared: source of each ratio: case, contender of the numerator, contender of the denominator.
+        skipped: reasons for missing contenders and ratios.
+        facts: other numbers of the result.
     """
 
     work: str
@@ -44,7 +44,7 @@ class Stage:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def ratio(self, name: str, case: str, above: str, below: str) -> None:
-        """Record the median of `above` over that of `below`; None where either was not measured."""
+        """Record the ratio of two medians, or None if either is missing."""
         times = self.cases[case]
         self.compared[name] = (case, above, below)
         if above in times and below in times:
@@ -55,7 +55,7 @@ class Stage:
             self.skipped[name] = self.skipped.get(missing, f"{missing} was not measured")
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data."""
+        """Return the stage's entry in the results, as plain data."""
         return asdict(self)
 
 

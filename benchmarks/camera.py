@@ -1,4 +1,4 @@
-"""A camera that does not wait: frames at a fixed rate through the small network, and how late their masks come."""
+"""Benchmark of a camera at a fixed rate."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from seginfer._bench.statistics import Summary, summarize
 
 RATE_HZ = 30.0
 _SECONDS = 10.0
-_PICTURES = 8  # in turn, so that a frame is not in the cache already
+_PICTURES = 8  # in rotation, so that no frame is in the cache already
 _WARM_UP = 3
 
 
 def measure(settings: Settings) -> Stage:
-    """Run the loop and record percentiles of the latency, from a frame's arrival to its mask."""
+    """Measure the latency from a frame's arrival to its mask."""
     seconds = 0.5 if settings.quick else _SECONDS
     frames, mask = (
         [picture(settings.image_hw, seed) for seed in range(_PICTURES)],
@@ -47,7 +47,7 @@ def measure(settings: Settings) -> Stage:
 
 
 def run_loop(process: Callable[[int], object], rate_hz: float, seconds: float) -> tuple[list[float], int]:
-    """Process frames that arrive at a fixed rate, always the latest one.
+    """Process frames of a fixed rate, skipping to the latest.
 
     Returns:
         Milliseconds from the arrival of each processed frame to its result, and how many frames were dropped.

@@ -1,4 +1,4 @@
-"""Measure behaviour of a GPU and its driver, one line of output per question.
+"""Probe a GPU and its driver, one line of output per result.
 
     python benchmarks/first_contact_probe.py                    # every probe
     python benchmarks/first_contact_probe.py copies capture     # some of them
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run probes and return the exit code: 1 if one failed."""
+    """Run probes and return 1 if one failed, else 0."""
     if arguments[:1] == ["--here"]:
         sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # the first probes run before seginfer is installed
         importlib.import_module(f"_probes.{arguments[1]}").run()

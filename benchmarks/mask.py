@@ -1,4 +1,4 @@
-"""The mask step alone: logits to a full-size mask, against torch and against cv2 with NumPy."""
+"""Benchmark of the mask step, against torch and cv2."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def measure(settings: Settings) -> Stage:
 
 
 def _contenders(stage: Stage, case: str, logits: NDArray[np.float32], settings: Settings) -> list[Contender]:
-    """Check that all masks are the same but for near ties, and return who makes them."""
+    """Check that masks differ in near ties only, and return the contenders."""
     spec, image_hw = make_spec(settings.input_hw, stride=4), settings.image_hw
     _, geometries = preprocess([picture(image_hw)], spec)
     mask = np.empty(image_hw, np.uint8)

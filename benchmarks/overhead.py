@@ -1,4 +1,7 @@
-"""What a call costs beside the network: a 64 x 64 image and a single 1x1 convolution, less the backend alone."""
+"""Benchmark of the time per call beside the network.
+
+A 64 x 64 image through one 1x1 convolution, less the backend alone.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ _SIZE = (64, 64)
 
 
 def measure(settings: Settings) -> Stage:
-    """Time `segmenter(image, out=mask)` and the bare `backend.infer(batch, out)` of the same network."""
+    """Time the segmenter and its bare backend."""
     image, mask = picture(_SIZE), np.empty(_SIZE, np.uint8)
     path = trivial_network(settings.folder / "trivial.onnx", _SIZE)
     stage = Stage(f"{image.shape} uint8 to a mask through one 1x1 convolution, with out=, and its backend alone")
@@ -26,7 +29,7 @@ def measure(settings: Settings) -> Stage:
         outputs = segmenter.backend.infer(batch)
         (expected,) = postprocess(outputs[segmenter.spec.output.name], geometries, segmenter.spec)
         segmenter(image, out=mask)
-        check(np.array_equal(mask, expected), "the segmenter's mask is not what its stages make")
+        check(np.array_equal(mask, expected), "the segmenter's mask differs from that of its stages")
         check(len(np.unique(mask)) > 1, "the mask has a single class; choose another seed")
         contenders = [
             make_contender("seginfer", lambda: segmenter(image, out=mask)),

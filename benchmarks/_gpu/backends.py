@@ -1,4 +1,4 @@
-"""What runs the network: each backend opened for one case, the network alone on it, and the clock for that."""
+"""Backends of the GPU benchmark, and their networks alone."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Progress = Callable[[Any], None]
 BackendName = Literal["torch", "onnxruntime", "tensorrt", "tensorrt_rtx"]
 
 GRAPH, PLAIN, HOST = "one CUDA graph", "plain launches", "calls of the host"
-"""How a frame, or its network, is started."""
+"""Ways to start a frame or its network."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Case:
     precision: str
     batch: int
     device: str
-    """Of PyTorch, ONNX Runtime and TensorRT alike: "cuda" or "cpu"."""
+    """Device of every library: "cuda" or "cpu"."""
 
     def __str__(self) -> str:
         height, width = self.network.input_hw
@@ -52,7 +52,10 @@ class Case:
 
 
 def why_missing(name: str, device: str) -> str:
-    """Return why a backend is not there, as far as can be told without opening a file; empty if it is."""
+    """Return why a backend is missing, or an empty string.
+
+    Opens no file, so that a backend may still refuse one later.
+    """
     if name == "torch":
         return torch_missing(device)
     if name == "onnxruntime":
@@ -67,14 +70,14 @@ def why_missing(name: str, device: str) -> str:
 
 
 def torch_missing(device: str) -> str:
-    """Return why PyTorch does not run on a device; empty if it does."""
+    """Return why PyTorch lacks a device, or an empty string."""
     if device == "cpu" or torch.cuda.is_available():
         return ""
     return f"PyTorch {torch.__version__} sees no CUDA device; install a build for this machine's driver"
 
 
 def onnxruntime_missing(device: str) -> str:
-    """Return why ONNX Runtime does not run on a device; empty if it may."""
+    """Return why ONNX Runtime lacks a device, or an empty string."""
     try:
         ort = importlib.import_module("onnxruntime")
     except ImportError as error:
@@ -86,10 +89,12 @@ def onnxruntime_missing(device: str) -> str:
 
 
 def prepare(name: BackendName, case: Case, on_progress: Progress) -> None:
-    """Build the engine of a case, if its backend has engines and the cache does not have it.
+    """Build the engine of a case, unless it is cached.
+
+    Does nothing for backends without engines.
 
     Raises:
-        SegInferError: if the library or the GPU is not there, or it does not take the file.
+        SegInferError: if the library or the GPU is missing, or the library refuses the file.
     """
     engine = _engine(name, case)
     if engine is not None:
@@ -100,7 +105,7 @@ def open_segmenter(name: BackendName, case: Case) -> Segmenter:
     """Open a case in a backend.
 
     Raises:
-        SegInferError: if the backend or the device is not there, or does not take the file.
+        SegInferError: if the backend or the device is missing, or the backend refuses the file.
     """
     if name == "torch":
         backend = TorchBackend(torch_module(case), [output.name for output in case.network.spec.outputs])
@@ -115,14 +120,17 @@ def open_segmenter(name: BackendName, case: Case) -> Segmenter:
 
 
 def _engine(name: BackendName, case: Case) -> EngineOptions | None:
-    """Return how an engine is built: for exactly this batch, which is the fastest."""
+    """Return the engine options of a case. A fixed batch is fastest."""
     if name == "torch" or name == "onnxruntime":
         return None
     return EngineOptions(library=name, profiles=(EngineProfile.fixed(case.batch),))
 
 
 def torch_module(case: Case) -> nn.Module:
-    """Return the network with weights of its own on the case's device; it takes and yields float32, as the files do."""
+    """Return a copy of the network on the case's device.
+
+    Inputs and outputs are float32, as in the files.
+    """
     network = Network(case.network.module_on(case.device, case.precision), case.network.spec).eval()
     return InHalf(network) if case.precision == "fp16" else network
 
@@ -140,12 +148,12 @@ class InHalf(nn.Module):
 
 
 class NetworkAlone:
-    """The network of a segmenter on a batch that is there already, with memory of its own.
+    """A segmenter's network on a batch in device memory.
 
-    On a GPU, started as the segmenter starts its frames: as one CUDA graph, or call by call.
+    It has buffers of its own. On a GPU it starts as the segmenter's frames do: as one CUDA graph, or call by call.
 
     Attributes:
-        how: what is timed, in words.
+        how: description of the start and the clock.
     """
 
     def __init__(self, segmenter: Segmenter, batch: Array) -> None:
@@ -161,7 +169,7 @@ class NetworkAlone:
             raise
 
     def contender(self) -> Contender:
-        """Return who runs it."""
+        """Return the contender."""
         return self._call
 
     def _on_host(self, segmenter: Segmenter, batch: Array) -> tuple[str, Contender]:
@@ -173,7 +181,7 @@ class NetworkAlone:
         gpu: Gpu = pipeline.gpu
         gpu.use()
         backend = as_device_backend(segmenter.backend)
-        assert backend is not None  # or there were no GpuPipeline
+        assert backend is not None  # a GpuPipeline has one
         execution = backend.execution(batch.shape, DeviceMemory(gpu))
         self._free.append(execution.close)
         stream = gpu.new_stream()
@@ -186,7 +194,7 @@ class NetworkAlone:
             try:
                 graph = Graph(gpu, stream, execution.enqueue)
             except CaptureError as error:
-                how = f"{PLAIN}, because alone it could not be recorded: {error}"
+                how = f"{PLAIN}, because the capture of the network alone failed: {error}"
                 stream = gpu.new_stream()
                 self._free.append(stream.close)
                 execution.enqueue(stream)
@@ -202,7 +210,7 @@ class NetworkAlone:
 
 
 def runs_as(segmenter: Segmenter) -> str:
-    """Return how frames are started, by what the pipeline says of itself; its description says why."""
+    """Return how a segmenter's frames start. The pipeline's description has the reason."""
     if not isinstance(segmenter.pipeline, GpuPipeline):
         return HOST
     return PLAIN if PLAIN in segmenter.pipeline.description else GRAPH

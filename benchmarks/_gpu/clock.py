@@ -19,10 +19,10 @@ class EventClock:
         self._gpu, self._stream = gpu, stream
 
     def times_ms(self, start: Callable[[], object], count: int, *, calls: int = 1) -> list[float]:
-        """Start work on the stream and wait for it, `count` times.
+        """Time work on the stream, `count` times.
 
         Args:
-            start: starts the work.
+            start: starts the work on the clock's stream.
             count: of the times to return.
             calls: starts between two events, without a gap. A time is the mean of them.
 
@@ -41,5 +41,5 @@ class EventClock:
         return times
 
     def contender(self, name: str, start: Callable[[], object]) -> Contender:
-        """Return a contender that starts work on the stream and waits for it."""
+        """Return a contender that times work on the stream."""
         return Contender(name, lambda count: self.times_ms(start, count))

@@ -14,17 +14,17 @@ QUICK = Turns(budget_s=0, min_rounds=1, warm_ms=1, min_warm_calls=0, counted_ms=
 METHOD = (
     "end to end is the wall clock around segmenter(list of images, out=masks); the network alone is the same backend "
     "on a batch that is on the device already, by CUDA events around a launch; peers are scripts from the same list to "
-    f"masks, by the wall clock. Two contenders take turns, and who is first changes every round; {TURNS.description}; "
+    f"masks, by the wall clock. Two contenders take turns, in an order that alternates; {TURNS.description}; "
     f"there are at least {TURNS.min_rounds} rounds, and {TURNS.budget_s} s of them. A ratio is the median over rounds "
     "of one turn's median over the other's; medians and p99 are over all counted calls, and a p99 of fewer than 100 is "
-    "the slowest. Peak memory is what all processes have of the GPU while a contender is opened and first run, less "
-    "what they had before"
+    "the slowest. Peak memory is the GPU memory of all processes while a contender is opened and first run, "
+    "less their memory before"
 )
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Times of two contenders, and the ratio of theirs to ours."""
+    """Times of two contenders, and their ratio to ours."""
 
     ours_ms: list[float]
     theirs: Summary

@@ -1,4 +1,7 @@
-"""Probes of the first run on a GPU, one module each, started by `first_contact_probe.py`."""
+"""Probes of the first run on a GPU, one module each.
+
+`first_contact_probe.py` starts them.
+"""
 
 from __future__ import annotations
 

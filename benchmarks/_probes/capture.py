@@ -1,4 +1,7 @@
-"""Calls during the capture of a CUDA graph: does the capture survive, and does the call work?"""
+"""Probe of calls during the capture of a CUDA graph.
+
+Reports whether the capture survives, and whether the call works.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from . import report
 
 
 def run() -> None:
-    """Report the outcome of every call, in the thread of the capture and in another."""
+    """Report the outcome of every call, in both threads."""
     gpu = Gpu()
     for name, call in _calls(gpu):
         for where in ("another thread", "the same thread"):
@@ -34,19 +37,19 @@ def _calls(gpu: Gpu) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "nothing", lambda: None
     yield "allocation from the pool", lambda: gpu.free(gpu.allocate(1 << 24))
     yield "pinned allocation and free", lambda: gpu.free(gpu.pinned(1 << 22))
-    yield "cuMemAlloc and cuMemFree", lambda: _checked(driver.cuMemFree(_checked(driver.cuMemAlloc(1 << 22))))
-    yield "cuMemcpyDtoH", lambda: _checked(driver.cuMemcpyDtoH(host.ctypes.data, int(memory.handle), 64))
+    yield "cuMemAlloc and cuMemFree", lambda: _value(driver.cuMemFree(_value(driver.cuMemAlloc(1 << 22))))
+    yield "cuMemcpyDtoH", lambda: _value(driver.cuMemcpyDtoH(host.ctypes.data, int(memory.handle), 64))
     yield "wait for another stream", other.sync
     yield "torch .cpu()", tensor.cpu
     yield "torch event.query()", event.query
     yield "torch.cuda.empty_cache()", torch.cuda.empty_cache
     yield "torch.cuda.synchronize()", torch.cuda.synchronize
-    yield "cuCtxSynchronize", lambda: _checked(driver.cuCtxSynchronize())
+    yield "cuCtxSynchronize", lambda: _value(driver.cuCtxSynchronize())
     yield "creation and destruction of a stream", lambda: gpu.new_stream().close()
 
 
 def call_during_capture(gpu: Gpu, call: Callable[[], object], *, is_threaded: bool) -> str:
-    """Record a graph with a call in the middle, replay it, and return the outcome of both."""
+    """Make a call during a capture, replay the graph, and return both outcomes."""
     stream, memory, outcome = gpu.new_stream(), gpu.allocate(1 << 20), "not called"
 
     def attempt() -> None:
@@ -82,7 +85,7 @@ def call_during_capture(gpu: Gpu, call: Callable[[], object], *, is_threaded: bo
     return f"{outcome}, {state}"
 
 
-def _checked(result: Sequence[Any]) -> Any:
+def _value(result: Sequence[Any]) -> Any:
     """Return the value of a driver call."""
     code, *values = result
     if int(code):

@@ -1,4 +1,4 @@
-"""PCIe and host memory, which bound the time of a frame."""
+"""Probe of PCIe and host memory, which bound a frame's time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILL_BYTES = 1 << 32
 
 
 def run() -> None:
-    """Report times of copies and allocations, and the CPU time of a wait."""
+    """Report times of copies, allocations and a wait."""
     gpu = Gpu()
     frame_bytes = FRAME_HW[0] * FRAME_HW[1] * 3
     for name, nbytes in (("frame", frame_bytes), ("mask", frame_bytes // 3), ("16 frames", 16 * frame_bytes)):

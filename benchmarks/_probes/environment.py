@@ -1,4 +1,4 @@
-"""Versions of packages, and the GPU."""
+"""Probe of the packages and the GPU."""
 
 from __future__ import annotations
 

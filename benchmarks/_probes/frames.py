@@ -1,4 +1,4 @@
-"""Whole frames around a tiny network: the cost of seginfer itself."""
+"""Probe of whole frames around a tiny network."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CALLER_FRAMES = 150
 
 
 class RecordedFrame(NamedTuple):
-    """A CUDA graph of the pipeline, and calls that start each of its kernels alone."""
+    """A CUDA graph of the pipeline, and calls that start its kernels."""
 
     batch: int
     graph: Graph
@@ -33,7 +33,7 @@ class RecordedFrame(NamedTuple):
 
 
 def recorded_frames(segmenter: Segmenter) -> tuple[Gpu, Any, list[RecordedFrame]]:
-    """Return the GPU, the stream of the last call, and the graphs recorded for it.
+    """Return GPU, stream and recorded graphs of an idle segmenter.
 
     The only place that uses private attributes of the pipeline.
     """
@@ -53,7 +53,7 @@ def recorded_frames(segmenter: Segmenter) -> tuple[Gpu, Any, list[RecordedFrame]
 
 
 def run() -> None:
-    """Report the times of frames through a network of one convolution in PyTorch."""
+    """Report times of frames through one convolution in PyTorch."""
     import torch
 
     from seginfer.backends.torch import TorchBackend
@@ -78,7 +78,7 @@ def run() -> None:
 
 
 def time_frames(segmenter: Segmenter, images: list[Image]) -> None:
-    """Report the times of batches, of their graphs and kernels, and the rate of several callers."""
+    """Report times of batches, graphs and kernels, and rates of several callers."""
     for count in BATCHES:
         _time_batch(segmenter, images[:count])
     report("runs as", segmenter.pipeline.description)

@@ -1,4 +1,4 @@
-"""Kernels: compiled, loaded, launched, and compared with the CPU."""
+"""Probe of the kernels: load, launch, compare with the CPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CASES = 25  # of each check
 
 
 def run() -> None:
-    """Report load times, and how many random cases differ from the CPU's bytes."""
+    """Report load times, and random cases that differ from the CPU."""
     report("compiled core", _native.describe())
     start = time.perf_counter()
     gpu = Gpu()
