@@ -1,4 +1,4 @@
-"""The machine record: processor, cores, governor, versions and commit, so that a number can be traced to its cause."""
+"""Record of machine, versions and commit of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "asimd", "
 
 
 def bind_to_cores(count: int) -> None:
-    """Bind this process and its children to `count` cores; call it before NumPy or torch start their threads."""
+    """Bind this process and its children to `count` cores.
+
+    Call it before NumPy or torch start threads.
+    """
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(count)
     if hasattr(os, "sched_setaffinity"):
@@ -24,7 +27,7 @@ def bind_to_cores(count: int) -> None:
 
 
 def set_threads(count: int) -> dict[str, int]:
-    """Give every library of this process the same number of threads, and return what each then says it uses."""
+    """Set the threads of every library, and return their own counts."""
     taken = {"onnxruntime": count}
     try:
         import torch
@@ -44,7 +47,7 @@ def set_threads(count: int) -> dict[str, int]:
 
 
 def machine_record() -> dict[str, Any]:
-    """Return what the machine is and how busy it was at the start."""
+    """Return the machine's hardware and its load."""
     cpu = _cpu_info()
     return {
         "processor": cpu.get("model name", platform.processor() or platform.machine()),
@@ -61,7 +64,7 @@ def machine_record() -> dict[str, Any]:
 
 
 def versions_record() -> dict[str, str]:
-    """Return the version of Python and of every package that takes part."""
+    """Return the versions of Python and of all measured packages."""
     versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -72,14 +75,14 @@ def versions_record() -> dict[str, str]:
 
 
 def compiled_modules() -> list[str]:
-    """Return the compiled modules of seginfer that are in use by now; empty where NumPy does the work."""
+    """Return the loaded compiled modules of seginfer. Empty without the compiled core."""
     endings = (".so", ".pyd")
     loaded = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
     return sorted(name for name, file in loaded.items() if name.startswith("seginfer") and file.endswith(endings))
 
 
 def commit_record() -> dict[str, Any]:
-    """Return the commit that was measured, and whether tracked files differ from it."""
+    """Return the measured commit, and whether tracked files differ from it."""
     head = _git("rev-parse", "HEAD")
     changes = _git("status", "--porcelain", "--untracked-files=no")
     return {"sha": head, "has_changes": None if changes is None else bool(changes)}

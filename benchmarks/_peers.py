@@ -1,4 +1,7 @@
-"""Peers with an environment of their own: made once in a cache folder, run as a process that times itself."""
+"""Peers in separate environments, run as processes that time themselves.
+
+Environments are made once, in a cache folder.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from _timing import PEER_PAUSE_S, Contender
+from _errors import PeerUnavailableError
+from _timing import PEER_PAUSE_S
+
+from seginfer._bench.turns import Contender
 
 CACHE_VARIABLE = "SEGINFER_BENCH_CACHE"
 
@@ -21,17 +27,13 @@ _SET_UP_TIMEOUT_S, _ANSWER_TIMEOUT_S = 400, 120
 _SCRIPTS = Path(__file__).resolve().parent / "peers"
 
 
-class PeerUnavailableError(Exception):
-    """A peer cannot be measured here; the message says why and goes into the results."""
-
-
 class Peer(NamedTuple):
-    """A package that does the whole work by itself."""
+    """A package that does the whole work."""
 
     script: str
     requirements: tuple[str, ...]
     python: str | None = None
-    """The only version of Python that it has wheels for, "3.11"; None for any."""
+    """The only Python version that has wheels, such as "3.11". None for any."""
 
 
 PEERS = {
@@ -41,16 +43,19 @@ PEERS = {
 
 
 def cache_folder() -> Path:
-    """Return where environments are kept: $SEGINFER_BENCH_CACHE, or seginfer-bench in the user's cache folder."""
+    """Return the folder of the environments.
+
+    $SEGINFER_BENCH_CACHE, or seginfer-bench in the user's cache folder.
+    """
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "seginfer-bench"
     return Path(os.environ.get(CACHE_VARIABLE) or default)
 
 
 def set_up(name: str, *, may_download: bool = True) -> Path:
-    """Return the Python of a peer's environment, which is made if it is missing and that is allowed.
+    """Return the Python of a peer's environment, made if necessary.
 
     Raises:
-        PeerUnavailableError: if there is no environment and none can be made.
+        PeerUnavailableError: if there is no environment and none can or may be made.
     """
     peer, folder = PEERS[name], cache_folder() / name
     python, done = folder / "bin" / "python", folder / "installed.txt"
@@ -66,15 +71,15 @@ def set_up(name: str, *, may_download: bool = True) -> Path:
 
 
 class PeerProcess:
-    """A running peer, which has saved its results and waits.
+    """A running peer that has saved its results.
 
     Args:
         name: one of PEERS.
-        job: what its script needs; "result" is added.
+        job: input of its script. "result" is added.
         may_download: make the environment if it is missing.
 
     Attributes:
-        about: what the process says about itself: versions and threads.
+        about: versions and threads that the process reports.
         results: path of the .npz file with its masks.
 
     Raises:
@@ -97,20 +102,20 @@ class PeerProcess:
             env=environment,
         )
         try:
-            self.about = self._answer()
+            self.about = self._receive()
         except PeerUnavailableError:
             self.close()
             raise
 
     def contender(self, name: str, call: str) -> Contender:
-        """Return a contender for one of the calls that the script serves."""
+        """Return a contender for one call of the script."""
 
         def run(n: int) -> list[float]:
             if self._process.stdin is None:
                 raise PeerUnavailableError(f"{self._name} is closed")
             self._process.stdin.write(json.dumps({"call": call, "times": n}) + "\n")
             self._process.stdin.flush()
-            times: list[float] = self._answer()["ms"]
+            times: list[float] = self._receive()["ms"]
             return times
 
         return Contender(name, run, PEER_PAUSE_S)
@@ -130,8 +135,8 @@ class PeerProcess:
     ) -> None:
         self.close()
 
-    def _answer(self) -> dict[str, Any]:
-        """Return the next message, of one line."""
+    def _receive(self) -> dict[str, Any]:
+        """Return the next message."""
         output = self._process.stdout
         if output is None or not select.select([output], [], [], _ANSWER_TIMEOUT_S)[0]:
             raise PeerUnavailableError(f"{self._name} did not answer within {_ANSWER_TIMEOUT_S} s")
@@ -163,7 +168,7 @@ def _run(command: list[str], name: str) -> None:
 
 
 def _last_line(text: str) -> str:
-    """Return the last line that says something: of pip, its last error."""
+    """Return the last line with text. For pip, the last error."""
     lines = [line for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")]
-    return (errors or lines or ["it said nothing"])[-1].strip()
+    return (errors or lines or ["no output"])[-1].strip()

@@ -1,4 +1,4 @@
-"""Settings of a run, and the goals that its ratios are held against."""
+"""Settings of a run, and the goals of its ratios."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Goal(NamedTuple):
-    """What a ratio should be; `sense` is ">=" or "<="."""
+    """Goal of a ratio. `sense` is ">=" or "<="."""
 
     sense: str
     value: float
@@ -17,7 +17,7 @@ class Goal(NamedTuple):
     work: str
 
     def is_met(self, number: float) -> bool:
-        """Tell whether a number reaches the goal."""
+        """Return whether a number reaches the goal."""
         return number >= self.value if self.sense == ">=" else number <= self.value
 
 
@@ -34,21 +34,21 @@ GOALS = {
     "preprocess_vs_memcpy": Goal("<=", 3, "x", f"{_BATCH}: memcpy that moves as many bytes"),
     "end_to_end_vs_model_api": Goal(">=", 15, "x", "image to mask, small network: OpenVINO Model API"),
     "end_to_end_vs_backend": Goal("<=", 1.05, "x", "image to mask, U-Net at 512 x 1024: its backend alone"),
-    "call_overhead_us": Goal("<=", 40, "us", "a call on 64 x 64, what it takes more: its backend alone"),
+    "call_overhead_us": Goal("<=", 40, "us", "overhead of a call on 64 x 64: its backend alone"),
     "steady_allocations": Goal("<=", 0, "blocks", "memory allocated per frame, with out="),
 }
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run is done.
+    """Settings of a run.
 
     Attributes:
-        folder: where networks and pictures are written for the run.
+        folder: gets the networks and pictures of the run.
         threads: cores that the process is bound to, and threads of every library.
-        quick: small pictures and short turns, to see that all of it works; the numbers say nothing.
+        quick: use small pictures and short turns. A smoke test whose numbers are meaningless.
         use_peers: run peers that need an environment of their own.
-        set_up_peers: make those environments where they are missing, which downloads packages.
+        set_up_peers: make missing environments, which downloads packages.
     """
 
     folder: Path
@@ -69,16 +69,16 @@ class Settings:
 
     @property
     def min_rounds(self) -> int:
-        """Turns of every contender at least."""
+        """Minimum number of turns of every contender."""
         return 1 if self.quick else 5
 
     def budget(self, seconds: float) -> float:
-        """Return how long one comparison may take."""
+        """Return the duration of a comparison, in seconds."""
         return 0.0 if self.quick else seconds
 
 
 def missing(module: str) -> str | None:
-    """Return why a module cannot be imported, or None if it can."""
+    """Return why a module cannot be imported, or None."""
     try:
         importlib.import_module(module)
     except ImportError as error:

@@ -1,10 +1,10 @@
-/* Counts the blocks that a process asks malloc for, all threads; preloaded by memory.py. Needs glibc. */
+/* Counts the blocks that all threads of a process request of malloc. memory.py preloads it. Needs glibc. */
 
 #include <errno.h>
 #include <stdatomic.h>
 #include <stddef.h>
 
-enum { SMALLEST = 1024 }; /* bytes; Python's own objects are smaller, an array of pixels is not */
+enum { SMALLEST = 1024 }; /* bytes: more than Python's own objects, less than an array of pixels */
 
 extern void *__libc_malloc(size_t size);
 extern void *__libc_calloc(size_t count, size_t size);
@@ -28,7 +28,7 @@ void *malloc(size_t size) {
 }
 
 void *calloc(size_t count, size_t size) {
-  note(count * size); /* where this overflows, calloc fails and nothing is allocated */
+  note(count * size); /* on overflow calloc fails, and nothing is allocated */
   return __libc_calloc(count, size);
 }
 

@@ -1,4 +1,4 @@
-"""A camera that does not wait: frames at a fixed rate through the small network, and how late their masks come."""
+"""Benchmark of a camera at a fixed rate."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from _errors import check
 from _settings import Settings
-from _timing import Stage, check, percentile, stats_of
+from _timing import Stage
 from networks import small_network
 from pictures import picture
 
 from seginfer import Segmenter
+from seginfer._bench.statistics import Summary, summarize
 
 RATE_HZ = 30.0
 _SECONDS = 10.0
-_PICTURES = 8  # in turn, so that a frame is not in the cache already
+_PICTURES = 8  # in rotation, so that no frame is in the cache already
 _WARM_UP = 3
 
 
 def measure(settings: Settings) -> Stage:
-    """Run the loop and record percentiles of the latency, from a frame's arrival to its mask."""
+    """Measure the latency from a frame's arrival to its mask."""
     seconds = 0.5 if settings.quick else _SECONDS
     frames, mask = (
         [picture(settings.image_hw, seed) for seed in range(_PICTURES)],
@@ -38,13 +40,14 @@ def measure(settings: Settings) -> Stage:
             segmenter(image, out=mask)
         latencies, dropped = run_loop(lambda i: segmenter(frames[i % _PICTURES], out=mask), RATE_HZ, seconds)
     stage.checks["masks equal those without out="] = True
-    stage.cases["frame"] = {"seginfer": stats_of(latencies)}
-    stage.facts.update(_summary(latencies, dropped))
+    latency = summarize(latencies)
+    stage.cases["frame"] = {"seginfer": latency}
+    stage.facts.update(_facts(latency, dropped))
     return stage
 
 
 def run_loop(process: Callable[[int], object], rate_hz: float, seconds: float) -> tuple[list[float], int]:
-    """Process frames that arrive at a fixed rate, always the latest one.
+    """Process frames of a fixed rate, skipping to the latest.
 
     Returns:
         Milliseconds from the arrival of each processed frame to its result, and how many frames were dropped.
@@ -69,13 +72,13 @@ def _check_masks(segmenter: Segmenter, frames: list[np.ndarray[Any, np.dtype[np.
         check(np.array_equal(mask, segmenter(image).mask), "a mask differs when it is written into `out`")
 
 
-def _summary(latencies: list[float], dropped: int) -> dict[str, float | int]:
+def _facts(latency: Summary, dropped: int) -> dict[str, float | int]:
     return {
         "rate_hz": RATE_HZ,
-        "p50_ms": percentile(latencies, 50),
-        "p95_ms": percentile(latencies, 95),
-        "p99_ms": percentile(latencies, 99),
-        "max_ms": max(latencies),
-        "frames": len(latencies),
+        "p50_ms": latency.median_ms,
+        "p95_ms": latency.p95_ms,
+        "p99_ms": latency.p99_ms,
+        "max_ms": latency.max_ms,
+        "frames": latency.calls,
         "dropped": dropped,
     }

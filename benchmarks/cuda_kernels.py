@@ -1,4 +1,7 @@
-"""How near each CUDA kernel comes to copying: bytes that it must move over its time, for a batch of 1080p frames."""
+"""Measure every CUDA kernel against the copy bandwidth.
+
+The rate of a kernel is the bytes that it must move over its time, for a batch of 1080p frames.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,16 @@ import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from _gpu.clock import EventClock
 from _machine import commit_record, machine_record, versions_record
 from numpy.typing import NDArray
 from pictures import mixed_share, picture, smooth_logits
 
 from seginfer import ClassSpec, InputSpec, ModelSpec, OutputSpec, SegInferError, postprocess, preprocess
-from seginfer._cuda import compiler, kernel_args
+from seginfer._cuda import kernel_args
 from seginfer._cuda.gpu import Gpu
 from seginfer._inputs import launches
 from seginfer._inputs.steps import InputStep
@@ -26,24 +30,32 @@ from seginfer._tasks.dense.steps import MaskStep, OverlayStep
 
 IMAGE_HW, INPUT_HW, LOGITS_HW, CLASSES = (1080, 1920), (512, 1024), (128, 256), 19
 GOAL = 0.7
-"""Share of the copy bandwidth that a kernel should reach."""
+"""Share of the copy bandwidth that every kernel should reach."""
 ROUNDS, WARM_UP, CALLS = 30, 5, 10
-"""Calls of a round follow each other without a gap, so that starting them costs no time of the GPU's."""
+"""Calls of a round are queued without a gap, so that the GPU never waits for a launch."""
 COPIED_BYTES = 1 << 29
 
 Array = NDArray[Any]
 Call = Callable[[], None]
+Resampling = Literal["opencv", "torch", "pillow"]
+DType = Literal["float32", "float16"]
+INPUTS: tuple[tuple[Resampling, DType], ...] = (
+    ("opencv", "float32"),
+    ("opencv", "float16"),
+    ("torch", "float32"),
+    ("pillow", "float32"),
+)
 
 
 class Measured(NamedTuple):
-    """What a kernel moved and how long it took."""
+    """Bytes and time of a kernel."""
 
     name: str
     moved_bytes: int
     time_ms: float
 
     def record(self, copy_gb_per_s: float) -> dict[str, Any]:
-        """Return the numbers and what they are of the copy's."""
+        """Return the numbers, and their share of the copy bandwidth."""
         rate = self.moved_bytes / self.time_ms / 1e6
         share = rate / copy_gb_per_s
         shares = {"gb_per_s": round(rate, 1), "share_of_copy": round(share, 3)}
@@ -51,13 +63,11 @@ class Measured(NamedTuple):
 
 
 class Bench:
-    """One GPU, the frames on it, and a clock."""
+    """A GPU with frames in its memory, and a clock."""
 
     def __init__(self, gpu: Gpu, count: int) -> None:
         self.gpu, self.count = gpu, count
-        core = compiler.require_cuda()
-        options = core.EventOptions(timing_enabled=True)
-        self._start, self._end = (gpu.device.create_event(options) for _ in range(2))
+        self._clock = EventClock(gpu, gpu.stream)
         self.frames = [picture(IMAGE_HW, seed) for seed in range(count)]
         self.frame_buffers = [gpu.upload(frame) for frame in self.frames]
         self._buffers: list[Any] = []
@@ -68,32 +78,25 @@ class Bench:
         return self._buffers[-1]
 
     def free(self) -> None:
-        """Free what the last measurement needed, so that the next has room on a small GPU."""
+        """Free the buffers of the last measurement. Small GPUs need the room."""
         while self._steps:
             self._steps.pop().close()
         while self._buffers:
             self.gpu.free(self._buffers.pop())
 
     def time_ms(self, call: Call) -> float:
-        """Return the median over rounds of a call's time on the GPU."""
-        times = []
-        for _ in range(WARM_UP + ROUNDS):
-            self.gpu.stream.record(self._start)
-            for _ in range(CALLS):
-                call()
-            self.gpu.stream.record(self._end)
-            self._end.sync()
-            times.append((self._end - self._start) / CALLS)
+        """Return the median GPU time of a call, over rounds."""
+        times = self._clock.times_ms(call, WARM_UP + ROUNDS, calls=CALLS)
         return statistics.median(times[WARM_UP:])
 
     def copy_gb_per_s(self) -> float:
-        """Return what a copy inside the GPU's memory moves: as much is read as is written."""
+        """Return the bandwidth of a copy in GPU memory, reads plus writes."""
         source, target = (self._allocate(COPIED_BYTES) for _ in range(2))
         elapsed = self.time_ms(lambda: target.copy_from(source, stream=self.gpu.stream))
         return 2 * COPIED_BYTES / elapsed / 1e6
 
-    def preprocess(self, resampling: str, dtype: str) -> Measured:
-        """Time the input step: 1080 x 1920 to 512 x 1024, normalised."""
+    def preprocess(self, resampling: Resampling, dtype: DType) -> Measured:
+        """Time the input step from 1080 x 1920 to 512 x 1024."""
         spec = _spec(resampling, dtype)
         expected, geometries = preprocess(self.frames[:1], spec)
         batch = self._allocate(expected.nbytes * self.count)
@@ -108,7 +111,7 @@ class Bench:
         return Measured(f"preprocess, {resampling}, {dtype}", moved, self.time_ms(*step.repeats(self.gpu.stream)))
 
     def masks(self, dtype: str) -> list[Measured]:
-        """Time the kernels of the mask step, one by one, on logits of a trained network's kind."""
+        """Time each kernel of the mask step on smooth logits."""
         spec = _spec("opencv", "float32")
         logits = np.repeat(smooth_logits(CLASSES, LOGITS_HW), self.count, 0).astype(dtype)
         _, geometries = preprocess(self.frames[:1], spec)
@@ -139,7 +142,7 @@ class Bench:
         ]
 
     def overlay(self) -> Measured:
-        """Time colours over frames."""
+        """Time the overlay of colours on frames."""
         colors = np.random.default_rng(5).integers(1, 256, (CLASSES, 3), np.uint8)
         mask = np.repeat(np.arange(IMAGE_HW[0])[:, None] * CLASSES // IMAGE_HW[0], IMAGE_HW[1], 1).astype(np.uint8)
         masks = [self.gpu.upload(mask) for _ in range(self.count)]
@@ -158,7 +161,7 @@ class Bench:
         return Measured("overlay", moved, self.time_ms(*step.repeats(self.gpu.stream)))
 
 
-def _spec(resampling: str, dtype: str) -> ModelSpec:
+def _spec(resampling: Resampling, dtype: DType) -> ModelSpec:
     source = InputSpec(
         INPUT_HW, resampling=resampling, dtype=dtype, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
     )
@@ -167,7 +170,10 @@ def _spec(resampling: str, dtype: str) -> ModelSpec:
 
 
 def _needed_share(labels: Array) -> float:
-    """Return the share of cells whose logits a mask reads: the corners of every 2 x 2 block with several labels."""
+    """Return the share of cells whose logits the mask kernel reads.
+
+    These are the corners of every 2 x 2 block with several labels.
+    """
     corner = labels[:-1, :-1]
     is_mixed = (corner != labels[1:, :-1]) | (corner != labels[:-1, 1:]) | (corner != labels[1:, 1:])
     needed = np.zeros(labels.shape, bool)
@@ -191,12 +197,12 @@ def measure(count: int) -> dict[str, Any]:
     bench = Bench(Gpu(), count)
     copied = bench.copy_gb_per_s()
     runs: list[Measured] = []
-    for of in (("opencv", "float32"), ("opencv", "float16"), ("torch", "float32"), ("pillow", "float32")):
+    for resampling, dtype in INPUTS:
         bench.free()
-        runs.append(bench.preprocess(*of))
-    for dtype in ("float32", "float16"):
+        runs.append(bench.preprocess(resampling, dtype))
+    for logits_dtype in ("float32", "float16"):
         bench.free()
-        runs += bench.masks(dtype)
+        runs += bench.masks(logits_dtype)
     bench.free()
     runs.append(bench.overlay())
     return {
@@ -214,10 +220,7 @@ def measure(count: int) -> dict[str, Any]:
 
 def main() -> int:
     """Measure, print a line per kernel, and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=32, help="of a batch; their bytes should exceed the GPU's cache")
-    parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "results")
-    arguments = parser.parse_args()
+    arguments = _parser().parse_args()
     try:
         record = measure(arguments.frames)
     except SegInferError as error:
@@ -232,6 +235,13 @@ def main() -> int:
         sys.stdout.write(f"{kernel['name']}: {kernel['time_ms']:.3f} ms, {kernel['share_of_copy']:.0%} of copy\n")
     sys.stdout.write(f"wrote {file}\n")
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=32, help="of a batch; their bytes should exceed the GPU's cache")
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "results")
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Image to mask through a whole network: a small one against every peer, a U-Net against its backend alone."""
+"""Benchmark of image to mask through whole networks.
+
+A small network runs against every peer, a U-Net against its backend alone.
+"""
 
 from __future__ import annotations
 
@@ -6,26 +9,28 @@ from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
-from _peers import PeerProcess, PeerUnavailableError
+from _errors import PeerUnavailableError, check
+from _peers import PeerProcess
 from _settings import Settings, missing
-from _timing import Contender, Stage, check, interleaved, local
+from _timing import Stage, measure_in_turns
 from idioms import Array, cv2_mask, margin_where_different, numpy_batch, torch_batch, torch_mask
 from networks import CLASSES, MEAN, STD, small_network, unet
 from pictures import mixed_share, picture
 
 from seginfer import Segmenter, preprocess
+from seginfer._bench.turns import Contender, make_contender
 
 _BUDGET_S = 35.0
 
-# The networks carry on what batches differ by, so that near ties are wider than those of the mask step alone.
+# Networks amplify differences between batches, so near ties are wider than in the mask step alone.
 _NEAR_TIE = 1e-4
 
-# Shares of equal pixels. cv2 rounds the resized image to uint8 where the spec asks for floats. Model API moreover takes
-# the argmax before it enlarges, and by nearest neighbour, so that every class border moves.
+# Shares of equal pixels. cv2 rounds the resized image to uint8, while the spec requires floats. Model API also takes
+# the argmax before it enlarges by nearest neighbour, which moves every class border.
 _AGREEMENT = {"numpy": 0.98, "mmdeploy": 0.98, "model_api": 0.93, "model_api mask only": 0.93}
-_QUICK_SLACK = 0.1  # small pictures are mostly borders
+_QUICK_SLACK = 0.1  # small pictures have mostly borders
 
-_CALLS = {  # peer process: contenders by the call that they make, which is also the name of the saved mask
+_CALLS = {  # by peer process: contender, and the name of its call and of its saved mask
     "model_api": {"model_api": "default", "model_api mask only": "mask_only"},
     "mmdeploy": {"mmdeploy": "mask"},
 }
@@ -42,7 +47,7 @@ def measure(settings: Settings) -> Stage:
 
 
 def _small(stage: Stage, settings: Settings) -> None:
-    """Logits at a quarter of the input: everything but the network is what takes the time."""
+    """Time the small network, where the work around it dominates."""
     path, image = small_network(settings.folder / "small.onnx", settings.input_hw), picture(settings.image_hw)
     with ExitStack() as open_things:
         segmenter = open_things.enter_context(Segmenter.open(path, device="cpu", threads=settings.threads))
@@ -53,21 +58,22 @@ def _small(stage: Stage, settings: Settings) -> None:
                 contenders += _peer(stage, name, settings, image, mask, open_things)
             except PeerUnavailableError as error:
                 stage.skipped[name] = str(error)
-        budget = settings.budget(_BUDGET_S)
-        stage.cases["small"] = interleaved(contenders, budget, min_rounds=settings.min_rounds)
+        stage.cases["small"] = measure_in_turns(contenders, settings, _BUDGET_S)
 
 
 def _unet(stage: Stage, settings: Settings) -> None:
-    """Logits at the input's resolution; strictly in turn, as both calls leave the same things in the cache."""
+    """Time the U-Net, call by call.
+
+    Both contenders leave the same data in the cache.
+    """
     path, image = unet(settings.folder / "unet.onnx", settings.input_hw), picture(settings.image_hw)
     with Segmenter.open(path, device="cpu", threads=settings.threads) as segmenter:
         _, ours, backend = _ours(stage, "unet", segmenter, image)
-        budget = settings.budget(_BUDGET_S)
-        stage.cases["unet"] = interleaved([ours, backend], budget, min_rounds=settings.min_rounds, is_warm=True)
+        stage.cases["unet"] = measure_in_turns([ours, backend], settings, _BUDGET_S, is_warm=True)
 
 
 def _ours(stage: Stage, case: str, segmenter: Segmenter, image: Array) -> tuple[Array, Contender, Contender]:
-    """Return the segmenter's mask, found equal to torch's, and the contenders "seginfer" and "backend"."""
+    """Return the checked mask, and the contenders "seginfer" and "backend"."""
     spec, mask = segmenter.spec, np.empty(image.shape[:2], np.uint8)
     batch, _ = preprocess([image], spec)
     outputs = segmenter.backend.infer(batch)
@@ -79,8 +85,8 @@ def _ours(stage: Stage, case: str, segmenter: Segmenter, image: Array) -> tuple[
     else:
         _check_against_torch(stage, case, segmenter, image, mask)
     mask_of_check = mask.copy()
-    ours = local("seginfer", lambda: segmenter(image, out=mask))
-    return mask_of_check, ours, local("backend", lambda: segmenter.backend.infer(batch, outputs))
+    ours = make_contender("seginfer", lambda: segmenter(image, out=mask))
+    return mask_of_check, ours, make_contender("backend", lambda: segmenter.backend.infer(batch, outputs))
 
 
 def _check_against_torch(stage: Stage, case: str, segmenter: Segmenter, image: Array, mask: Array) -> None:
@@ -95,7 +101,7 @@ def _check_against_torch(stage: Stage, case: str, segmenter: Segmenter, image: A
 
 
 def _idioms(stage: Stage, segmenter: Segmenter, image: Array, mask: Array, settings: Settings) -> list[Contender]:
-    """Return the contenders that run the same backend between what people write around it."""
+    """Return contenders with the same backend and common pixel code around it."""
     input_hw, image_hw, contenders = segmenter.spec.input.size or mask.shape, mask.shape, []
     if reason := missing("cv2"):
         stage.skipped["numpy"] = reason
@@ -105,16 +111,20 @@ def _idioms(stage: Stage, segmenter: Segmenter, image: Array, mask: Array, setti
             return cv2_mask(_infer(segmenter, numpy_batch(image, input_hw)), image_hw)
 
         _check_agreement(stage, "numpy", with_numpy(), mask, settings)
-        contenders.append(local("numpy", with_numpy))
-    if "torch" not in stage.skipped:  # found equal already
-        contenders.append(local("torch", lambda: torch_mask(_infer(segmenter, torch_batch(image, input_hw)), image_hw)))
+        contenders.append(make_contender("numpy", with_numpy))
+    if "torch" not in stage.skipped:  # checked in `_ours`
+
+        def with_torch() -> Array:
+            return torch_mask(_infer(segmenter, torch_batch(image, input_hw)), image_hw)
+
+        contenders.append(make_contender("torch", with_torch))
     return contenders
 
 
 def _peer(
     stage: Stage, name: str, settings: Settings, image: Array, mask: Array, open_things: ExitStack
 ) -> list[Contender]:
-    """Start a peer's process on the same file and picture, check its masks, and return its contenders."""
+    """Start a peer, check its masks, and return its contenders."""
     if not settings.use_peers:
         raise PeerUnavailableError(f"{name} was left out by --no-peers")
     np.save(settings.folder / "image.npy", image)

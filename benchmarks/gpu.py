@@ -1,7 +1,7 @@
-"""Measure whole frames on a GPU, and write one JSON file: every backend against its network and against scripts.
+"""Measure whole frames on a GPU and write one JSON file.
 
-1080p uint8 images in, masks of 1080p out; once, in under ten minutes. Without a GPU, --device cpu runs the same cases
-on the CPU, to see that all of it works.
+Every backend is compared with its network alone and with scripts, from 1080p uint8 images to 1080p masks, in under ten
+minutes. Without a GPU, --device cpu runs the same cases on the CPU as a smoke test.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from _errors import CheckError
 from _machine import commit_record, compiled_modules, machine_record
 
 from seginfer import BackendUnavailableError, SegInferError
@@ -24,17 +26,17 @@ from seginfer._system.atomic import atomic_path, make_folder
 from seginfer._system.driver import find_gpu
 
 if TYPE_CHECKING:
-    from _gpu_networks import BenchNetwork
-    from _gpu_run import Run
+    from _gpu.networks import BenchNetwork
+    from _gpu.run import Run
 
 EXAMPLES = """examples:
   python benchmarks/gpu.py --json benchmarks/results/h100.json
   python benchmarks/gpu.py --json orin.json --backends tensorrt torch --networks unet fastfcn --minutes 30
-  python benchmarks/gpu.py --json /tmp/quick.json --quick                # does all of it work? the numbers say nothing
+  python benchmarks/gpu.py --json /tmp/quick.json --quick                # a smoke test, with meaningless numbers
   python benchmarks/gpu.py --json /tmp/cpu.json --quick --device cpu     # the same without a GPU
 
-A run ends after --minutes; what was not measured by then is in the file with its reason. Engines stay in the cache, so
-that a second run measures what the first one only built. Ctrl-C ends a run and leaves nothing behind.
+No work begins after --minutes. The file lists the cases that were skipped, with a reason. Engines stay in the cache, so
+a second run has time to measure the cases whose engines the first run built. Ctrl-C ends a run and writes nothing.
 """
 SCHEMA = 1
 BACKENDS = ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx")
@@ -48,16 +50,16 @@ QUICK_IMAGE_HW, QUICK_SHRINKS, QUICK_BATCHES = (135, 240), 16, (1, 2)
 KERNEL_FRAMES = 32
 
 ON_CPU = (
-    "THIS IS NOT A GPU: the same cases with the host pipeline and CPU backends, to see that the benchmark works; no "
-    "number here says anything about a GPU"
+    "THIS IS NOT A GPU: the same cases with the host pipeline and CPU backends, as a smoke test; no number here "
+    "applies to a GPU"
 )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code.
 
-    1: a result is wrong, or the file cannot be written; 2: there is nothing to measure; 130: Ctrl-C. A file is written
-    only where it is 0.
+    0 if the file was written, 1 if a result is wrong or the file cannot be written, 2 if there is nothing to measure,
+    130 after Ctrl-C.
     """
     args = _parser().parse_args(argv)
     args.batches = args.batches or (QUICK_BATCHES if args.quick else BATCHES)
@@ -74,41 +76,39 @@ def _run(args: argparse.Namespace) -> int:
         importlib.import_module("seginfer.export")
         make_folder(args.json.parent)
         with atomic_path(args.json) as part:
-            part.touch()  # a folder that takes no file is better known now
+            part.touch()  # fail now if the folder takes no file
             record = _measure(args)
             part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    except BackendUnavailableError as error:  # no GPU; what else is missing, the record lists
+    except BackendUnavailableError as error:  # no GPU. The record lists other missing parts.
         return _failed(2, f"nothing to measure: {error}; or run the same cases on the CPU with --device cpu")
     except (MissingDependencyError, NothingToMeasureError) as error:
         return _failed(2, f"nothing to measure: {error}")
     except SegInferError as error:
         return _failed(1, str(error))
-    except Exception as error:
-        if type(error).__name__ != "CheckError":
-            raise
+    except CheckError as error:
         return _failed(1, f"a result is wrong, nothing was written: {error}")
     _say(f"wrote {args.json} in {record['elapsed_s']:.0f} s")
     return 0
 
 
 class NothingToMeasureError(Exception):
-    """No backend is there; the message says why for each."""
+    """No backend is available. The message has the reason for each."""
 
 
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
-    from _gpu_cases import GOAL, find_missing
-    from _gpu_machine import all_versions, gpu_record
-    from _gpu_peers import TF32, use_no_tf32
-    from _gpu_run import Run
-    from _gpu_turns import METHOD, QUICK, Turns
+    from _gpu.cases import GOAL, find_missing
+    from _gpu.machine import all_versions, gpu_record
+    from _gpu.peers import TF32, use_no_tf32
+    from _gpu.run import Run
+    from _gpu.turns import METHOD, QUICK, TURNS
 
     start, machine = time.monotonic(), machine_record()
-    turns = QUICK if args.quick else Turns()
+    turns = QUICK if args.quick else TURNS
     backends, peers = tuple(args.backends), tuple(args.peers)
     run = Run(args.device, turns, args.quick, start + 60 * args.minutes, backends, peers, _say)
     find_missing(run)
     for what, reason in run.missing.items():
-        _say(f"{what} is not there: {reason}")
+        _say(f"{what} is missing: {reason}")
     if all(f"backend {name}" in run.missing for name in backends):
         raise NothingToMeasureError("; ".join(f"{name}: {run.missing[f'backend {name}']}" for name in backends))
     use_no_tf32()
@@ -126,13 +126,13 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
         "commit": commit_record(),
         "compiled": compiled_modules(),
         "method": METHOD,
-        "turns": turns._asdict(),
+        "turns": asdict(turns),
         "tf32": TF32,
         "goal": {"end_to_end_over_network": GOAL, "sense": "<="},
         "image_hw": _image_hw(args),
         "minutes": args.minutes,
         "elapsed_s": round(time.monotonic() - start, 1),
-        "asked": {name: getattr(args, name) for name in ("networks", "sizes", "precisions", "batches")},
+        "requested": {name: getattr(args, name) for name in ("networks", "sizes", "precisions", "batches")},
         "missing": {**_left_out(args), **run.missing},
         "networks": networks,
         "cases": cases,
@@ -141,8 +141,11 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _all_cases(args: argparse.Namespace, run: Run) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Measure case by case, the small ones first: should the minutes not do, then it is a large one that is missing."""
-    from _gpu_run import TimeIsOver
+    """Measure all cases, small ones first.
+
+    If time runs out, the large ones are skipped.
+    """
+    from _gpu.run import TimeIsOver
 
     networks: list[dict[str, Any]] = []
     cases: list[dict[str, Any]] = []
@@ -160,10 +163,10 @@ def _all_cases(args: argparse.Namespace, run: Run) -> tuple[list[dict[str, Any]]
 def _one_network(
     args: argparse.Namespace, run: Run, name: str, size: str, folder: Path, cases: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    from _gpu_backends import Case
-    from _gpu_cases import measure_case
-    from _gpu_check import facts_of, frames_for
-    from _gpu_networks import make_network
+    from _gpu.backends import Case
+    from _gpu.cases import measure_case
+    from _gpu.check import facts_of, frames_for
+    from _gpu.networks import make_network
     from pictures import picture
 
     image_hw = _image_hw(args)
@@ -181,7 +184,7 @@ def _one_network(
 
 
 def _kernels(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what cuda_kernels.py measures."""
+    """Return the record of cuda_kernels.py."""
     if args.device == "cpu":
         return {"skipped": "the kernels are measured on a GPU"}
     import cuda_kernels
@@ -230,16 +233,16 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--json", type=Path, required=True, metavar="FILE", help="where the results go")
+    add("--json", type=Path, required=True, metavar="FILE", help="output file")
     add("--device", choices=("cuda", "cpu"), default="cuda", help="CUDA_VISIBLE_DEVICES chooses among several GPUs")
     add("--quick", action="store_true", help="tiny networks and pictures, few calls: seconds instead of minutes")
-    add("--minutes", type=float, default=9.0, metavar="N", help="begin nothing after this long (default: 9)")
+    add("--minutes", type=float, default=9.0, metavar="N", help="begin no work after this long (default: 9)")
     for name, choices, default, what in (
-        ("--backends", BACKENDS, BACKENDS, "what runs the network"),
-        ("--peers", PEERS, PEERS, "what people would write instead"),
+        ("--backends", BACKENDS, BACKENDS, "backends of the network"),
+        ("--peers", PEERS, PEERS, "scripts to compare with"),
         ("--networks", NETWORKS, NETWORKS[:1], "architectures of the zoo"),
-        ("--sizes", tuple(SIZES), tuple(SIZES), "of the networks' input; --quick takes a sixteenth"),
-        ("--precisions", PRECISIONS, PRECISIONS, "of the files"),
+        ("--sizes", tuple(SIZES), tuple(SIZES), "input sizes of the networks; a sixteenth with --quick"),
+        ("--precisions", PRECISIONS, PRECISIONS, "precisions of the files"),
     ):
         add(name, nargs="+", choices=choices, default=default, help=f"{what} (default: {' '.join(default)})")
     add("--batches", nargs="+", type=_count, metavar="N", help="frames at once (default: 1 4 16; --quick: 1 2)")

@@ -1,4 +1,7 @@
-"""What people write without an SDK: the same work in NumPy with cv2, and in torch; peers and oracle at once."""
+"""Peers without an SDK, in cv2 with NumPy and in torch.
+
+torch is also the reference of the checks.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ Size = tuple[int, int]
 
 _MEAN, _STD = np.array(MEAN, np.float32), np.array(STD, np.float32)
 
-# Differing pixels are near ties: their two best classes are apart by no more than this share of the largest logit.
-# torch rounds in the same order, cv2 computes its weights otherwise; measured: no such pixel, and 5e-6.
+# Pixels that differ are near ties: their two best classes differ by at most this share of the largest logit. torch
+# rounds in the same order, cv2 computes its weights differently. Measured: no such pixel, and 5e-6.
 NEAR_TIE = {"torch": 1e-6, "cv2": 1e-5}
 
 
 def numpy_batch(image: Array, input_hw: Size) -> Array:
-    """Make a batch as most inference scripts do: cv2 resizes, NumPy normalises."""
+    """Make a batch with cv2.resize and NumPy, as most scripts do."""
     import cv2
 
     resized = cv2.resize(image, input_hw[::-1], interpolation=cv2.INTER_LINEAR)
@@ -29,7 +32,10 @@ def numpy_batch(image: Array, input_hw: Size) -> Array:
 
 
 def blob_batch(image: Array, input_hw: Size) -> Array:
-    """Make a batch with cv2.dnn.blobFromImage, which knows no standard deviation: that is divided by afterwards."""
+    """Make a batch with cv2.dnn.blobFromImage.
+
+    It takes no standard deviation, so a division follows.
+    """
     import cv2
 
     blob: Array = cv2.dnn.blobFromImage(image, 1 / 255, input_hw[::-1], tuple(255 * m for m in MEAN), swapRB=False)
@@ -38,7 +44,10 @@ def blob_batch(image: Array, input_hw: Size) -> Array:
 
 
 def blob_params_batch(input_hw: Size) -> Callable[[Array], Array]:
-    """Return what makes a batch with cv2.dnn.blobFromImageWithParams, which takes a scale per channel."""
+    """Return a function that makes a batch with cv2.dnn.blobFromImageWithParams.
+
+    It takes a scale per channel.
+    """
     import cv2
 
     params = cv2.dnn.Image2BlobParams()
@@ -54,7 +63,7 @@ def blob_params_batch(input_hw: Size) -> Callable[[Array], Array]:
 
 
 def torch_batch(image: Array, input_hw: Size) -> Array:
-    """Make a batch as torch does: interpolate on floats, then normalise."""
+    """Make a batch in torch: interpolate floats, then normalize."""
     import torch
 
     with torch.inference_mode():
@@ -66,7 +75,10 @@ def torch_batch(image: Array, input_hw: Size) -> Array:
 
 
 def cv2_mask(logits: Array, image_hw: Size) -> Array:
-    """Make a mask from (1, C, h, w) logits with cv2.resize per class and np.argmax."""
+    """Make a mask with cv2.resize per class and np.argmax.
+
+    `logits` are (1, C, h, w).
+    """
     import cv2
 
     planes = [cv2.resize(plane, image_hw[::-1], interpolation=cv2.INTER_LINEAR) for plane in logits[0]]
@@ -75,7 +87,7 @@ def cv2_mask(logits: Array, image_hw: Size) -> Array:
 
 
 def torch_logits(logits: Array, image_hw: Size) -> Any:
-    """Return (1, C, h, w) logits at the image's size, as a torch tensor."""
+    """Return (1, C, h, w) logits at the image's size, in torch."""
     import torch
 
     with torch.inference_mode():
@@ -84,7 +96,10 @@ def torch_logits(logits: Array, image_hw: Size) -> Any:
 
 
 def torch_mask(logits: Array, image_hw: Size) -> Array:
-    """Make a mask from (1, C, h, w) logits with torch.nn.functional.interpolate and argmax."""
+    """Make a mask with torch interpolate and argmax.
+
+    `logits` are (1, C, h, w).
+    """
     import torch
 
     with torch.inference_mode():
@@ -93,10 +108,10 @@ def torch_mask(logits: Array, image_hw: Size) -> Array:
 
 
 def margin_where_different(mask: Array, other: Array, logits: Array) -> tuple[int, float]:
-    """Return on how many pixels two masks differ, and how clear the most decided of those was.
+    """Return the number of pixels that differ, and the largest margin among them.
 
-    Clear is the lead of the best class over what the other mask says, as a share of the largest logit; `logits` are
-    the (1, C, h, w) that both masks were made of, enlarged here by torch.
+    A margin is the difference between the logits of both masks' classes, as a share of the largest logit. `logits` are
+    the (1, C, h, w) of both masks. torch enlarges them here.
     """
     y, x = np.nonzero(mask != other)
     if not len(y):

@@ -1,18 +1,20 @@
-"""The mask step alone: logits to a full-size mask, against torch and against cv2 with NumPy."""
+"""Benchmark of the mask step, against torch and cv2."""
 
 from __future__ import annotations
 
 from functools import partial
 
 import numpy as np
+from _errors import check
 from _settings import Settings, missing
-from _timing import Contender, Stage, check, interleaved, local
+from _timing import Stage, measure_in_turns
 from idioms import NEAR_TIE, cv2_mask, margin_where_different, torch_mask
 from networks import CLASSES, make_spec
 from numpy.typing import NDArray
 from pictures import mixed_share, noise_logits, picture, smooth_logits
 
 from seginfer import postprocess, preprocess
+from seginfer._bench.turns import Contender, make_contender
 
 _BUDGET_S = 30.0
 
@@ -28,7 +30,7 @@ def measure(settings: Settings) -> Stage:
     for case, values in logits.items():
         stage.facts[f"mixed_share_{case}"] = mixed_share(values)
         contenders = _contenders(stage, case, values, settings)
-        stage.cases[case] = interleaved(contenders, settings.budget(_BUDGET_S), min_rounds=settings.min_rounds)
+        stage.cases[case] = measure_in_turns(contenders, settings, _BUDGET_S)
     for name, case in (("mask", "smooth"), ("mask_noise", "noise")):
         stage.ratio(f"{name}_vs_torch", case, "torch", "seginfer")
         stage.ratio(f"{name}_vs_cv2", case, "cv2", "seginfer")
@@ -36,11 +38,11 @@ def measure(settings: Settings) -> Stage:
 
 
 def _contenders(stage: Stage, case: str, logits: NDArray[np.float32], settings: Settings) -> list[Contender]:
-    """Check that all masks are the same but for near ties, and return who makes them."""
+    """Check that masks differ in near ties only, and return the contenders."""
     spec, image_hw = make_spec(settings.input_hw, stride=4), settings.image_hw
     _, geometries = preprocess([picture(image_hw)], spec)
     mask = np.empty(image_hw, np.uint8)
-    contenders = [local("seginfer", lambda: postprocess(logits, geometries, spec, out=[mask]))]
+    contenders = [make_contender("seginfer", lambda: postprocess(logits, geometries, spec, out=[mask]))]
     postprocess(logits, geometries, spec, out=[mask])
     for peer, make in (("torch", torch_mask), ("cv2", cv2_mask)):
         if peer in stage.skipped:
@@ -49,7 +51,7 @@ def _contenders(stage: Stage, case: str, logits: NDArray[np.float32], settings: 
             count, lead = _check_mask(mask, make(logits, image_hw), logits, peer)
             stage.checks[f"{case}: pixels unlike {peer}"] = count
             stage.checks[f"{case}: their largest lead, as a share of the largest logit ({peer})"] = lead
-        contenders.append(local(peer, partial(make, logits, image_hw)))
+        contenders.append(make_contender(peer, partial(make, logits, image_hw)))
     return contenders
 
 

@@ -1,4 +1,4 @@
-"""Memory that a steady stream of frames allocates: blocks of 1 KiB and more asked of malloc, less the backend's own."""
+"""Benchmark of allocations per steady frame, less those of the backend."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _errors import CheckError, check
 from _settings import Settings
-from _timing import CheckError, Stage, check, percentile
+from _timing import Stage
 from networks import small_network
 from pictures import picture
 
 from seginfer import Segmenter, preprocess
+from seginfer._bench.statistics import percentile
 
 _FRAMES, _WARM_UP = 200, 20
 
 COUNTS = (
-    "blocks of 1024 bytes and more that malloc, calloc, realloc, memalign, aligned_alloc and posix_memalign were asked "
-    "for, by any thread and any library, NumPy's arrays and C++'s new included, in one `segmenter(image, out=mask)`, "
-    "less those in one bare `backend.infer(batch, out)`; kept or freed at once alike; of each the 95th percentile over "
-    "steady frames. Not counted: smaller blocks, such as Python's objects, and memory mapped without malloc"
+    "blocks of 1024 bytes and more that any thread and any library requests of malloc, calloc, realloc, memalign, "
+    "aligned_alloc and posix_memalign, NumPy's arrays and C++'s new included, in one `segmenter(image, out=mask)`, "
+    "less those in one bare `backend.infer(batch, out)`; blocks freed at once count too; of each the 95th percentile "
+    "over steady frames. Not counted: smaller blocks, such as Python's objects, and memory mapped without malloc"
 )
 
 
 def measure(settings: Settings) -> Stage:
-    """Count in a process of its own, whose malloc is replaced by one that counts."""
+    """Count in a child process with a counting malloc."""
     stage = Stage(f"steady frames of {settings.image_hw} through the small network, with out=")
     stage.facts["counts"] = COUNTS
     small_network(settings.folder / "small.onnx", settings.input_hw)
@@ -61,7 +63,7 @@ def _counting_malloc(folder: Path) -> Path:
     """Compile allocations.c.
 
     Raises:
-        OSError: if there is no compiler, or no glibc.
+        OSError: if there is no C compiler, or this is not Linux with glibc.
     """
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None or not sys.platform.startswith("linux"):
@@ -71,12 +73,12 @@ def _counting_malloc(folder: Path) -> Path:
     command = [compiler, "-O2", "-shared", "-fPIC", "-fno-builtin", "-o", str(library), str(source)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise OSError(f"the compiler says: {done.stderr.strip()[-200:]}")
+        raise OSError(f"the compiler failed: {done.stderr.strip()[-200:]}")
     return library
 
 
 def _count(path: str, job: dict[str, Any]) -> dict[str, Any]:
-    """Count what frames and bare backend calls allocate, in turn; runs in the child process."""
+    """Count allocations of frames and of backend calls, in the child process."""
     process = ctypes.CDLL(None)
     for name in ("benchmark_blocks", "benchmark_bytes"):
         getattr(process, name).restype = ctypes.c_long
@@ -111,7 +113,7 @@ def _count(path: str, job: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Counter:
-    """Keeps the blocks, bytes and page faults of every call."""
+    """Blocks, bytes and page faults of every call."""
 
     def __init__(self) -> None:
         self.blocks: list[int] = []
@@ -130,7 +132,7 @@ class _Counter:
 
 
 def _traced_peak_kib(call: Callable[[], object]) -> float:
-    """Return how far the memory of Python and NumPy rises above its level within one call, as tracemalloc sees it."""
+    """Return the peak of traced memory in a call, above the level before."""
     tracemalloc.start()
     call()
     tracemalloc.reset_peak()

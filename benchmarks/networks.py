@@ -1,4 +1,4 @@
-"""The benchmarked networks: built from seeds, written with onnx.helper, spec attached; nothing is downloaded."""
+"""Networks of the CPU benchmarks, built from seeds with onnx.helper."""
 
 from __future__ import annotations
 
@@ -13,23 +13,29 @@ from onnx import TensorProto, helper, numpy_helper
 
 from seginfer import ClassSpec, InputSpec, ModelSpec, OutputSpec, attach_spec
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which most networks of the field start from
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, the usual pretraining set
 CLASSES = 19  # of Cityscapes
 UNET_WIDTHS = (32, 48, 96, 160, 224)  # twice those of seginfer.export.zoo.unet
 
-_OPSET, _IR_VERSION = 17, 8  # what the oldest runtime among the peers, ONNX Runtime 1.15, can read
+_OPSET, _IR_VERSION = 17, 8  # readable by the oldest runtime among the peers, ONNX Runtime 1.15
 
 
 @dataclass
 class _Graph:
-    """A network under construction; every method appends one step and returns the name of its output."""
+    """A network under construction.
+
+    Every method appends one step and returns the name of its output.
+    """
 
     rng: np.random.Generator
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     weights: list[onnx.TensorProto] = field(default_factory=list)
 
     def conv(self, x: str, channels: tuple[int, int], *, kernel: int = 3, stride: int = 1, relu: bool = True) -> str:
-        """Append a padded convolution from channels[0] to channels[1], and a ReLU."""
+        """Append a padded convolution and a ReLU.
+
+        `channels` are those of the input and of the output.
+        """
         fan_in = channels[0] * kernel**2
         weight = self._weight(self.rng.normal(0, (2 / fan_in) ** 0.5, (channels[1], channels[0], kernel, kernel)))
         bias = self._weight(self.rng.normal(0, 0.1, channels[1]))
@@ -44,7 +50,7 @@ class _Graph:
     def up(self, x: str, channels: tuple[int, int]) -> str:
         """Append a transposed convolution that doubles height and width.
 
-        All four places share their weights: random ones would draw a checkerboard, which trained networks do not.
+        All four positions share their weights. Independent random weights make a checkerboard, unlike trained networks.
         """
         shared = self.rng.normal(0, (2 / channels[0]) ** 0.5, (*channels, 1, 1))
         weight = self._weight(np.broadcast_to(shared, (*channels, 2, 2)))
@@ -55,7 +61,7 @@ class _Graph:
         return self._node("Concat", *tensors, axis=1)
 
     def save(self, path: Path, spec: ModelSpec) -> Path:
-        """Write the network, whose last step yields the output that the spec names, with the spec inside."""
+        """Write the network with its spec. The last step becomes the output."""
         (height, width), stride = spec.input.size or (0, 0), spec.output.stride
         self.nodes[-1].output[0] = spec.output.name
         inputs = helper.make_tensor_value_info(spec.input.name, TensorProto.FLOAT, [1, 3, height, width])
@@ -81,14 +87,20 @@ class _Graph:
 
 
 def make_spec(input_hw: tuple[int, int], *, classes: int = CLASSES, stride: int = 1) -> ModelSpec:
-    """Return the spec that every benchmark uses: stretched as torch does it, ImageNet mean and std, RGB, NCHW."""
+    """Return the spec of the benchmarks.
+
+    Stretched with torch's resampling, ImageNet mean and std, RGB, NCHW.
+    """
     inputs = InputSpec(size=input_hw, name="input", resize="stretch", resampling="torch", mean=MEAN, std=STD)
     outputs = (OutputSpec(name="output", stride=stride),)
     return ModelSpec("semantic", inputs, ClassSpec(tuple(f"class {i}" for i in range(classes))), outputs)
 
 
 def small_network(path: Path, input_hw: tuple[int, int]) -> Path:
-    """Write a network of four convolutions with logits at a quarter of its input: about 3 ms at 512x1024, 2 cores."""
+    """Write a network of four convolutions.
+
+    Logits have a quarter of the input's resolution. It takes about 3 ms at 512 x 1024 on two cores.
+    """
     graph = _Graph(np.random.default_rng(1))
     x = graph.conv("input", (3, 16), stride=2)
     x = graph.conv(x, (16, 32), stride=2)
@@ -98,7 +110,7 @@ def small_network(path: Path, input_hw: tuple[int, int]) -> Path:
 
 
 def unet(path: Path, input_hw: tuple[int, int]) -> Path:
-    """Write a U-Net with logits at the resolution of its input."""
+    """Write a U-Net with logits at its input's resolution."""
     graph, x, channels = _Graph(np.random.default_rng(2)), "input", 3
     skips: list[str] = []
     for width in UNET_WIDTHS:
@@ -115,7 +127,7 @@ def unet(path: Path, input_hw: tuple[int, int]) -> Path:
 
 
 def trivial_network(path: Path, input_hw: tuple[int, int]) -> Path:
-    """Write a network of a single 1x1 convolution with three classes."""
+    """Write a network of one 1x1 convolution, three classes."""
     graph = _Graph(np.random.default_rng(5))
     graph.conv("input", (3, 3), kernel=1, relu=False)
     return graph.save(path, make_spec(input_hw, classes=3))

@@ -1,21 +1,26 @@
-"""What a call costs beside the network: a 64 x 64 image and a single 1x1 convolution, less the backend alone."""
+"""Benchmark of the time per call beside the network.
+
+A 64 x 64 image through one 1x1 convolution, less the backend alone.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+from _errors import check
 from _settings import Settings
-from _timing import Stage, check, interleaved, local
+from _timing import Stage, measure_in_turns
 from networks import trivial_network
 from pictures import picture
 
 from seginfer import Segmenter, postprocess, preprocess
+from seginfer._bench.turns import make_contender
 
 _BUDGET_S = 8.0
 _SIZE = (64, 64)
 
 
 def measure(settings: Settings) -> Stage:
-    """Time `segmenter(image, out=mask)` and the bare `backend.infer(batch, out)` of the same network."""
+    """Time the segmenter and its bare backend."""
     image, mask = picture(_SIZE), np.empty(_SIZE, np.uint8)
     path = trivial_network(settings.folder / "trivial.onnx", _SIZE)
     stage = Stage(f"{image.shape} uint8 to a mask through one 1x1 convolution, with out=, and its backend alone")
@@ -24,13 +29,13 @@ def measure(settings: Settings) -> Stage:
         outputs = segmenter.backend.infer(batch)
         (expected,) = postprocess(outputs[segmenter.spec.output.name], geometries, segmenter.spec)
         segmenter(image, out=mask)
-        check(np.array_equal(mask, expected), "the segmenter's mask is not what its stages make")
+        check(np.array_equal(mask, expected), "the segmenter's mask differs from that of its stages")
         check(len(np.unique(mask)) > 1, "the mask has a single class; choose another seed")
         contenders = [
-            local("seginfer", lambda: segmenter(image, out=mask)),
-            local("backend", lambda: segmenter.backend.infer(batch, outputs)),
+            make_contender("seginfer", lambda: segmenter(image, out=mask)),
+            make_contender("backend", lambda: segmenter.backend.infer(batch, outputs)),
         ]
-        times = interleaved(contenders, settings.budget(_BUDGET_S), min_rounds=settings.min_rounds)
+        times = measure_in_turns(contenders, settings, _BUDGET_S)
     stage.checks["mask equals that of preprocess, backend, postprocess"] = True
     stage.cases["call"] = times
     stage.compared["call_overhead_us"] = ("call", "seginfer", "backend")

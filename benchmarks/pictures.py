@@ -1,4 +1,4 @@
-"""Seeded pictures and logits that the benchmarks work on, and how hard they are for the mask step."""
+"""Seeded pictures and logits of the benchmarks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NOISE = 1  # grey levels, as of a camera in daylight
 
 
 def picture(image_hw: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
-    """Return an (H, W, 3) uint8 picture of blobs, with some noise."""
+    """Return an (H, W, 3) uint8 picture of noisy blobs."""
     rng = np.random.default_rng(seed)
     values = smooth(rng.uniform(0, 255, (*_GRID, 3)).astype(np.float32), image_hw)
     noise = rng.integers(-_NOISE, _NOISE + 1, values.shape)
@@ -20,20 +20,23 @@ def picture(image_hw: tuple[int, int], seed: int = 0) -> NDArray[np.uint8]:
 
 
 def smooth_logits(classes: int, logits_hw: tuple[int, int]) -> Floats:
-    """Return (1, C, h, w) logits whose classes cover regions, as a trained network's do."""
+    """Return (1, C, h, w) logits with regions, like a trained network's."""
     coarse = np.random.default_rng(3).standard_normal((*_GRID, classes)).astype(np.float32)
     return np.ascontiguousarray(smooth(coarse, logits_hw).transpose(2, 0, 1)[None])
 
 
 def noise_logits(classes: int, logits_hw: tuple[int, int]) -> Floats:
-    """Return (1, C, h, w) logits without any region: no network's, but the worst that can come."""
+    """Return (1, C, h, w) logits without regions, the worst case."""
     return np.random.default_rng(4).standard_normal((1, classes, *logits_hw)).astype(np.float32)
 
 
 def mixed_share(logits: NDArray[np.floating]) -> float:
-    """Return the share of 2 x 2 blocks of (1, C, h, w) logits whose largest classes differ.
+    """Return the share of 2 x 2 blocks with several classes.
 
-    There, and only there, a mask needs interpolation. It is 6 % to 12 % for the model that comes with the package.
+    Only these need interpolation in the mask step. The share is 6 % to 12 % for the shipped model.
+
+    Args:
+        logits: (1, C, h, w).
     """
     low = logits[0].argmax(0)
     corner = low[:-1, :-1]
@@ -42,14 +45,14 @@ def mixed_share(logits: NDArray[np.floating]) -> float:
 
 
 def smooth(coarse: Floats, size: tuple[int, int]) -> Floats:
-    """Enlarge (h, w, C) to `size` with smoothly changing slopes: cosine interpolation between the corners."""
+    """Enlarge (h, w, C) to `size` by cosine interpolation."""
     rows, cols = (_weights(n, m) for n, m in zip(coarse.shape, size, strict=False))
     enlarged: Floats = np.einsum("yh,xw,hwc->yxc", rows, cols, coarse, optimize=True)
     return enlarged
 
 
 def _weights(n: int, m: int) -> Floats:
-    """Return the (m, n) weights of n samples in m positions between the first and the last."""
+    """Return (m, n) weights of n samples at m positions."""
     position = np.linspace(0, n - 1, m)
     first = np.minimum(position.astype(int), n - 2)
     weight = (1 - np.cos(np.pi * (position - first))) / 2

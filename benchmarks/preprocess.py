@@ -1,4 +1,4 @@
-"""The preprocess step alone: a camera image to the network's batch, against NumPy, cv2.dnn, torch and memcpy."""
+"""Benchmark of the preprocess step, against NumPy, cv2.dnn, torch and memcpy."""
 
 from __future__ import annotations
 
@@ -6,33 +6,35 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
+from _errors import check
 from _settings import Settings, missing
-from _timing import Contender, Stage, check, interleaved, local
+from _timing import Stage, measure_in_turns
 from idioms import Array, blob_batch, blob_params_batch, numpy_batch, torch_batch
 from networks import STD, make_spec
 from pictures import picture
 
 import seginfer
+from seginfer._bench.turns import Contender, make_contender
 
 _BUDGET_S = 25.0
 
-# cv2 rounds the resized pixels to uint8: half a level, and its 11-bit weights err by a little more; measured: 0.75.
+# cv2 rounds the resized pixels to uint8 by half a level, and its 11-bit weights add a little. Measured: 0.75 levels.
 _CV2_TOLERANCE = 1 / 255 / min(STD)
-_TORCH_TOLERANCE = 2e-6  # a few roundings of float32 values of up to 2.7
+_TORCH_TOLERANCE = 2e-6  # a few float32 roundings of values up to 2.7
 
-_MEMCPY = "a memcpy of n bytes reads n and writes n: n is half of what the step must read and write"
+_MEMCPY = "a memcpy of n bytes reads n and writes n: n is half of the bytes that the step must read and write"
 
 
 def measure(settings: Settings) -> Stage:
-    """Time `preprocess` with resampling "torch", stretched, float32 NCHW, mean and std."""
+    """Time `preprocess`: torch resampling, stretched, float32 NCHW, mean and std."""
     spec = make_spec(settings.input_hw)
     image = picture(settings.image_hw)
     batch, _ = seginfer.preprocess([image], spec)
     stage = Stage(f"{image.shape} uint8 to {batch.shape} float32: resampling 'torch', stretched, mean and std")
-    contenders = [local("seginfer", lambda: seginfer.preprocess([image], spec, out=batch))]
+    contenders = [make_contender("seginfer", lambda: seginfer.preprocess([image], spec, out=batch))]
     contenders += _peers(stage, image, batch, settings)
     contenders += _memcpys(stage, image.nbytes + batch.nbytes)
-    stage.cases["frame"] = interleaved(contenders, settings.budget(_BUDGET_S), min_rounds=settings.min_rounds)
+    stage.cases["frame"] = measure_in_turns(contenders, settings, _BUDGET_S)
     _add_ratios(stage)
     return stage
 
@@ -51,13 +53,13 @@ def _add_ratios(stage: Stage) -> None:
 
 
 def _peers(stage: Stage, image: Array, batch: Array, settings: Settings) -> list[Contender]:
-    """Check that all batches are the same within their tolerance, and return who makes them."""
+    """Check all batches within their tolerances, and return the contenders."""
     input_hw, contenders = settings.input_hw, []
     if reason := missing("torch"):
         stage.skipped["torch"] = reason
     else:
         _check_batch(stage, "torch", torch_batch(image, input_hw), batch, _TORCH_TOLERANCE)
-        contenders.append(local("torch", lambda: torch_batch(image, input_hw)))
+        contenders.append(make_contender("torch", lambda: torch_batch(image, input_hw)))
     if reason := missing("cv2"):
         stage.skipped.update(dict.fromkeys(("numpy", "blobFromImage"), reason))
         return contenders
@@ -69,19 +71,22 @@ def _peers(stage: Stage, image: Array, batch: Array, settings: Settings) -> list
     }
     for name, make in makers.items():
         _check_batch(stage, name, make(), batch, _CV2_TOLERANCE)
-        contenders.append(local(name, make))
+        contenders.append(make_contender(name, make))
     return contenders
 
 
 def _memcpys(stage: Stage, moved_bytes: int) -> list[Contender]:
-    """Return single-threaded copies: one that moves as many bytes as the step, and one of twice as many."""
+    """Return two single-threaded copies.
+
+    One moves as many bytes as the step, the other twice as many.
+    """
     stage.facts["moved_bytes"], stage.facts["memcpy"] = moved_bytes, _MEMCPY
     contenders = []
     for name, size in (("memcpy", moved_bytes // 2), ("memcpy of all bytes", moved_bytes)):
         source, target = np.ones(size, np.uint8), np.zeros(size, np.uint8)
         np.copyto(target, source)
         check(bool(target.all()), "the copy is not complete")
-        contenders.append(local(name, partial(np.copyto, target, source)))
+        contenders.append(make_contender(name, partial(np.copyto, target, source)))
     return contenders
 
 

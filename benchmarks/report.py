@@ -1,4 +1,4 @@
-"""Turn the JSON of run.py into the README's table and into a plot."""
+"""Make the README's table and a plot of results of run.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXAMPLES = """examples:
 """
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 
-_HEAD = "| work | beside it | it takes | seginfer | ratio | goal |\n| --- | --- | ---: | ---: | ---: | ---: |"
+_HEAD = "| work | compared with | its time | seginfer | ratio | goal |\n| --- | --- | ---: | ---: | ---: | ---: |"
 _NAMES = {
     "torch": "torch",
     "cv2": "cv2 and NumPy",
@@ -37,7 +37,7 @@ _PANELS = (  # stage, case, title
 
 
 class ReportError(Exception):
-    """The report cannot be made; the message says what to do."""
+    """The report cannot be made. The message has the remedy."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Return the Markdown table of all goals and peers, and where the numbers come from."""
+    """Return the Markdown table of goals and peers, with its source."""
     rows = [*_goal_rows(results), *_camera_row(results)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([_HEAD, *lines, "", _origin(results)])
@@ -69,10 +69,10 @@ def fill_in(readme: Path, text: str, *, is_quick: bool) -> None:
     """Write the table between the markers of a Markdown file.
 
     Raises:
-        ReportError: if the markers are not there, or the numbers are those of a quick run.
+        ReportError: if the markers are missing, or the results are those of a quick run.
     """
     if is_quick:
-        raise ReportError("these are results of a --quick run, which say nothing; run again without it")
+        raise ReportError("these are results of a --quick run, which are meaningless; run again without --quick")
     content = readme.read_text(encoding="utf-8")
     before, begin, rest = content.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -84,13 +84,13 @@ def fill_in(readme: Path, text: str, *, is_quick: bool) -> None:
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """Draw the medians of every case on a logarithmic scale; the ending of `path` says how: .svg or .png."""
+    """Draw the medians of all cases, as .svg or .png."""
     try:
         import matplotlib
     except ImportError as error:
         raise ReportError("the plot needs matplotlib; pip install 'seginfer[bench]'") from error
     matplotlib.use("agg")
-    matplotlib.rcParams["svg.hashsalt"] = "seginfer"  # the same numbers make the same file
+    matplotlib.rcParams["svg.hashsalt"] = "seginfer"  # equal numbers make equal files
     from matplotlib import pyplot
 
     panels = [(title, _case(results, stage, case)) for stage, case, title in _PANELS if _case(results, stage, case)]
@@ -104,7 +104,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
         height_ratios=heights,
         layout="constrained",
         squeeze=False,
-        sharex=True,  # a bar of twice the length means the same everywhere
+        sharex=True,  # lengths are comparable between panels
     )
     for axes, (title, times) in zip(all_axes[:, 0], panels, strict=True):
         _draw(axes, title, times)
@@ -136,7 +136,10 @@ def _goal_rows(results: dict[str, Any]) -> Iterator[tuple[str, ...]]:
 
 
 def _goal_row(results: dict[str, Any], name: str, compared: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Return the cells of one goal; `compared` is its stage, its case and the contenders of the ratio."""
+    """Return the cells of one goal.
+
+    `compared` is stage, case and contenders of its ratio.
+    """
     goal, number = GOALS[name], results["ratios"][name]
     wanted = f"{'≥' if goal.sense == '>=' else '≤'} {goal.value:g}"
     work, _, peer = goal.work.rpartition(": ")
@@ -154,7 +157,7 @@ def _goal_row(results: dict[str, Any], name: str, compared: tuple[str, ...] | No
 
 
 def _other_rows(results: dict[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Yield the peers of the small network that no goal names."""
+    """Yield rows of the small network's peers without a goal."""
     times = _case(results, "end_to_end", "small")
     named = {pair[1] for stage, _, pair in _compared(results) if stage == "end_to_end" and pair[0] == "small"}
     for name in times:
@@ -188,7 +191,7 @@ def _ms(stats: dict[str, float]) -> str:
 
 
 def _origin(results: dict[str, Any]) -> str:
-    """Return the sentences below the table: machine, versions, commit, and how far peers agree."""
+    """Return the text below the table: machine, versions, commit, agreement."""
     machine, versions, commit = results["machine"], results["versions"], results["commit"]
     packages = ", ".join(f"{name} {version}" for name, version in versions.items() if name not in ("seginfer", "onnx"))
     sha = (commit["sha"] or "unknown")[:10] + (" with changes" if commit["has_changes"] else "")
@@ -202,7 +205,7 @@ def _origin(results: dict[str, Any]) -> str:
     return (
         f"Medians on {machine['cores_used']} of {machine['cores']} cores of {machine['processor']}, "
         f"{machine['date']}, commit {sha} ({kernels}), {packages}.{agreement} "
-        "What is measured and how: [benchmarks](benchmarks/README.md)."
+        "Method: [benchmarks](benchmarks/README.md)."
     )
 
 
@@ -212,7 +215,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ReportError(f"cannot read {path.name}: {error}; write it with run.py --json") from error
     if results.get("schema") != 1 or set(results.get("ratios", ())) != set(GOALS):
-        raise ReportError(f"{path.name} is not of this version of run.py; write it again")
+        raise ReportError(f"expected results of this version of run.py, got {path.name} of another; run it again")
     return results
 
 
@@ -221,7 +224,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("results", type=Path, help="a JSON file of run.py")
-    parser.add_argument("--readme", type=Path, metavar="FILE", help="put the table between the markers of this file")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="write the table between the markers of this file")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the times, as .svg or .png")
     return parser
 

@@ -1,4 +1,4 @@
-"""Run every benchmark, each against its peers in the same run, and write one JSON file."""
+"""Run the CPU benchmarks and write one JSON file."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from _errors import CheckError, PeerUnavailableError
 from _machine import bind_to_cores, commit_record, compiled_modules, machine_record, set_threads, versions_record
 
 EXAMPLES = """examples:
   python benchmarks/run.py --json benchmarks/results/cpu-2core.json
   python benchmarks/run.py --json /tmp/mask.json --only mask --only preprocess
-  python benchmarks/run.py --json /tmp/quick.json --quick --no-peers   # does all of it work? the numbers say nothing
+  python benchmarks/run.py --json /tmp/quick.json --quick --no-peers   # a smoke test, with meaningless numbers
 """
 STAGES = ("mask", "preprocess", "overhead", "memory", "camera", "end_to_end")
 SCHEMA = 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit code: 1 if a result is wrong, in which case nothing is written."""
+    """Run the command line and return the exit code.
+
+    1 if a result is wrong. Nothing is written then.
+    """
     args = _parser().parse_args(argv)
-    bind_to_cores(args.threads)  # before anything below starts threads
+    bind_to_cores(args.threads)  # before NumPy and torch start threads
     try:
         results = _measure(args)
-    except Exception as error:
-        if type(error).__name__ not in ("CheckError", "PeerUnavailableError"):
-            raise
+    except (CheckError, PeerUnavailableError) as error:
         sys.stderr.write(f"run.py: {error}\n")
         return 1
     path: Path = args.json
@@ -50,7 +52,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     start, machine = time.monotonic(), machine_record()
     threads = set_threads(args.threads)
     ratios: dict[str, float | None] = dict.fromkeys(GOALS)
-    skipped, results = dict.fromkeys(GOALS, "its stage was not asked for"), {}
+    skipped, results = dict.fromkeys(GOALS, "its stage was not requested"), {}
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(Path(folder), args.threads, args.quick, not args.no_peers, not args.no_setup)
         for name in args.only or STAGES:
@@ -100,12 +102,14 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the results go")
-    parser.add_argument("--only", action="append", choices=STAGES, help="run this stage; may be given several times")
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="cores and threads for all (default: 2)")
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="output file")
+    parser.add_argument("--only", action="append", choices=STAGES, help="run this stage only; repeatable")
+    parser.add_argument(
+        "--threads", type=int, default=2, metavar="N", help="cores, and threads of every library (default: 2)"
+    )
     parser.add_argument("--quick", action="store_true", help="small pictures, few repeats: seconds instead of minutes")
-    parser.add_argument("--no-peers", action="store_true", help="leave out peers that need their own environment")
-    parser.add_argument("--no-setup", action="store_true", help="use such environments, but do not download them")
+    parser.add_argument("--no-peers", action="store_true", help="skip peers that need an environment of their own")
+    parser.add_argument("--no-setup", action="store_true", help="use these environments, but do not download them")
     return parser
 
 

@@ -147,10 +147,9 @@ def test_a_wrong_result_stops_the_run_and_nothing_is_written(what: str, found: s
 
 def main_with_a_fake_gpu(library: str, path: str, obstacle: str = "") -> int:
     """Run the benchmark on the GPU's pipeline, with a CPU behind cuda-core and behind the network."""
-    import _gpu_cases
-    import _gpu_machine
     import cuda_kernels
     import gpu
+    from _gpu import cases, machine
 
     def opened(name: str, case: Any) -> Segmenter:
         del name
@@ -167,12 +166,12 @@ def main_with_a_fake_gpu(library: str, path: str, obstacle: str = "") -> int:
         for name, value in {**small, "ROUNDS": 1, "WARM_UP": 0, "CALLS": 1}.items():
             patch.setattr(cuda_kernels, name, value)
         patch.setattr(compiler, "require_cuda", fake_cuda_core.module)
-        patch.setattr(_gpu_cases, "why_missing", lambda *_: "")
-        patch.setattr(_gpu_cases, "prepare", lambda *_: None)
-        patch.setattr(_gpu_cases, "open_segmenter", opened)
-        for module in (gpu, _gpu_machine):
+        patch.setattr(cases, "why_missing", lambda *_: "")
+        patch.setattr(cases, "prepare", lambda *_: None)
+        patch.setattr(cases, "open_segmenter", opened)
+        for module in (gpu, machine):
             patch.setattr(module, "find_gpu", lambda index=0: GpuInfo(index, "A CPU", (9, 0), MEMORY, "13.0", ""))
-        for module in (_gpu_cases, _gpu_machine):
+        for module in (cases, machine):
             patch.setattr(module, "free_and_total_bytes", lambda: (MEMORY - world.of_device(), MEMORY))
         code: int = gpu.main(["--json", path, *ONE_CASE, "--backends", "onnxruntime"])
         return code

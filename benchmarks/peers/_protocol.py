@@ -1,4 +1,7 @@
-"""The conversation of a peer's process with the benchmark: it saves its result, then times itself when asked."""
+"""Protocol between a peer's process and the benchmark.
+
+The peer saves its result, then times calls on request.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from typing import Any
 
 
 class Channel:
-    """Lines of JSON on what was standard output; whatever a library prints goes to standard error instead."""
+    """Lines of JSON on the process's standard output.
+
+    Output of libraries is redirected to standard error.
+    """
 
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -23,7 +29,10 @@ class Channel:
         self._out.flush()
 
     def serve(self, calls: dict[str, Callable[[], object]], about: dict[str, Any]) -> None:
-        """Say what this process is, then answer `{"call": name, "times": n}` with the milliseconds of n calls."""
+        """Send `about`, then reply to requests until standard input closes.
+
+        A request `{"call": name, "times": n}` gets the milliseconds of n calls.
+        """
         self.send(about)
         for line in sys.stdin:
             request = json.loads(line)

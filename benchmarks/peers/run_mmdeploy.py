@@ -1,7 +1,7 @@
-"""mmdeploy-runtime on a model file and a picture; runs in an environment of its own, with NumPy 1.
+"""Peer mmdeploy-runtime, in an environment with NumPy 1.
 
-The SDK reads a folder: the model and three JSON files, written here. For a network that yields scores it returns them
-bilinearly enlarged, float32 (C, H, W), and leaves the argmax to its user: `scores.argmax(0)` belongs to the work.
+The SDK reads a folder with the model and three JSON files, written here. For a network with scores it returns them
+bilinearly enlarged, float32 (C, H, W), without the argmax, so `scores.argmax(0)` belongs to the work.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mmdeploy_runtime import Segmentor
 
 
 def main() -> None:
-    """Write the SDK's folder, open it, save the mask, and serve."""
+    """Open the model, save the mask, and serve."""
     channel, job = Channel(), json.loads(sys.argv[1])
     image = np.load(job["image"])
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,7 @@
-"""OpenVINO Model API on a model file and a picture; runs in an environment of its own.
+"""Peer OpenVINO Model API, in an environment of its own.
 
-Its segmentation wrapper takes the argmax at the network's resolution and enlarges that by nearest neighbour. By default
-it also enlarges the scores of every class ("soft prediction"), which its user may turn off: both are timed.
+Its segmentation wrapper takes the argmax at the network's resolution and enlarges it by nearest neighbour. By default
+it also enlarges the scores of every class ("soft prediction"). Both modes are timed.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._bench.statistics import StageLatency, summarize_stages
 from .._errors import MissingDependencyError, ModelFileError
 from .._files.model_file import read_model
 from .._media.images import write_image
@@ -26,10 +27,9 @@ from .._system.atomic import atomic_path, make_folder
 from .._tasks.segmentation import Segmentation
 from .._tasks.timings import Timings
 from ..assets import SOCCER
-from . import _latency
 from .certificate import certificate_rows
 from .inputs import open_segmenter, spread
-from .output import Output
+from .output import Output, latency_table
 from .report import write_report
 
 _STILLS = 6
@@ -62,7 +62,7 @@ def demo(args: argparse.Namespace, output: Output) -> int:
     certificate = _required_certificate(model)
     with open_segmenter(args, output, model) as segmenter:
         run = _run(segmenter, frames, args.output, clip.frame_rate, output)
-    latency = _latency.summarize(run.timings)
+    latency = summarize_stages(run.timings)
     report = args.output / "report.html"
     write_report(report, run.stills, run.video, latency, certificate, run.backend, frames[0].shape[:2])
     paths = {"model": model, "report": report, "video": run.video}
@@ -138,7 +138,7 @@ def _write_still(folder: Path, index: int, overlay: Image, result: Segmentation)
 def _show(
     output: Output,
     certificate: Certificate,
-    latency: _latency.Summary,
+    latency: StageLatency,
     paths: dict[str, Path],
     skipped: str | None,
     run: Run,
@@ -146,6 +146,6 @@ def _show(
     if skipped:
         output.say(skipped)
     output.table("parity with PyTorch", ("", "value"), certificate_rows(certificate))
-    output.table(f"latency of {len(run.timings)} frames, ms", ("stage", "p50", "p95", "max"), _latency.rows(latency))
+    output.table(f"latency of {len(run.timings)} frames, ms", *latency_table(latency))
     rows = list(paths.items())
     output.table("written", ("", "path"), [*rows, *(("overlay", overlay) for overlay, _ in run.stills)])

@@ -12,6 +12,7 @@ from .._errors import SegInferError
 from .._system.environment import require
 
 if TYPE_CHECKING:  # not every command needs it
+    from .._bench.statistics import StageLatency
     from .._tensorrt import BuildStep
 
 Advance = Callable[[], None]
@@ -124,6 +125,12 @@ class _Phases:
             label = f"{'  ' * step.depth}{printable(step.phase)}"
             self._open[step.phase] = self._bars.add_task(label, total=step.total)
         self._bars.update(self._open[step.phase], completed=step.done)
+
+
+def latency_table(latency: StageLatency) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return columns and rows of a latency table."""
+    rows = [(stage, *(f"{value:.2f}" for value in values.values())) for stage, values in latency.items()]
+    return ("stage", "p50", "p95", "max"), rows
 
 
 def printable(text: str) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
+from .._bench.statistics import StageLatency
 from .._spec.certificate import Certificate
 from .._system.atomic import atomic_path
-from . import _latency
 from .certificate import certificate_rows
+from .output import latency_table
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1c2430; background: #f6f7f9; margin: 0; }
@@ -33,7 +34,7 @@ def write_report(
     path: Path,
     stills: Sequence[tuple[Path, Path]],
     video: Path,
-    latency: _latency.Summary,
+    latency: StageLatency,
     certificate: Certificate,
     backend: str,
     image_hw: tuple[int, ...],
@@ -59,7 +60,7 @@ def write_report(
         f'<div class="grid">{"".join(_figure(overlay, mask) for overlay, mask in stills)}</div>',
         f'<h2>Clip</h2><video src="{html.escape(video.name)}" controls loop muted></video>',
         f"<h2>Latency per frame of {image_hw[1]} x {image_hw[0]} pixels, milliseconds</h2>",
-        _table(("stage", "p50", "p95", "max"), _latency.rows(latency)),
+        _table(*latency_table(latency)),
         '<p class="note">From image in memory to mask in memory, one frame at a time, on this machine.</p>',
         "<h2>Parity with PyTorch</h2>",
         _table(("", "value"), certificate_rows(certificate)),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .._bench.statistics import StageLatency, summarize_stages
 from .._errors import InputError, MissingFileError
 from .._media.images import read_image, write_image
 from .._media.video import VideoReader, VideoSink, video_writer
@@ -18,9 +19,8 @@ from .._segmenter import Segmenter
 from .._system.atomic import atomic_path, make_folder
 from .._tasks.segmentation import Segmentation
 from .._tasks.timings import Timings
-from . import _latency
 from .inputs import expand, is_video, open_segmenter
-from .output import Output
+from .output import Output, latency_table
 
 Image = NDArray[np.uint8]
 
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
                 except (InputError, MissingFileError) as error:
                     failed.append({"input": str(file), "error": str(error)})
         backend = f"{segmenter.backend.description}; {segmenter.backend.reason}; {segmenter.pipeline.description}"
-    latency = _latency.summarize(timings)
+    latency = summarize_stages(timings)
     data = {"outputs": done, "failed": failed, "latency_ms": latency, "backend": backend, "frames": len(timings)}
     output.result(data, lambda: _show(output, done, failed, latency, backend))
     return 1 if failed else 0
@@ -160,7 +160,7 @@ def _refuse_collisions(files: Sequence[Path], folder: Path) -> None:
                 raise InputError(f"{other} and {file} would write the same mask; run each with its own -o folder")
 
 
-def _show(output: Output, done: list[Any], failed: list[Any], latency: _latency.Summary, backend: str) -> None:
+def _show(output: Output, done: list[Any], failed: list[Any], latency: StageLatency, backend: str) -> None:
     shown = done[:20]
     if shown:
         rows = [(r["input"], r.get("mask") or r["masks"], _classes(r)) for r in shown]
@@ -168,7 +168,7 @@ def _show(output: Output, done: list[Any], failed: list[Any], latency: _latency.
     if len(done) > len(shown):
         output.say(f"... and {len(done) - len(shown)} more")
     if latency:
-        output.table("latency, ms", ("stage", "p50", "p95", "max"), _latency.rows(latency))
+        output.table("latency, ms", *latency_table(latency))
     output.say(backend)
     for entry in failed:
         output.say(f"failed: {entry['error']}")

@@ -1,4 +1,4 @@
-"""Networks of the zoo at the sizes of the GPU benchmark: as modules for PyTorch, and as files in both precisions."""
+"""Networks of the GPU benchmark, as modules and as files."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Files:
     """One network in one precision."""
 
     ours: Path
-    """With its spec, and without a final upsampling, which export leaves to the mask step."""
+    """Has a spec, and no final upsampling, which export leaves to the mask step."""
     plain: Path
-    """As torch.onnx.export writes it, for scripts that know of no spec; the same file where nothing differs."""
+    """As torch.onnx.export writes it, for scripts without a spec. The same file if nothing differs."""
     islands: dict[str, tuple[str, ...]]
     """Nodes that stay in float32, by reason."""
 
@@ -64,12 +64,15 @@ class BenchNetwork:
         return self.spec.input.size
 
     def module_on(self, device: str, precision: str) -> nn.Module:
-        """Return a copy of the module on a device; "fp16" has its weights in float16, and takes and yields that."""
+        """Return a copy of the module on a device.
+
+        With "fp16", weights, inputs and outputs are float16.
+        """
         module = copy.deepcopy(self.module).to(device)
         return module.half() if precision == "fp16" else module
 
     def record(self) -> dict[str, Any]:
-        """Return what a reader of the numbers should know."""
+        """Return the network's entry in the results."""
         return {
             "name": self.name,
             "input_hw": self.input_hw,
@@ -83,16 +86,16 @@ def make_network(
 ) -> BenchNetwork:
     """Build a network and write its files.
 
-    `export_onnx` would also certify each file on the CPU, for minutes at these sizes. The benchmark compares every
-    backend's result with PyTorch's itself, before it times anything.
+    `export_onnx` would also certify each file on the CPU, which takes minutes at these sizes. The benchmark itself
+    compares every backend with PyTorch before it times anything.
 
     Args:
         name: one of NETWORKS.
         input_hw: height and width of the input.
         folder: gets the files.
-        image: ranges of the float16 files are learned from it.
+        image: calibrates the ranges of the float16 files.
         precisions: of the files.
-        thin: few channels, to see that all of it works.
+        thin: use few channels, for a smoke test.
     """
     torch.manual_seed(2)
     module = NETWORKS[name](thin).eval()
@@ -108,14 +111,14 @@ def make_network(
     files = {}
     for precision in precisions:
         stem = folder / f"{name}_{input_hw[0]}x{input_hw[1]}_{precision}"
-        path, islands = _written(ours, precision, batch, stem.with_suffix(".onnx"))
+        path, islands = _write(ours, precision, batch, stem.with_suffix(".onnx"))
         attach_spec(path, our_spec, path)
-        beside = path if ours is plain else _written(plain, precision, batch, stem.with_suffix(".plain.onnx"))[0]
+        beside = path if ours is plain else _write(plain, precision, batch, stem.with_suffix(".plain.onnx"))[0]
         files[precision] = Files(path, beside, islands)
     return BenchNetwork(name, module, spec, files)
 
 
-def _written(
+def _write(
     graph: onnx.ModelProto, precision: str, batch: NDArray[Any], path: Path
 ) -> tuple[Path, dict[str, tuple[str, ...]]]:
     conversion = PRECISIONS[precision].convert(graph, [batch])
@@ -126,10 +129,10 @@ def _written(
 def _unet(thin: bool) -> nn.Module:
     """U-Net, with logits at the resolution of the input.
 
-    The four places of a transposed convolution share their weights, as in `networks.unet`: random ones would draw a
-    checkerboard, where every pixel differs from its neighbour. Trained networks draw regions.
+    The four positions of a transposed convolution share their weights, as in `networks.unet`. Independent random
+    weights make a checkerboard, while trained networks make regions.
     """
-    module = UNet(3, CLASSES, _THIN_WIDTHS if thin else UNET_WIDTHS)
+    module: nn.Module = UNet(3, CLASSES, _THIN_WIDTHS if thin else UNET_WIDTHS)
     initialize(module)
     for part in module.modules():
         if isinstance(part, nn.ConvTranspose2d):
@@ -139,8 +142,9 @@ def _unet(thin: bool) -> nn.Module:
 
 
 def _fastfcn(thin: bool) -> nn.Module:
-    """FastFCN on a ResNet-50, with logits at an eighth of the input and an upsampling after them."""
-    return FastFCN(CLASSES, divisor=_THIN_DIVISOR if thin else 1)
+    """FastFCN on a ResNet-50, with an upsampling after its logits at stride 8."""
+    module: nn.Module = FastFCN(CLASSES, divisor=_THIN_DIVISOR if thin else 1)
+    return module
 
 
 NETWORKS: dict[str, Callable[[bool], nn.Module]] = {"unet": _unet, "fastfcn": _fastfcn}

@@ -1,39 +1,43 @@
-"""One case after another: opened, compared with PyTorch, and timed against its network and against each peer."""
+"""Check a case against PyTorch, then time it in pairs."""
 
 from __future__ import annotations
 
 import time
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from _gpu_backends import Case, NetworkAlone, open_segmenter, prepare, runs_as, why_missing
-from _gpu_check import Frames, check_masks, check_segmenter
-from _gpu_machine import MemoryWatch, free_and_total_bytes, gpu_state, let_go
-from _gpu_peers import PEERS, Peer, why_no_peer
-from _gpu_run import Record, Run, or_reason
-from _gpu_turns import paired, summary
-from _timing import Contender, local
 from numpy.typing import NDArray
 
 from seginfer import BackendUnavailableError, Segmenter
+from seginfer._bench.statistics import summarize
+from seginfer._bench.turns import Contender, make_contender
+
+from .backends import BackendName, Case, NetworkAlone, open_segmenter, prepare, runs_as, why_missing
+from .check import Frames, check_masks, check_segmenter
+from .machine import MemoryWatch, free_and_total_bytes, gpu_state, release_memory
+from .peers import PEERS, Peer, why_no_peer
+from .run import Record, Run, or_reason
+from .turns import time_pair
 
 GOAL = 1.2
 """End to end over the network alone, at most."""
 
 
 class Subject(NamedTuple):
-    """A segmenter that says what PyTorch says."""
+    """A segmenter that passed the check against PyTorch."""
 
     segmenter: Segmenter
     contender: Contender
     batch: NDArray[Any]
-    """What its network took."""
+    """Input of its network."""
     record: Record
 
 
 def find_missing(run: Run) -> None:
-    """Ask every backend and every peer whether it is there."""
+    """Record the backends and peers that are missing."""
     for kind, names, why in (("backend", run.backends, why_missing), ("peer", run.peers, why_no_peer)):
         for name in names:
             if reason := why(name, run.device):
@@ -41,7 +45,9 @@ def find_missing(run: Run) -> None:
 
 
 def measure_case(case: Case, frames: Frames, run: Run) -> Record:
-    """Return the record of one case; what could not be measured has its reason under "skipped" or "failed".
+    """Return the record of one case.
+
+    Measurements that failed have a reason under "skipped" or "failed".
 
     Raises:
         CheckError: if a result is wrong.
@@ -50,9 +56,9 @@ def measure_case(case: Case, frames: Frames, run: Run) -> Record:
     with ExitStack() as held:
         peers = _Peers(case, frames, run)
         held.callback(peers.close)
-        results = {name: or_reason(lambda name=name: _measure(name, case, frames, peers, run)) for name in run.backends}
+        results = {name: or_reason(partial(_measure, name, case, frames, peers, run)) for name in run.backends}
     for name, result in results.items():
-        run.say(f"  {name}: {_in_words(result)}")
+        run.say(f"  {name}: {_describe(result)}")
     return {
         "network": case.network.name,
         "input_hw": case.network.input_hw,
@@ -63,27 +69,30 @@ def measure_case(case: Case, frames: Frames, run: Run) -> Record:
     }
 
 
-def _measure(name: str, case: Case, frames: Frames, peers: _Peers, run: Run) -> Record:
-    """Measure one backend. No more than it, its network, and a peer are in the GPU's memory where that is scarce."""
+def _measure(name: BackendName, case: Case, frames: Frames, peers: _Peers, run: Run) -> Record:
+    """Measure one backend.
+
+    Where GPU memory is scarce, it holds the backend, its network and one peer at most.
+    """
     if reason := run.missing.get(f"backend {name}"):
         return {"skipped": reason}
     run.check_time()
-    let_go(case.device)
+    release_memory(case.device)
     try:
         with ExitStack() as held:
-            subject = _opened(name, case, frames, run, held)
+            subject = _open(name, case, frames, run, held)
             network = or_reason(lambda: _against_network(subject, run))
-            against = {peer: or_reason(lambda peer=peer: peers.against(peer, subject)) for peer in run.peers}
+            against = {peer: or_reason(partial(peers.against, peer, subject)) for peer in run.peers}
             state = None if case.device == "cpu" else gpu_state()
             return {**subject.record, **_numbers(network, against, case.batch), "gpu": state}
     except BackendUnavailableError as error:
         run.missing[f"backend {name}"] = str(error)
         raise
     finally:
-        let_go(case.device)
+        release_memory(case.device)
 
 
-def _opened(name: str, case: Case, frames: Frames, run: Run, held: ExitStack) -> Subject:
+def _open(name: BackendName, case: Case, frames: Frames, run: Run, held: ExitStack) -> Subject:
     before = time.perf_counter()
     prepare(name, case, run.check_time)
     start = time.perf_counter()
@@ -104,7 +113,7 @@ def _opened(name: str, case: Case, frames: Frames, run: Run, held: ExitStack) ->
         "peak_gpu_memory_mib": memory.peak_mib,
         "checks": checked,
     }
-    contender = local("seginfer", lambda: segmenter(frames.images, out=outs))
+    contender = make_contender("seginfer", lambda: segmenter(frames.images, out=outs))
     return Subject(segmenter, contender, batch, record)
 
 
@@ -112,38 +121,41 @@ def _against_network(subject: Subject, run: Run) -> Record:
     run.check_time()
     network = NetworkAlone(subject.segmenter, subject.batch)
     try:
-        return {"how": network.how, "pair": paired(subject.contender, network.contender(), run.turns)}
+        return {"how": network.how, "pair": time_pair(subject.contender, network.contender(), run.turns)}
     finally:
         network.close()
 
 
 def _numbers(network: Record, against: dict[str, Record], batch: int) -> Record:
-    """Put the times of all pairs into one record; end to end is over the calls of all of them."""
+    """Return the times of all pairs. End to end summarizes our calls in all of them."""
     pairs = [record["pair"] for record in (network, *against.values()) if "pair" in record]
     calls = [ms for pair in pairs for ms in pair.ours_ms]
-    end_to_end = summary(calls) if calls else None
+    end_to_end = asdict(summarize(calls)) if calls else None
     ratio = 1 / network["pair"].ratio if "pair" in network else None
     return {
         "end_to_end": end_to_end,
         "frames_per_s": batch * 1e3 / end_to_end["median_ms"] if end_to_end else None,
-        "network": _told(network),
+        "network": _with_numbers(network),
         "end_to_end_over_network": ratio,
         "is_goal_met": None if ratio is None else ratio <= GOAL,
-        "against": {name: _told(record) for name, record in against.items()},
+        "against": {name: _with_numbers(record) for name, record in against.items()},
     }
 
 
-def _told(record: Record) -> Record:
-    """Return a record with its pair in numbers."""
+def _with_numbers(record: Record) -> Record:
+    """Return a record with its pair replaced by numbers."""
     rest, pair = dict(record), record.get("pair")
     if pair is None:
         return rest
     del rest["pair"]
-    return {**rest, **summary(pair.theirs_ms), "ours": summary(pair.ours_ms), "over_ours": pair.ratio}
+    return {**rest, **asdict(pair.theirs), "ours": asdict(summarize(pair.ours_ms)), "over_ours": pair.ratio}
 
 
 class _Peers:
-    """The peers of one case: opened and checked when first needed, and kept while there is room."""
+    """Peers of one case.
+
+    Each is opened and checked on first use, and kept while memory allows.
+    """
 
     def __init__(self, case: Case, frames: Frames, run: Run) -> None:
         self._case, self._frames, self._run = case, frames, run
@@ -156,17 +168,17 @@ class _Peers:
             raise BackendUnavailableError(reason)
         self._run.check_time()
         try:
-            peer = self._opened(name)
-            theirs = local(name, lambda: peer(self._frames.images))
-            return {"pair": paired(subject.contender, theirs, self._run.turns)}
-        except Exception:  # what it took must not be missing for others
+            peer = self._open_peer(name)
+            theirs = make_contender(name, lambda: peer(self._frames.images))
+            return {"pair": time_pair(subject.contender, theirs, self._run.turns)}
+        except Exception:  # its memory must be free for the others
             self._close(name)
             raise
         finally:
             if not self._has_room():
                 self.close()
 
-    def _opened(self, name: str) -> Peer:
+    def _open_peer(self, name: str) -> Peer:
         if name not in self._open:
             start = time.perf_counter()
             with MemoryWatch(self._case.device) as memory:
@@ -183,7 +195,7 @@ class _Peers:
         return self._open[name]
 
     def _has_room(self) -> bool:
-        """Tell whether half of the memory is free, which the next backend may need."""
+        """Return whether half of the memory is free, for the next backend."""
         if self._case.device == "cpu":
             return True
         free, total = free_and_total_bytes()
@@ -191,19 +203,19 @@ class _Peers:
 
     def _close(self, name: str) -> None:
         peer = self._open.pop(name, None)
-        with suppress(Exception):  # of a GPU that has failed; what was measured before must be written
+        with suppress(Exception):  # of a failed GPU: earlier results must be written
             if peer is not None:
                 peer.close()
                 del peer
-            let_go(self._case.device)
+            release_memory(self._case.device)
 
     def close(self) -> None:
-        """Free what the peers hold."""
+        """Close all peers."""
         for name in list(self._open):
             self._close(name)
 
 
-def _in_words(result: Record) -> str:
+def _describe(result: Record) -> str:
     if "end_to_end" not in result:
         return _reason(result)
     words = ["nothing timed" if result["end_to_end"] is None else f"{result['end_to_end']['median_ms']:.3g} ms"]

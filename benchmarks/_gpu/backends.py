@@ -1,21 +1,20 @@
-"""What runs the network: each backend opened for one case, the network alone on it, and the clock for that."""
+"""Backends of the GPU benchmark, and their networks alone."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from _gpu_networks import BenchNetwork
-from _timing import Contender, local
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seginfer import EngineOptions, EngineProfile, SegInferError, Segmenter, build_engine
-from seginfer._cuda import compiler
+from seginfer._bench.turns import Contender, make_contender
 from seginfer._cuda.gpu import Gpu
 from seginfer._cuda.graph import CaptureError, Graph
 from seginfer._cuda.tensors import DeviceMemory
@@ -26,11 +25,15 @@ from seginfer.backends._protocol import as_device_backend
 from seginfer.backends.torch import TorchBackend
 from seginfer.export._network import Network
 
+from .clock import EventClock
+from .networks import BenchNetwork
+
 Array = NDArray[Any]
 Progress = Callable[[Any], None]
+BackendName = Literal["torch", "onnxruntime", "tensorrt", "tensorrt_rtx"]
 
 GRAPH, PLAIN, HOST = "one CUDA graph", "plain launches", "calls of the host"
-"""How a frame, or its network, is started."""
+"""Ways to start a frame or its network."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Case:
     precision: str
     batch: int
     device: str
-    """Of PyTorch, ONNX Runtime and TensorRT alike: "cuda" or "cpu"."""
+    """Device of every library: "cuda" or "cpu"."""
 
     def __str__(self) -> str:
         height, width = self.network.input_hw
@@ -49,7 +52,10 @@ class Case:
 
 
 def why_missing(name: str, device: str) -> str:
-    """Return why a backend is not there, as far as can be told without opening a file; empty if it is."""
+    """Return why a backend is missing, or an empty string.
+
+    Opens no file, so that a backend may still refuse one later.
+    """
     if name == "torch":
         return torch_missing(device)
     if name == "onnxruntime":
@@ -64,14 +70,14 @@ def why_missing(name: str, device: str) -> str:
 
 
 def torch_missing(device: str) -> str:
-    """Return why PyTorch does not run on a device; empty if it does."""
+    """Return why PyTorch lacks a device, or an empty string."""
     if device == "cpu" or torch.cuda.is_available():
         return ""
     return f"PyTorch {torch.__version__} sees no CUDA device; install a build for this machine's driver"
 
 
 def onnxruntime_missing(device: str) -> str:
-    """Return why ONNX Runtime does not run on a device; empty if it may."""
+    """Return why ONNX Runtime lacks a device, or an empty string."""
     try:
         ort = importlib.import_module("onnxruntime")
     except ImportError as error:
@@ -82,22 +88,24 @@ def onnxruntime_missing(device: str) -> str:
     return f"onnxruntime {ort.__version__} has no {provider}; pip install 'seginfer[gpu]'"
 
 
-def prepare(name: str, case: Case, on_progress: Progress) -> None:
-    """Build the engine of a case, if its backend has engines and the cache does not have it.
+def prepare(name: BackendName, case: Case, on_progress: Progress) -> None:
+    """Build the engine of a case, unless it is cached.
+
+    Does nothing for backends without engines.
 
     Raises:
-        SegInferError: if the library or the GPU is not there, or it does not take the file.
+        SegInferError: if the library or the GPU is missing, or the library refuses the file.
     """
     engine = _engine(name, case)
     if engine is not None:
         build_engine(case.network.files[case.precision].ours, options=engine, on_progress=on_progress)
 
 
-def open_segmenter(name: str, case: Case) -> Segmenter:
+def open_segmenter(name: BackendName, case: Case) -> Segmenter:
     """Open a case in a backend.
 
     Raises:
-        SegInferError: if the backend or the device is not there, or does not take the file.
+        SegInferError: if the backend or the device is missing, or the backend refuses the file.
     """
     if name == "torch":
         backend = TorchBackend(torch_module(case), [output.name for output in case.network.spec.outputs])
@@ -111,15 +119,18 @@ def open_segmenter(name: str, case: Case) -> Segmenter:
         raise
 
 
-def _engine(name: str, case: Case) -> EngineOptions | None:
-    """Return how an engine is built: for exactly this batch, which is the fastest."""
-    if name not in ("tensorrt", "tensorrt_rtx"):
+def _engine(name: BackendName, case: Case) -> EngineOptions | None:
+    """Return the engine options of a case. A fixed batch is fastest."""
+    if name == "torch" or name == "onnxruntime":
         return None
     return EngineOptions(library=name, profiles=(EngineProfile.fixed(case.batch),))
 
 
 def torch_module(case: Case) -> nn.Module:
-    """Return the network with weights of its own on the case's device; it takes and yields float32, as the files do."""
+    """Return a copy of the network on the case's device.
+
+    Inputs and outputs are float32, as in the files.
+    """
     network = Network(case.network.module_on(case.device, case.precision), case.network.spec).eval()
     return InHalf(network) if case.precision == "fp16" else network
 
@@ -137,12 +148,12 @@ class InHalf(nn.Module):
 
 
 class NetworkAlone:
-    """The network of a segmenter on a batch that is there already, with memory of its own.
+    """A segmenter's network on a batch in device memory.
 
-    On a GPU, started as the segmenter starts its frames: as one CUDA graph, or call by call.
+    It has buffers of its own. On a GPU it starts as the segmenter's frames do: as one CUDA graph, or call by call.
 
     Attributes:
-        how: what is timed, in words.
+        how: description of the start and the clock.
     """
 
     def __init__(self, segmenter: Segmenter, batch: Array) -> None:
@@ -158,19 +169,19 @@ class NetworkAlone:
             raise
 
     def contender(self) -> Contender:
-        """Return who runs it."""
+        """Return the contender."""
         return self._call
 
     def _on_host(self, segmenter: Segmenter, batch: Array) -> tuple[str, Contender]:
         outputs = segmenter.backend.infer(batch)
-        call = local("network", lambda: segmenter.backend.infer(batch, outputs))
+        call = make_contender("network", lambda: segmenter.backend.infer(batch, outputs))
         return f"{HOST}, by the host's clock", call
 
     def _on_gpu(self, segmenter: Segmenter, pipeline: GpuPipeline, batch: Array) -> tuple[str, Contender]:
         gpu: Gpu = pipeline.gpu
         gpu.use()
         backend = as_device_backend(segmenter.backend)
-        assert backend is not None  # or there were no GpuPipeline
+        assert backend is not None  # a GpuPipeline has one
         execution = backend.execution(batch.shape, DeviceMemory(gpu))
         self._free.append(execution.close)
         stream = gpu.new_stream()
@@ -183,14 +194,14 @@ class NetworkAlone:
             try:
                 graph = Graph(gpu, stream, execution.enqueue)
             except CaptureError as error:
-                how = f"{PLAIN}, because alone it could not be recorded: {error}"
+                how = f"{PLAIN}, because the capture of the network alone failed: {error}"
                 stream = gpu.new_stream()
                 self._free.append(stream.close)
                 execution.enqueue(stream)
             else:
                 self._free.append(graph.close)
                 start, how = graph.launch, GRAPH
-        return f"{how}, by CUDA events", EventClock(gpu, stream).contender("network", start)
+        return f"{how}, by CUDA events", EventClock(gpu, stream).contender("network", partial(start, stream))
 
     def close(self) -> None:
         """Free the memory."""
@@ -199,32 +210,7 @@ class NetworkAlone:
 
 
 def runs_as(segmenter: Segmenter) -> str:
-    """Return how frames are started, by what the pipeline says of itself; its description says why."""
+    """Return how a segmenter's frames start. The pipeline's description has the reason."""
     if not isinstance(segmenter.pipeline, GpuPipeline):
         return HOST
     return PLAIN if PLAIN in segmenter.pipeline.description else GRAPH
-
-
-class EventClock:
-    """Times work on a stream by the GPU's own clock."""
-
-    def __init__(self, gpu: Gpu, stream: Any) -> None:
-        options = compiler.require_cuda().EventOptions(timing_enabled=True)
-        self._start, self._end = (gpu.device.create_event(options) for _ in range(2))
-        self._gpu, self._stream = gpu, stream
-
-    def contender(self, name: str, start: Callable[[Any], None]) -> Contender:
-        """Return a contender that starts work on the stream and waits for it."""
-
-        def run(n: int) -> list[float]:
-            self._gpu.use()
-            times = []
-            for _ in range(n):
-                self._stream.record(self._start)
-                start(self._stream)
-                self._stream.record(self._end)
-                self._end.sync()
-                times.append(float(self._end - self._start))
-            return times
-
-        return Contender(name, run)

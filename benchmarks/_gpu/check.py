@@ -1,4 +1,4 @@
-"""What PyTorch says of the frames, and whether a contender says the same; nothing is timed that does not."""
+"""Checks of masks against PyTorch, before any timing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from _gpu_networks import BenchNetwork
-from _timing import check
+from _errors import check
 from numpy.typing import NDArray
 from pictures import mixed_share, picture
 
@@ -17,23 +16,25 @@ from seginfer.export.parity.comparison import ROUNDINGS
 from seginfer.export.parity.dense import upsample_output
 from seginfer.export.parity.torch_reference import ReferenceOutput, TorchReference
 
+from .networks import BenchNetwork
+
 Array = NDArray[Any]
 
 DISTINCT = 4
-"""Pictures; larger batches repeat them."""
+"""Number of pictures. Larger batches repeat them."""
 
-# Share of pixels that the measured errors leave undecided: without a limit, large errors would excuse everything.
-# Random weights decide less clearly than trained ones. Measured with the U-Net at 512 x 1024 in ONNX Runtime on a CPU:
-# 1e-4 and 0.08; a GPU may round more often than that.
+# Largest share of pixels that may be undecided. Without a limit, large errors would leave no decisive pixel to fail.
+# Random weights have smaller margins than trained ones. Measured with the U-Net at 512 x 1024 in ONNX Runtime on a CPU:
+# 1e-4 and 0.08. A GPU may round more often.
 _MOST_UNDECIDED = {"fp32": 0.01, "fp16": 0.25}
 
-# Scripts round the resized picture to uint8, or interpolate in float16. Measured there: 0.994 and more.
+# Scripts round the resized picture to uint8, or interpolate in float16. Measured as above: 0.994 and more.
 _LEAST_SHARE = 0.97
 _QUICK_SHARE = 0.85  # small pictures are mostly borders
 
 
 class Frames(NamedTuple):
-    """A batch of pictures, and PyTorch's opinion of each."""
+    """A batch of pictures, and PyTorch's result for each."""
 
     images: list[Array]
     opinions: list[ReferenceOutput]
@@ -45,31 +46,34 @@ class Frames(NamedTuple):
 
 
 def frames_for(network: BenchNetwork, image_hw: tuple[int, int], count: int) -> Frames:
-    """Return up to DISTINCT pictures with what PyTorch makes of them in float32, on the CPU."""
+    """Return up to DISTINCT pictures with PyTorch's results.
+
+    PyTorch runs in float32 on the CPU.
+    """
     images = [picture(image_hw, seed) for seed in range(min(count, DISTINCT))]
     oracle = TorchReference(network.module, network.spec)
     return Frames(images, [oracle(image) for image in images])
 
 
 def facts_of(frames: Frames) -> dict[str, Any]:
-    """Return how much of the mask step's work the pictures make."""
+    """Return how hard the pictures are for the mask step."""
     return {"mixed_share": mixed_share(frames.opinions[0].output)}
 
 
 def check_segmenter(segmenter: Segmenter, frames: Frames, precision: str) -> tuple[dict[str, Any], Array]:
-    """Hold a segmenter's masks to PyTorch's on every decisive pixel of every frame.
+    """Compare a segmenter's masks with PyTorch's on every decisive pixel.
 
     A pixel is decisive where PyTorch's margin exceeds twice the largest error of a logit, as in a certificate.
 
     Returns:
-        What was compared, and the batch that the network took.
+        The comparison, and the network's input.
 
     Raises:
         CheckError: if a decisive pixel differs, or errors are so large that few pixels are decisive.
     """
     results, ios = segmenter._segment(frames.images, None, Wants(), keep_io=True)
     masks = [result.labels for result in results]
-    batch, output = ios[0].batch, ios[0].outputs[segmenter.spec.output.name]  # not copied: it may be gigabytes
+    batch, output = ios[0].batch, ios[0].outputs[segmenter.spec.output.name]  # no copy: it may be gigabytes
     if len(ios) > 1:
         batch = np.concatenate([io.batch for io in ios])
         output = np.concatenate([io.outputs[segmenter.spec.output.name] for io in ios])
@@ -89,8 +93,9 @@ def check_segmenter(segmenter: Segmenter, frames: Frames, precision: str) -> tup
     )
     check(
         undecided <= _MOST_UNDECIDED[precision],
-        f"{segmenter!r} is off by {error:.1e} in logits of up to {largest:.1e}, which leaves {undecided:.1%} of the "
-        f"pixels undecided, expected at most {_MOST_UNDECIDED[precision]:.0%}; run the tests before timing anything",
+        f"{segmenter!r} has errors of {error:.1e} in logits of up to {largest:.1e}, which leaves {undecided:.1%} of "
+        f"the pixels undecided, expected at most {_MOST_UNDECIDED[precision]:.0%}; run the tests before timing "
+        "anything",
     )
     return {
         "frames": len(masks),
@@ -104,10 +109,10 @@ def check_segmenter(segmenter: Segmenter, frames: Frames, precision: str) -> tup
 
 
 def check_masks(name: str, masks: Sequence[Array], frames: Frames, *, quick: bool) -> float:
-    """Return on which share of the pixels a script says what PyTorch says.
+    """Return the share of a script's pixels that equal PyTorch's.
 
     Raises:
-        CheckError: if that is too little to be the same work.
+        CheckError: if the share is too small for the same work.
     """
     for mask, opinion in zip(masks, frames.opinions, strict=True):
         check(

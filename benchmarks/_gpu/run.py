@@ -1,4 +1,4 @@
-"""What all cases of a run share: what was asked for, what is not there, how long it may take, and what became of it."""
+"""Settings and state that all cases of a run share."""
 
 from __future__ import annotations
 
@@ -7,50 +7,57 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from _gpu_turns import Turns
-from _timing import CheckError
+from _errors import CheckError
 
 from seginfer import BackendUnavailableError
+from seginfer._bench.turns import Turns
+
+from .backends import BackendName
 
 Record = dict[str, Any]
 
 
 class TimeIsOver(Exception):  # noqa: N818 (not an error)
-    """The run's minutes are spent; what is left is listed as skipped."""
+    """The run's minutes are spent. The remaining cases are listed as skipped."""
 
 
 @dataclass
 class Run:
-    """What all cases of a run share.
+    """Settings and state of a run.
 
     Attributes:
         device: "cuda" or "cpu".
         turns: how pairs are timed.
-        is_quick: small pictures.
-        ends_at: on time.monotonic, when no further work begins.
-        backends: asked for.
-        peers: asked for.
-        say: prints a line for who waits.
-        missing: why a backend or a peer is not there, by "backend <name>" or "peer <name>".
+        is_quick: use small pictures.
+        ends_at: time.monotonic() after which no work begins.
+        backends: requested ones.
+        peers: requested ones.
+        say: prints a line of progress.
+        missing: reasons for missing backends and peers, by "backend <name>" or "peer <name>".
     """
 
     device: str
     turns: Turns
     is_quick: bool
     ends_at: float
-    backends: tuple[str, ...]
+    backends: tuple[BackendName, ...]
     peers: tuple[str, ...]
     say: Callable[[str], None]
     missing: dict[str, str] = field(default_factory=dict)
 
     def check_time(self, *_: object) -> None:
-        """Raise TimeIsOver once the minutes are spent; builders of engines call it too."""
+        """Raise TimeIsOver once the minutes are spent.
+
+        Also a progress callback of engine builds, hence the ignored arguments.
+        """
         if time.monotonic() > self.ends_at:
             raise TimeIsOver("the run's minutes were spent; give more with --minutes, or choose fewer cases")
 
 
 def or_reason(measure: Callable[[], Record]) -> Record:
-    """Return what was measured, or why it was not: a run must not lose the rest over one lack of memory.
+    """Return a measurement, or the reason why it failed.
+
+    A single failure, such as lack of memory, must not end the run.
 
     Raises:
         CheckError: if a result is wrong.
@@ -61,5 +68,5 @@ def or_reason(measure: Callable[[], Record]) -> Record:
         raise
     except (TimeIsOver, BackendUnavailableError) as error:
         return {"skipped": str(error)}
-    except Exception as error:  # of this package and of others; mostly memory that ran out
+    except Exception as error:  # of any library, mostly out of memory
         return {"failed": f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"}

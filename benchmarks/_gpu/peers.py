@@ -1,4 +1,4 @@
-"""What a user would write instead on the same card: PyTorch, torch.compile, and ONNX Runtime between OpenCV calls."""
+"""Peers of the GPU benchmark: scripts without seginfer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from _gpu_backends import Case, onnxruntime_missing, torch_missing
 from _settings import missing
 from idioms import cv2_mask, numpy_batch
 from networks import MEAN, STD
@@ -16,33 +15,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from .backends import Case, onnxruntime_missing, torch_missing
+
 Array = NDArray[Any]
 
-# What fp32 means must be the same for all; seginfer's backends keep all 24 bits too.
+# fp32 must mean the same for all. The backends of seginfer keep all 24 bits too.
 TF32 = "off for everyone, in PyTorch and ONNX Runtime too, where convolutions have it by default"
 
 
 class Peer(Protocol):
-    """Masks of frames, (N, H, W) or a list, by a script."""
+    """A script that makes masks of frames."""
 
     about: str
     first_calls: int
-    """How many calls it takes until no later one does what is done once."""
+    """Calls until all one-time work is done."""
 
     def __call__(self, images: Sequence[Array]) -> Sequence[Array]:
         """Return the masks."""
 
     def close(self) -> None:
-        """Free what the script holds."""
+        """Free the script's memory."""
 
 
 class TorchScript:
-    """Resizes, normalises, runs, enlarges and decides on the device, as tutorials do.
+    """The whole pipeline in PyTorch on the device.
 
     Args:
         case: what to run.
-        is_compiled: compile all between upload and download with torch.compile, in the mode that its documentation
-            advises for small batches: with CUDA graphs.
+        is_compiled: use torch.compile for everything between upload and download. The mode is the one with CUDA graphs
+            that its documentation recommends for small batches.
     """
 
     def __init__(self, case: Case, *, is_compiled: bool) -> None:
@@ -53,10 +54,10 @@ class TorchScript:
         self._mean, self._std = (torch.tensor(values, device=self._device)[:, None, None] for values in (MEAN, STD))
         self._whole: Callable[[Tensor], Tensor] = self._masks
         if is_compiled:
-            # fullgraph: an error where it would give up and run eagerly without a word
+            # fullgraph: an error instead of a silent fall-back to eager mode
             self._whole = torch.compile(self._masks, mode="reduce-overhead", dynamic=False, fullgraph=True)
         self._is_compiled = is_compiled
-        self.first_calls = 3 if is_compiled else 1  # warms up, records its CUDA graphs, runs them
+        self.first_calls = 3 if is_compiled else 1  # warm-up, capture, replay
         self.about = f"torch {torch.__version__}" + (", torch.compile(mode='reduce-overhead')" if is_compiled else "")
 
     def _masks(self, frames: Tensor) -> Tensor:
@@ -67,22 +68,21 @@ class TorchScript:
         full = F.interpolate(logits, size=frames.shape[1:3], mode="bilinear", align_corners=False)
         return full.argmax(1).to(torch.uint8)
 
-    def __call__(self, images: Sequence[Array]) -> Array:
-        """Return (N, H, W) masks."""
+    def __call__(self, images: Sequence[Array]) -> list[Array]:
+        """Return one mask per image."""
         with torch.inference_mode():
             frames = torch.from_numpy(np.stack(images)).to(self._device)
-            masks: Array = self._whole(frames).cpu().numpy()
-        return masks
+            return list(self._whole(frames).cpu().numpy())
 
     def close(self) -> None:
         """Free the memory."""
         del self._module, self._whole
         if self._is_compiled:
-            torch.compiler.reset()  # its graphs keep their memory otherwise
+            torch.compiler.reset()  # otherwise its graphs keep their memory
 
 
 class OnnxRuntimeScript:
-    """cv2 and NumPy around a session, as most inference scripts are."""
+    """cv2 and NumPy around a session, as in most inference scripts."""
 
     first_calls = 1
 
@@ -117,13 +117,13 @@ PEERS: dict[str, Callable[[Case], Peer]] = {
 
 
 def why_no_peer(name: str, device: str) -> str:
-    """Return why a peer is not there; empty if it is."""
+    """Return why a peer is missing, or an empty string."""
     if name != "onnxruntime":
         return torch_missing(device)
     return onnxruntime_missing(device) or missing("cv2") or ""
 
 
 def use_no_tf32() -> None:
-    """Make PyTorch's float32 the one of IEEE 754."""
+    """Turn TF32 off in PyTorch."""
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -1,4 +1,4 @@
-"""The GPU's record: name, driver, clocks and libraries; and how much of its memory is taken while something runs."""
+"""Record of the GPU, and a watch on its memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MIB = 1 << 20
 
 
 def gpu_record() -> dict[str, Any]:
-    """Return what the first GPU is, and what its driver says of it."""
+    """Return name, memory, driver and clocks of the first GPU."""
     info = find_gpu()
     return {
         "name": info.name,
@@ -43,48 +43,59 @@ def gpu_record() -> dict[str, Any]:
         "driver_cuda": info.driver,
         "driver_release": info.driver_release,
         "state": gpu_state(),
-        "most_mhz": {clock: _asked(lambda clock=clock: _nvml().get_clock(clock).get_max_mhz()) for clock in _CLOCKS},
-        "is_mig_instance": _asked(lambda: bool(_nvml().mig.is_mig_device)),
-        "is_persistence_mode_enabled": _asked(lambda: bool(_nvml().is_persistence_mode_enabled)),
+        "most_mhz": {clock: _query_clock(clock, "get_max_mhz") for clock in _CLOCKS},
+        "is_mig_instance": _query(lambda: bool(_nvml().mig.is_mig_device)),
+        "is_persistence_mode_enabled": _query(lambda: bool(_nvml().is_persistence_mode_enabled)),
     }
 
 
 def gpu_state() -> dict[str, Any]:
-    """Return clocks, temperature and what holds the clocks back, as of now; what NVML does not say is its reason."""
+    """Return current clocks, temperature and the reasons for low clocks.
+
+    A value that NVML does not provide is replaced by its reason.
+    """
     return {
-        "mhz": {clock: _asked(lambda clock=clock: _nvml().get_clock(clock).get_current_mhz()) for clock in _CLOCKS},
-        "celsius": _asked(lambda: int(_nvml().temperature.get_sensor())),
-        "held_back_by": _asked(lambda: [str(reason) for reason in _nvml().current_clock_event_reasons]),
+        "mhz": {clock: _query_clock(clock, "get_current_mhz") for clock in _CLOCKS},
+        "celsius": _query(lambda: int(_nvml().temperature.get_sensor())),
+        "held_back_by": _query(lambda: [str(reason) for reason in _nvml().current_clock_event_reasons]),
     }
 
 
+def _query_clock(clock: str, method: str) -> Any:
+    return _query(lambda: getattr(_nvml().get_clock(clock), method)())
+
+
 def _nvml() -> Any:
-    """Return the first GPU as NVML sees it, whose numbering is another."""
+    """Return the NVML device of the first CUDA device. NVML numbers them differently."""
     return compiler.require_cuda().Device(0).to_system_device()
 
 
-def _asked(question: Callable[[], Any]) -> Any:
-    """Return an answer of NVML, or in words why there is none: Jetsons and virtual GPUs lack many."""
+def _query(call: Callable[[], Any]) -> Any:
+    """Return a value of NVML, or the reason of its absence.
+
+    Jetsons and virtual GPUs provide few of them.
+    """
     try:
-        return question()
+        return call()
     except Exception as error:  # cuda-core raises types of its own, of several parents
         return f"unknown: {' '.join(str(error).split()) or type(error).__name__}"
 
 
 def all_versions() -> dict[str, Any]:
-    """Return versions of all that takes part, of CUDA and cuDNN as PyTorch has them too."""
+    """Return versions of all packages, and of CUDA and cuDNN in PyTorch."""
     versions: dict[str, Any] = dict(versions_record())
     for name in _PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     if torch.version.cuda:
         versions["torch_cuda"] = torch.version.cuda
-        versions["torch_cudnn"] = torch.backends.cudnn.version() if torch.cuda.is_available() else None
+        cudnn = torch.backends.cudnn.version() if torch.cuda.is_available() else None  # type: ignore[no-untyped-call]
+        versions["torch_cudnn"] = cudnn
     return versions
 
 
 def free_and_total_bytes() -> tuple[int, int]:
-    """Return how much memory of the first GPU is free and how much it has, for all processes together."""
+    """Return free and total bytes of the first GPU, over all processes."""
     compiler.require_cuda().Device(0).set_current()
     code, free, total = compiler.require_cuda("cuda.bindings.driver").cuMemGetInfo()
     if int(code):
@@ -92,18 +103,18 @@ def free_and_total_bytes() -> tuple[int, int]:
     return int(free), int(total)
 
 
-def let_go(device: str) -> None:
-    """Collect what nobody refers to, and hand memory that PyTorch keeps for later back to the driver."""
+def release_memory(device: str) -> None:
+    """Collect garbage, and return PyTorch's cached memory to the driver."""
     gc.collect()
-    if device != "cpu" and torch.cuda.is_initialized():
+    if device != "cpu":
         torch.cuda.empty_cache()
 
 
 class MemoryWatch:
-    """Watches in a thread how much of the GPU's memory is taken, beyond what was at the start.
+    """Thread that polls the GPU's memory use, relative to the start.
 
     Attributes:
-        peak_mib: the most; None on the CPU.
+        peak_mib: largest use. None on the CPU.
     """
 
     def __init__(self, device: str) -> None:

@@ -1,0 +1,1 @@
+"""GPU benchmark cases: networks, backends and peers, checked and timed."""

@@ -1,0 +1,1 @@
+"""Timing engine and statistics of the benchmarks."""
