@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import fake_cuda_core
+import full_record
 import hypothesis
 import kernels_on_cpu as on_cpu
 import numpy as np
@@ -50,6 +51,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail(f"{missing}, and FAIL_WITHOUT_CUDA=1 asks for it", pytrace=False)
     if missing:
         pytest.skip(missing)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    """Keep the record of the full ring."""
+    full_record.summarize(terminalreporter, exitstatus, config)
 
 
 @pytest.fixture

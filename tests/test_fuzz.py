@@ -30,7 +30,7 @@ def fuzz(name: str, folder: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize(
     "name", [pytest.param("fuzz_bindings.py", marks=needs_core), "fuzz_spec.py"], ids=["bindings", "spec"]
 )

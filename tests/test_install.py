@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.full
 
 
 def call(*command: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
