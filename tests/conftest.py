@@ -16,6 +16,7 @@ import kernels_on_cpu as on_cpu
 import numpy as np
 import pytest
 from models import SPECS, save_model
+from shared import made_once
 
 from seginfer import MissingDependencyError, ModelSpec
 from seginfer._system.driver import has_gpu
@@ -65,9 +66,15 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture(scope="session")
-def cpu(tmp_path_factory: pytest.TempPathFactory) -> on_cpu.Cpu:
+def kernel_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The CUDA kernels as a library of the CPU; needs g++."""
-    return on_cpu.Cpu(ctypes.CDLL(str(on_cpu.build(tmp_path_factory.mktemp("kernels")))))
+    return made_once(tmp_path_factory, "kernels", on_cpu.build) / "kernels.so"
+
+
+@pytest.fixture(scope="session")
+def cpu(kernel_library: Path) -> on_cpu.Cpu:
+    """What runs the CUDA kernels on the CPU."""
+    return on_cpu.Cpu(ctypes.CDLL(str(kernel_library)))
 
 
 @pytest.fixture
