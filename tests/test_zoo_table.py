@@ -2,7 +2,7 @@
 
 The table in export/zoo/README.md is written from zoo_table.json, which these tests write after a change that is meant:
 
-    ZOO_TABLE=write pytest tests/test_zoo_table.py
+    ZOO_TABLE=write pytest -m "" tests/test_zoo_table.py
 
 Kernel counts belong to one version of TensorRT for RTX, and are compared with that version only.
 """
