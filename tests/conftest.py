@@ -45,6 +45,17 @@ def _missing(item: pytest.Item) -> str:
     return ""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave one core to each worker, which inherits this: libraries start a thread per core else."""
+    if getattr(config.option, "numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the file that takes longest, so that workers end together."""
+    items.sort(key=lambda item: item.path.name != "test_zoo_table.py")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test where what its markers name is missing; FAIL_WITHOUT_CUDA=1 makes that a failure."""
     missing = _missing(item)
