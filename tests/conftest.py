@@ -10,11 +10,13 @@ from functools import cache
 from pathlib import Path
 
 import fake_cuda_core
+import full_record
 import hypothesis
 import kernels_on_cpu as on_cpu
 import numpy as np
 import pytest
 from models import SPECS, save_model
+from shared import made_once
 
 from seginfer import MissingDependencyError, ModelSpec
 from seginfer._system.driver import has_gpu
@@ -43,6 +45,17 @@ def _missing(item: pytest.Item) -> str:
     return ""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Leave one core to each worker, which inherits this: libraries start a thread per core else."""
+    if getattr(config.option, "numprocesses", None):
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the file that takes longest, so that workers end together."""
+    items.sort(key=lambda item: item.path.name != "test_zoo_table.py")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test where what its markers name is missing; FAIL_WITHOUT_CUDA=1 makes that a failure."""
     missing = _missing(item)
@@ -52,6 +65,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(missing)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    """Keep the record of the full ring."""
+    full_record.summarize(terminalreporter, exitstatus, config)
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """A generator with the same numbers in every run."""
@@ -59,9 +77,15 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture(scope="session")
-def cpu(tmp_path_factory: pytest.TempPathFactory) -> on_cpu.Cpu:
+def kernel_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The CUDA kernels as a library of the CPU; needs g++."""
-    return on_cpu.Cpu(ctypes.CDLL(str(on_cpu.build(tmp_path_factory.mktemp("kernels")))))
+    return made_once(tmp_path_factory, "kernels", on_cpu.build) / "kernels.so"
+
+
+@pytest.fixture(scope="session")
+def cpu(kernel_library: Path) -> on_cpu.Cpu:
+    """What runs the CUDA kernels on the CPU."""
+    return on_cpu.Cpu(ctypes.CDLL(str(kernel_library)))
 
 
 @pytest.fixture

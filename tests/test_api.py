@@ -15,18 +15,6 @@ import seginfer._errors
 import seginfer.export
 
 ROOT = Path(__file__).parent.parent
-HEAVY = (
-    "torch",
-    "onnx",
-    "onnxruntime",
-    "tensorrt",
-    "tensorrt_rtx_bindings",
-    "cv2",
-    "av",
-    "rich",
-    "PIL",
-    "seginfer.export",
-)
 
 
 def imports_of(path: Path, *, anywhere: bool) -> set[str]:
@@ -132,14 +120,13 @@ def _relative(path: Path) -> set[str]:
     return found
 
 
-def test_importing_seginfer_pulls_in_nothing_heavy_and_is_quick() -> None:
-    code = (
-        "import sys, time, numpy; start = time.perf_counter(); import seginfer;"
-        f"print(sorted(set({HEAVY!r}) & set(sys.modules)), (time.perf_counter() - start) * 1e3)"
-    )
-    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(5)]
-    assert all(run.stdout.startswith("[] ") for run in runs)
-    assert min(float(run.stdout.split()[-1]) for run in runs) < 150  # ms; the quietest of five runs
+def test_importing_seginfer_pulls_in_nothing_but_numpy_and_few_modules() -> None:
+    """Every module costs about a millisecond. Counting them holds the time of an import on a busy machine too."""
+    code = "import sys, numpy; before = set(sys.modules); import seginfer; print(*sorted(set(sys.modules) - before))"
+    new = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {name.partition(".")[0] for name in new} <= {*sys.stdlib_module_names, "numpy", "seginfer"}
+    assert not [name for name in new if name.startswith("seginfer.export")]
+    assert len(new) < 170  # 136 on 2026-11-28, 80 of them ours
 
 
 def test_every_file_says_what_it_holds() -> None:
@@ -150,7 +137,15 @@ def test_every_file_says_what_it_holds() -> None:
             assert first.endswith((".", ":")), path
 
 
-def test_no_python_file_outgrows_its_room() -> None:
-    for folder in ("seginfer", "export"):
-        for path in (ROOT / folder).rglob("*.py"):
-            assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+CODE = (".py", ".h", ".cpp", ".cu", ".cuh")
+
+
+@pytest.mark.parametrize(
+    ("folder", "limit"),
+    [(name, 250) for name in ("seginfer", "export", "cpp_bindings", "benchmarks", "examples")] + [("tests", 400)],
+)
+def test_no_file_outgrows_its_room(folder: str, limit: int) -> None:
+    files = [path for path in (ROOT / folder).rglob("*") if path.suffix in CODE]
+    assert files
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert not {str(path.relative_to(ROOT)): count for path, count in lines.items() if count > limit}

@@ -105,10 +105,18 @@ def test_the_report_refuses_what_it_cannot_use(results_file: Path, tmp_path: Pat
 
 def test_the_plot_is_drawn_and_the_same_each_time(results_file: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    for name in ("a.svg", "b.svg", "c.png"):
+    for name in ("a.svg", "b.svg"):
         done = run_script("report.py", results_file, "--plot", tmp_path / name)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
+
+
+@pytest.mark.full
+def test_the_plot_is_drawn_as_png_too(results_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    done = run_script("report.py", results_file, "--plot", tmp_path / "a.png")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_one_stage_can_run_alone(tmp_path: Path) -> None:

@@ -101,10 +101,8 @@ def test_frames_that_are_large_are_not_kept_in_numbers(
             assert len(world.executables) == 1
 
 
-def test_networks_of_many_shapes_are_not_all_kept(
-    tmp_path: Path, world: fake_cuda_core.World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    del world
+@pytest.mark.usefixtures("world")
+def test_networks_of_many_shapes_are_not_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contexts, "EXECUTIONS_KEPT", 2)
     with both(tmp_path, SPECS["dynamic size"]) as (fake, host):
         backend: Any = fake.backend

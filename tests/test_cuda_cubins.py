@@ -51,8 +51,8 @@ def test_a_damaged_cubin_is_not_loaded(
     assert path.read_bytes() == b"\x7fELF for sm_87", "and it is replaced"
 
 
-def test_cubins_of_other_kernels_are_not_taken(places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    del places
+@pytest.mark.usefixtures("places")
+def test_cubins_of_other_kernels_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     next(compiler.cubins("sm_87"))
     monkeypatch.setattr(compiler, "source_digest", lambda: "0" * 16)
     assert [origin for origin, _ in compiler.cubins("sm_87")] == ["NVRTC"]

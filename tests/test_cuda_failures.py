@@ -203,8 +203,8 @@ def test_values_that_are_not_finite_are_an_error_and_the_next_frame_is_fine(
     assert len(world.launched) == 3
 
 
-def test_labels_that_are_no_classes_are_an_error(tmp_path: Path, world: fake_cuda_core.World) -> None:
-    del world
+@pytest.mark.usefixtures("world")
+def test_labels_that_are_no_classes_are_an_error(tmp_path: Path) -> None:
     path = save_model(tmp_path / "m.onnx", SPECS["labels"])
     backend = FakeDeviceBackend(path, ("labels",))
     with on_gpu(backend, SPECS["labels"]) as segmenter:
@@ -235,8 +235,8 @@ def test_a_run_that_fails_gives_up_its_slot_and_the_next_makes_another(
         np.testing.assert_array_equal(segmenter(picture((40, 50))).mask, expected)
 
 
-def test_a_stream_of_another_gpu_is_refused_by_name(world: fake_cuda_core.World) -> None:
-    del world
+@pytest.mark.usefixtures("world")
+def test_a_stream_of_another_gpu_is_refused_by_name() -> None:
     gpu = Gpu(0)
     gpu.check_stream(gpu.new_stream())
     other = Gpu(1)

@@ -42,7 +42,7 @@ def cubins() -> dict[str, bytes]:
         return dict(zip(compiler.ARCHITECTURES, pool.map(compiler.compile_cubin, compiler.ARCHITECTURES), strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_nvrtc_compiles_every_kernel_for_every_architecture(cubins: dict[str, bytes]) -> None:
     for cubin in cubins.values():
         assert cubin.startswith(b"\x7fELF")
@@ -85,7 +85,7 @@ def test_contraction_would_be_seen() -> None:
     assert all(found[name]["fma.rn.f32"] for name in PARITY - {"seginfer_overlay"})  # overlays are whole numbers
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_machine_code_of_parity_paths_has_no_fma(cubins: dict[str, bytes], tmp_path: Path) -> None:
     """HFMA2 of -0 and 0 is how constants are loaded; confidences divide, which takes fma."""
     tool = cuobjdump()
@@ -114,7 +114,7 @@ def site_tools(name: str) -> Iterator[Path]:
         yield from sorted(folder.glob(f"nvidia/cu*/bin/{name}"))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc on PATH")
 def test_nvcc_compiles_the_cpp_header_for_every_architecture(tmp_path: Path) -> None:
     targets = [name.removeprefix("sm_") for name in compiler.ARCHITECTURES]
@@ -231,7 +231,7 @@ def test_bad_values_are_reported_of_their_image_alone(cpu: on_cpu.Cpu, value: fl
     assert labels.max() < 3
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @needs_compiler
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="preloads the sanitizer of Linux")
 def test_kernels_stay_inside_their_arrays(tmp_path: Path) -> None:

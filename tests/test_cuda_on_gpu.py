@@ -55,7 +55,7 @@ def test_values_that_are_not_finite_are_an_error_of_the_check(gpu: Gpu) -> None:
             step.check(gpu.stream)
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck", "synccheck"])
 def test_the_sanitizer_finds_nothing(tool: str) -> None:
     if shutil.which("compute-sanitizer") is None:

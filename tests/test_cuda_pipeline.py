@@ -52,11 +52,11 @@ def test_every_format_and_policy_says_what_the_host_path_says(
     assert world.launched
 
 
-def test_gray_images_say_what_the_host_path_says(tmp_path: Path, world: fake_cuda_core.World) -> None:
+@pytest.mark.usefixtures("world")
+def test_gray_images_say_what_the_host_path_says(tmp_path: Path) -> None:
     import onnx
     from onnx import TensorProto, helper
 
-    del world
     spec = make_spec("binary", color="gray")
     values = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 1, 24, 32])
@@ -110,10 +110,8 @@ def test_tiles_of_one_image_share_its_upload(tmp_path: Path, world: fake_cuda_co
     assert world.launched
 
 
-def test_places_that_no_image_fills_are_zeros_also_after_a_fuller_batch(
-    tmp_path: Path, world: fake_cuda_core.World
-) -> None:
-    del world
+@pytest.mark.usefixtures("world")
+def test_places_that_no_image_fills_are_zeros_also_after_a_fuller_batch(tmp_path: Path) -> None:
     images = [picture((24, 32), seed=i) for i in range(3)]
     with both(tmp_path, SPECS["semantic"], most=4, places=4) as (fake, host):
         for count in (3, 1, 2):
@@ -126,9 +124,9 @@ def test_places_that_no_image_fills_are_zeros_also_after_a_fuller_batch(
             assert [bool(place.any()) for place in batch] == [i < count for i in range(4)]
 
 
+@pytest.mark.usefixtures("world")
 @pytest.mark.parametrize("name", ["semantic", "multilabel", "tiles"])
-def test_results_go_to_arrays_with_any_strides(name: str, tmp_path: Path, world: fake_cuda_core.World) -> None:
-    del world
+def test_results_go_to_arrays_with_any_strides(name: str, tmp_path: Path) -> None:
     with both(tmp_path, SPECS[name]) as (fake, host):
         image = picture((61, 50))
         expected = host(image).labels
@@ -139,10 +137,8 @@ def test_results_go_to_arrays_with_any_strides(name: str, tmp_path: Path, world:
         assert (room[..., 0::2, :] == 77).all()
 
 
-def test_a_trace_holds_what_the_network_took_and_yielded(
-    any_spec: ModelSpec, tmp_path: Path, world: fake_cuda_core.World
-) -> None:
-    del world
+@pytest.mark.usefixtures("world")
+def test_a_trace_holds_what_the_network_took_and_yielded(any_spec: ModelSpec, tmp_path: Path) -> None:
     with both(tmp_path, any_spec) as (fake, host):
         found, expected = (segmenter.trace(picture((40, 50))) for segmenter in (fake, host))
     for name in ("batch", "output", "mask"):

@@ -472,7 +472,7 @@ def test_the_command_line_exports_and_compares_in_float16(
     assert main([*export, "--precision", "fp8"]) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_large_network_with_random_weights_is_certified(tmp_path: Path) -> None:
     segmentation = pytest.importorskip("torchvision.models.segmentation")
     torch.manual_seed(0)

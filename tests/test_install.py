@@ -9,10 +9,10 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
-pytestmark = pytest.mark.slow
 
 
 def call(*command: object, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -43,11 +43,10 @@ def environment(folder: Path, *requirements: str) -> Path:
     return folder / "venv" / "bin"
 
 
-def test_the_wheel_holds_both_halves_and_the_model(wheel: Path) -> None:
+def names_in(wheel: Path) -> list[str]:
+    """Return what a wheel holds, after a look at whether it holds both halves and the model, and nothing else."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert not wheel.name.endswith("-none-any.whl")
-    assert [name for name in names if name.startswith("seginfer/_ext.") and name.endswith(".so")]
     assert {"seginfer.h", "kernels/pixel.h", "kernels/kernels.cuh"} <= {
         name.removeprefix("seginfer/include/seginfer/") for name in names
     }
@@ -57,8 +56,36 @@ def test_the_wheel_holds_both_halves_and_the_model(wheel: Path) -> None:
         assert f"seginfer/assets/soccer/{name}" in names
     assert {name.partition("/")[0] for name in names if "dist-info" not in name} == {"seginfer"}
     assert not [name for name in names if "__pycache__" in name]
+    return names
 
 
+RUN = """
+import sys
+sys.path += sys.argv[1:]
+import numpy, seginfer, seginfer.export, seginfer.assets as assets
+with seginfer.Segmenter.open(assets.SOCCER / "pitch.onnx") as segmenter:
+    print(segmenter(numpy.zeros((90, 160, 3), numpy.uint8)).mask.shape, seginfer.__file__)
+"""
+
+
+def test_a_wheel_without_compiled_code_is_complete_and_runs(tmp_path: Path) -> None:
+    wheel = build(tmp_path, SEGINFER_PURE="1")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    assert not [name for name in names_in(wheel) if name.endswith(".so")]
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    packages = Path(np.__file__).parents[1]
+    done = call(sys.executable, "-S", "-c", RUN, tmp_path / "site", packages, cwd=tmp_path)  # no editable install
+    assert done.stdout == f"(90, 160) {tmp_path / 'site' / 'seginfer' / '__init__.py'}\n", done.stderr
+
+
+@pytest.mark.full
+def test_the_wheel_holds_compiled_code_for_this_machine(wheel: Path) -> None:
+    assert not wheel.name.endswith("-none-any.whl")
+    assert [name for name in names_in(wheel) if name.startswith("seginfer/_ext.") and name.endswith(".so")]
+
+
+@pytest.mark.full
 def test_the_base_install_is_numpy_and_says_what_is_missing(wheel: Path, tmp_path: Path) -> None:
     folder = environment(tmp_path, str(wheel))
     packages = json.loads(call(folder / "pip", "list", "--format=json", cwd=tmp_path).stdout)
@@ -76,6 +103,7 @@ def test_the_base_install_is_numpy_and_says_what_is_missing(wheel: Path, tmp_pat
     assert "pip install 'seginfer[cli]'" in table.stderr
 
 
+@pytest.mark.full
 def test_without_torch_the_demo_skips_the_export_and_runs_the_rest(wheel: Path, tmp_path: Path) -> None:
     folder = environment(tmp_path, f"{wheel}[cpu,cli]")
     assert call(folder / "python", "-c", "import torch", cwd=tmp_path).returncode != 0
@@ -92,6 +120,7 @@ def test_without_torch_the_demo_skips_the_export_and_runs_the_rest(wheel: Path, 
     assert export.stderr.count("\n") == 1
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("variables", "reason"),
     [

@@ -4,7 +4,7 @@ The counts belong to one version of TensorRT for RTX. After a change that is mea
 
     KERNEL_COUNTS=write pytest tests/test_kernel_counts.py
 
-and read the difference of kernel_counts.json before committing it.
+and read the difference of kernel_counts.json before committing it. Counts of whole networks are in zoo_table.json.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ import nvidia_models
 import onnx
 import pytest
 import torch
-import torchvision
 from models import SPECS, save_model
 from torch import nn
 
-from seginfer import ClassSpec, InputSpec, MissingDependencyError, ModelSpec
+from seginfer import MissingDependencyError, ModelSpec
 from seginfer._system.driver import has_gpu
 from seginfer._tensorrt import check
 from seginfer._tensorrt.library import RTX, find_library
@@ -36,7 +35,6 @@ from seginfer.export import export_onnx
 
 TABLE = Path(__file__).with_name("kernel_counts.json")
 IS_WRITING = os.environ.get("KERNEL_COUNTS") == "write"
-SIZE = (256, 256)
 
 
 def shipped(path: Path) -> None:
@@ -48,16 +46,6 @@ def exported(module: Callable[[], nn.Module], spec: ModelSpec, path: Path) -> No
     size = spec.input.size or (64, 96)
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     export_onnx(module().eval(), spec, path, images=[image])
-
-
-def torchvision_network(name: str, path: Path) -> None:
-    build = getattr(torchvision.models.segmentation, name)
-    spec = ModelSpec(
-        "semantic",
-        InputSpec(size=SIZE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-        ClassSpec(tuple(f"class {i}" for i in range(21))),
-    )
-    exported(partial(build, weights=None, weights_backbone=None, num_classes=21), spec, path)
 
 
 def written(make: Callable[[], onnx.ModelProto], path: Path) -> None:
@@ -73,10 +61,6 @@ MODELS: dict[str, Callable[[Path], Any]] = {
     "half precision": partial(written, nvidia_models.half_precision),
     "raw pixels": partial(written, nvidia_models.raw_pixels),
     "channels last": lambda path: save_model(path, SPECS["channels last"]),
-}
-SLOW: dict[str, Callable[[Path], Any]] = {
-    name: partial(torchvision_network, name)
-    for name in ("fcn_resnet50", "deeplabv3_resnet50", "lraspp_mobilenet_v3_large")
 }
 
 
@@ -98,10 +82,10 @@ def version() -> str:
     return library.version
 
 
-@pytest.mark.parametrize("name", [*MODELS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+@pytest.mark.parametrize("name", MODELS)
 def test_a_network_becomes_as_many_kernels_as_recorded(name: str, tmp_path: Path) -> None:
     found = version()
-    (MODELS | SLOW)[name](tmp_path / "m.onnx")
+    MODELS[name](tmp_path / "m.onnx")
     report = check(tmp_path / "m.onnx")
     assert report.status == "supported", report.summary()
     if IS_WRITING:
@@ -112,9 +96,9 @@ def test_a_network_becomes_as_many_kernels_as_recorded(name: str, tmp_path: Path
 def record(name: str, found: str, kernels: int | None) -> None:
     """Write one count; those of another version are dropped."""
     kept = table()["kernels"] if table()["version"] == found else {}
-    counts = {key: value for key, value in sorted({**kept, name: kernels}.items()) if key in MODELS | SLOW}
+    counts = {key: value for key, value in sorted({**kept, name: kernels}.items()) if key in MODELS}
     TABLE.write_text(json.dumps({"library": RTX, "version": found, "kernels": counts}, indent=2) + "\n")
 
 
 def test_every_count_belongs_to_a_network_and_every_network_has_one() -> None:
-    assert sorted(table()["kernels"]) == sorted(MODELS | SLOW)
+    assert sorted(table()["kernels"]) == sorted(MODELS)

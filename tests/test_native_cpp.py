@@ -40,12 +40,13 @@ def run(*command: str | Path, text: str = "", timeout_s: float = 300) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="session")
-def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session", params=["portable", pytest.param("every target", marks=pytest.mark.full)])
+def build(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the library and its checks with AddressSanitizer and UndefinedBehaviorSanitizer, warnings as errors."""
     folder = tmp_path_factory.mktemp("native_cpp")
     generator = ("-G", "Ninja") if shutil.which("ninja") else ()
-    run("cmake", "-S", ROOT / "tests" / "cpp", "-B", folder, *generator, "-DCMAKE_BUILD_TYPE=None")
+    options = ("-DCMAKE_BUILD_TYPE=None", f"-DONLY_PORTABLE={'ON' if request.param == 'portable' else 'OFF'}")
+    run("cmake", "-S", ROOT / "tests" / "cpp", "-B", folder, *generator, *options)
     run("cmake", "--build", folder, "--parallel", str(usable_cores()), timeout_s=600)
     return folder
 
@@ -55,7 +56,9 @@ HOST_HEADERS = [name for name in HEADERS if "#include <cuda" not in (INCLUDE / n
 
 
 @needs_compiler
-@pytest.mark.parametrize("compiler", COMPILERS)
+@pytest.mark.parametrize(
+    "compiler", [*COMPILERS[:1], *(pytest.param(name, marks=pytest.mark.full) for name in COMPILERS[1:])]
+)
 @pytest.mark.parametrize("header", HOST_HEADERS)
 def test_every_header_compiles_alone_and_twice(header: str, compiler: str) -> None:
     source = f'#include "{header}"\n' * 2
@@ -105,7 +108,7 @@ def test_the_geometry_of_cpp_is_that_of_python(build: Path, rng: np.random.Gener
 
 
 @needs_compiler
-@pytest.mark.parametrize("seed", [20, 21])
+@pytest.mark.parametrize("seed", [20, pytest.param(21, marks=pytest.mark.full)])
 @pytest.mark.parametrize("step", ["preprocess", "masks"])
 def test_no_byte_outside_of_an_array_is_read_or_written(build: Path, step: str, seed: int) -> None:
     """Images, batches, outputs, masks and maps are heap blocks of exact size, which AddressSanitizer watches."""

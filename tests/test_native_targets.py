@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CORE = ROOT / "cpp_bindings"
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.full,
     pytest.mark.skipif(not (shutil.which("g++") and shutil.which("cmake")), reason="needs g++ and cmake"),
 ]
 

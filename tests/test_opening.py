@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from onnx import TensorProto, helper
 
 from seginfer import BackendError, BackendUnavailableError, InputError, Segmenter, attach_spec, read_model
 from seginfer.backends import open_backend
+from seginfer.backends._onnxruntime_session import CPU, CUDA
+from seginfer.backends.onnxruntime import OnnxRuntimeBackend
 
 IMAGE = np.zeros((24, 32, 3), np.uint8)
 HAS_CUDA_PROVIDER = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
@@ -57,6 +60,30 @@ def test_without_cuda_auto_says_why_it_is_the_cpu_and_cuda_is_refused(semantic_m
         for device in ("cuda", "cuda:1"):
             with pytest.raises(BackendUnavailableError, match=r"seginfer\[gpu\]"):
                 Segmenter.open(semantic_model, backend=backend, device=device)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
+def test_sessions_do_not_spin_and_on_a_gpu_fp32_is_not_tf32(
+    device: str, semantic_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def open_session(_: str, options: onnxruntime.SessionOptions, providers: list[Any]) -> Any:
+        asked.extend((options, providers))
+        return SimpleNamespace(
+            get_providers=lambda: [CUDA if device != "cpu" else CPU],
+            get_inputs=lambda: [SimpleNamespace(name="image", shape=[1, 3, 24, 32])],
+        )
+
+    monkeypatch.setattr("seginfer.backends.onnxruntime.load_cuda", lambda: None)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [CUDA, CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
+    backend = OnnxRuntimeBackend(semantic_model, ("logits",), device=device, threads=3)
+    options, providers = asked
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert options.intra_op_num_threads == 3
+    assert providers == ([CPU] if device == "cpu" else [(CUDA, {"device_id": 1, "use_tf32": 0}), CPU])
+    assert backend.device == device
 
 
 def test_a_backend_that_does_not_exist_is_refused(semantic_model: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from models import SPECS, logits_of, make_spec
 from numpy.typing import NDArray
 
-from seginfer import BackendError, InputError, ModelSpec, Segmenter, confidence, postprocess, preprocess
+from seginfer import BackendError, Geometry, InputError, ModelSpec, Segmenter, confidence, postprocess, preprocess
 
 Image = NDArray[np.uint8]
 
@@ -182,3 +183,20 @@ def test_a_failed_call_leaves_the_segmenter_usable(semantic_model: Path) -> None
         with pytest.raises(BackendError, match=r"float32 \(1, 3, 7, 7\)"):
             segmenter.backend.infer(np.zeros((1, 3, 7, 7), np.float32))
         np.testing.assert_array_equal(segmenter(image).mask, expected)
+
+
+def test_plans_are_kept_for_a_few_sizes_only(semantic_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seginfer._segmenter._PLANS_KEPT", 3)
+    images, planned = [picture(20 + i, 30) for i in range(8)], []
+    with Segmenter.open(semantic_model, device="cpu") as segmenter:
+        plan = segmenter.pipeline.plan
+
+        def counted(geometry: Geometry) -> Any:
+            planned.append(geometry.image_hw)
+            return plan(geometry)
+
+        monkeypatch.setattr(segmenter.pipeline, "plan", counted)
+        for image in [*images, images[-1], *images[-2:]]:
+            np.testing.assert_array_equal(segmenter(image).mask, expected_mask(image, SPECS["semantic"]))
+            assert len(segmenter._plans) <= 3
+    assert planned == [image.shape[:2] for image in images], "a size that is kept is planned once"

@@ -15,7 +15,7 @@ import pytest
 EXAMPLE = Path(__file__).parent.parent / "examples" / "soccer"
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.full,
     pytest.mark.skipif(find_spec("dm_control") is None, reason="needs dm_control: pip install 'seginfer[sim]'"),
     pytest.mark.skipif(find_library("OSMesa") is None, reason="needs Debian's libosmesa6"),
 ]

@@ -124,7 +124,7 @@ def test_threads_get_the_masks_of_their_own_images(backend: str) -> None:
     assert not failures
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_200_times_opened_run_and_closed_leave_no_memory_behind(backend: str, semantic_model: Path) -> None:
     image = picture(0, (24, 32))
 

@@ -96,7 +96,7 @@ def test_random_weights_neither_fade_nor_explode_nor_tie(name: str) -> None:
     assert (best[:, 0] - best[:, 1] > 1e-4 * logits.abs().max()).float().mean() > 0.9
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("name", STEPPED)
 def test_the_exported_network_takes_other_sizes(name: str, tmp_path: Path) -> None:
     spec = spec_of(name, None, CASES[name].step or 1)

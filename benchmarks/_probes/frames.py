@@ -39,7 +39,7 @@ def recorded_frames(segmenter: Segmenter) -> tuple[Gpu, Any, list[RecordedFrame]
     """
     pipeline = segmenter.pipeline
     assert isinstance(pipeline, GpuPipeline)
-    context = pipeline._slots._free[-1]
+    context = pipeline._contexts._free[-1]
     recorded = []
     for frame in context._frames.values():
         kernels = [
