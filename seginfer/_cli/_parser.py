@@ -128,6 +128,14 @@ def _export(commands: Any) -> None:
         default="fp32",
         help="fp32, or fp16: half the size; layers that would overflow stay in float32 (default: %(default)s)",
     )
+    command.add_argument(
+        "--calibration",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="pictures, videos, folders to learn the ranges of fp16 from (default: every second one of --images, "
+        "synthetic if --images are less than 8)",
+    )
 
 
 def _parity(commands: Any) -> None:
