@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,10 @@ from seginfer._tensorrt.options import EngineOptions
 from seginfer.backends import read_any_model
 
 from . import Source, certify, export_onnx, load_source, load_weights
+from ._images import select_images
 from .parity.builds import RepeatedBuilds, certify_builds
 from .parity.samples import sample_images
+from .precision import find_precision
 
 
 def export(args: argparse.Namespace, output: Output) -> int:
@@ -39,7 +42,10 @@ def export(args: argparse.Namespace, output: Output) -> int:
 def _exported(args: argparse.Namespace, output: Output) -> Certificate:
     spec = ModelSpec.load(args.spec)
     source = _source(args, output)
-    images = _images(args, spec.input)
+    given = _images(args.calibration, args, spec.input) if args.calibration else None
+    images, calibration = select_images(
+        spec.input, find_precision(args.precision), _images(args.images, args, spec.input), given
+    )
     if not spec.provenance.source:
         spec = replace(spec, provenance=replace(spec.provenance, source=source.name))
     with _comparing(output, len(images), "exporting and ") as on_progress:
@@ -48,6 +54,7 @@ def _exported(args: argparse.Namespace, output: Output) -> Certificate:
             spec,
             args.output,
             images=images,
+            calibration=calibration or None,
             batch_size=_batch_size(args.batch_size, source),
             split_head=not args.keep_upsampling,
             precision=args.precision,
@@ -69,7 +76,7 @@ def _compared(args: argparse.Namespace, output: Output) -> Certificate:
     model = read_any_model(args.model)
     spec = model.spec
     source = _source(args, output)
-    images = _images(args, spec.input)
+    images = _images(args.images, args, spec.input)
     with open_segmenter(args, output, args.model) as segmenter, _comparing(output, len(images)) as on_progress:
         precision = spec.provenance.precision or "fp32"
         certificate = certify(source.module, segmenter, images, precision=precision, on_progress=on_progress)
@@ -92,7 +99,7 @@ def _compared_builds(args: argparse.Namespace, output: Output) -> RepeatedBuilds
     if args.backend not in ("tensorrt", "tensorrt_rtx"):
         raise InputError(f"--builds needs --backend tensorrt or tensorrt_rtx, got {args.backend}")
     source = _source(args, output)
-    images = _images(args, model.spec.input)
+    images = _images(args.images, args, model.spec.input)
     with _comparing(output, len(images) * args.builds, "building and ") as on_progress:
         options = EngineOptions(library=args.backend)
         return certify_builds(
@@ -114,10 +121,10 @@ def _source(args: argparse.Namespace, output: Output) -> Source:
     return source
 
 
-def _images(args: argparse.Namespace, spec: InputSpec) -> Sequence[NDArray[np.uint8]]:
-    if not args.images:
+def _images(paths: Sequence[Path], args: argparse.Namespace, spec: InputSpec) -> Sequence[NDArray[np.uint8]]:
+    if not paths:
         return sample_images(spec)
-    return sample(args.images, args.max_images, gray=spec.color == "gray")
+    return sample(paths, args.max_images, gray=spec.color == "gray")
 
 
 def _batch_size(asked: int | None, source: Source) -> int | None:

@@ -15,7 +15,6 @@ from torch.export import ExportedProgram
 
 from seginfer._errors import InputError
 from seginfer._files.model_file import attach_spec, pipeline_sha256
-from seginfer._inputs.formats import check_image, checked_color
 from seginfer._inputs.preprocess import preprocess
 from seginfer._segmenter import Segmenter
 from seginfer._spec.certificate import Certificate, ParityError
@@ -24,12 +23,12 @@ from seginfer._system.atomic import atomic_path
 
 from . import surgery
 from ._graph import OPSET, onnx_graph, write_graph
+from ._images import select_images
 from ._network import Network, check_outputs, eval_mode
 from ._program import example_batch, export_program
 from ._weights import weights_sha256
 from .parity.certify import Progress, certify, versions
 from .parity.other_sizes import check_other_sizes
-from .parity.samples import sample_images
 from .precision import Conversion, Precision, find_precision
 
 _TILE_REMEDY = (
@@ -47,6 +46,7 @@ def export_onnx(
     path: str | Path,
     *,
     images: Sequence[NDArray[np.uint8]] | None = None,
+    calibration: Sequence[NDArray[np.uint8]] | None = None,
     batch_size: int | None = None,
     split_head: bool = True,
     precision: str = "fp32",
@@ -59,8 +59,11 @@ def export_onnx(
             `.logits`, or a tuple. It is left as it was.
         spec: the model's contract; its provenance is filled in.
         path: the .onnx file to write; replaced only on success.
-        images: (H, W, 3) uint8 RGB, or (H, W) for a gray model, for the certificate; best from where the model will
+        images: (H, W, 3) uint8 RGB, or (H, W) for a gray model, for the certificate. Best from where the model will
             run. None takes synthetic pictures.
+        calibration: images like these for a precision that learns ranges, as fp16 does. An image that is also in
+            `images` is compared only. None takes every second one of `images` if these are 8 or more, and compares the
+            others; it takes synthetic pictures otherwise.
         batch_size: bind the graph to this many images; None leaves the batch free.
         split_head: leave a final bilinear upsampling out of the graph and to the mask step, with the same masks.
         precision: "fp32", or "fp16": weights and activations in float16, but for nodes that would overflow or lose
@@ -73,24 +76,23 @@ def export_onnx(
         The certificate, which the file carries too.
 
     Raises:
+        InputError: if an argument is not as above, or `calibration` is given for "fp32".
         ExportError: if the module's output is not what the spec says, or PyTorch cannot export it.
         ParityError: if the exported pipeline disagrees with PyTorch; no file is left behind.
         OutputWriteError: if the file cannot be written; an old file stays intact.
     """
     target = find_precision(precision)
     _check_module(module)
-    images = sample_images(spec.input) if images is None else list(images)
-    if not images:
-        raise InputError("images is empty; give at least one, or None for synthetic pictures")
-    for image in images:
-        check_image(image, checked_color(None, spec.input))
+    images, calibration = select_images(spec.input, target, images, calibration)
+    if target.needs_calibration:
+        _log.info("ranges are learned from %d images, parity is measured on %d others", len(calibration), len(images))
     with eval_mode(module), atomic_path(path) as part:
         network = Network(module, spec)
         example = example_batch(network, spec, batch_size)
         check_outputs(network, spec, example)
         program = export_program(network, spec, example, batch_size)
         spec = _apply_rewrites(program, spec, split_head=split_head)
-        conversion = target.convert(onnx_graph(program, spec), _inputs(images, spec))
+        conversion = target.convert(onnx_graph(program, spec), _inputs(calibration, spec))
         certificate = _measure(module, spec, conversion, target, images, part, on_progress)
         if not certificate.passed:
             raise ParityError(_refusal(certificate, path, spec, conversion.suspects), certificate)

@@ -1,4 +1,4 @@
-"""Synthetic pictures for a certificate when the user gives none."""
+"""Synthetic pictures for exports without images."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from seginfer._spec.model_spec import InputSpec
 _COUNT = 4
 
 
-def sample_images(spec: InputSpec) -> list[NDArray[np.uint8]]:
-    """Return a few seeded uint8 pictures, (H, W, 3) or (H, W), of sizes that make every resize policy work.
+def sample_images(spec: InputSpec, *, seed: int = 0) -> list[NDArray[np.uint8]]:
+    """Return four uint8 pictures, (H, W, 3) or (H, W) for gray.
 
-    Smooth colours with edges and grain: a constant picture or pure noise would exercise a network less.
+    Their sizes exercise the resize policy. They have smooth colours with edges and grain: a constant picture or pure
+    noise would exercise a network less.
     """
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     return [_picture(rng, size, spec.channels) for size in _sizes(spec)]
 
 

@@ -103,6 +103,14 @@ def _export(commands: Any) -> None:
         default="fp32",
         help="fp32, or fp16 with layers in float32 where float16 would overflow (default: %(default)s)",
     )
+    command.add_argument(
+        "--calibration",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="images, videos and folders to learn the ranges of fp16 from (default: every second one of --images, or "
+        "synthetic images if --images are fewer than 8)",
+    )
 
 
 def _parity(commands: Any) -> None:
