@@ -28,7 +28,8 @@ from ._files.onnx_file import OnnxFile
 from ._geometry.axis import Axis
 from ._geometry.geometry import Geometry, Rect, Tile
 from ._inputs.preprocess import preprocess
-from ._segmenter import Segmenter, Trace
+from ._pipelines.pipeline import Trace
+from ._segmenter import Segmenter
 from ._spec.certificate import Certificate, FlipCount, ParityError
 from ._spec.model_spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance, UpsampleSpec
 from ._spec.tensor_info import TensorInfo

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -17,7 +16,7 @@ from ._geometry.geometry import Geometry, Size
 from ._inputs.formats import PixelFormat, check_image, checked_color, even, image_size, pattern_image
 from ._pipelines.batches import run_batches
 from ._pipelines.open import Pixels, open_pipeline
-from ._pipelines.pipeline import BatchItem, NetworkIO
+from ._pipelines.pipeline import BatchItem, NetworkIO, Trace
 from ._reference.taps import Mask
 from ._spec.model_spec import ModelSpec
 from ._system.arrays import check_apart
@@ -26,7 +25,7 @@ from ._tasks import task_of
 from ._tasks.segmentation import Segmentation
 from ._tasks.task import Wants
 from .backends import open_backend, read_any_model
-from .backends._protocol import Backend, Tensor
+from .backends._protocol import Backend
 
 if TYPE_CHECKING:
     from ._tensorrt.build import Progress
@@ -38,25 +37,6 @@ _PLANS_KEPT = 64  # image shapes; a camera has one, a folder of photographs many
 _TILES_PER_CALL = 4  # of a graph whose batch is free: what the network needs for a call must not grow with the image
 
 
-@dataclass(frozen=True, eq=False)
-class Trace:
-    """Intermediate results for one image, which parity is measured on.
-
-    `batch` and `outputs` hold the image once, or each of its tiles: `geometry.tiles(spec.input)`.
-    """
-
-    batch: Tensor
-    geometry: Geometry
-    outputs: dict[str, Tensor]
-    """By name, in the order of the spec."""
-    mask: Mask
-
-    @property
-    def output(self) -> Tensor:
-        """The output that masks are made of."""
-        return next(iter(self.outputs.values()))
-
-
 class _Plan(NamedTuple):
     """Placement of images of one shape."""
 
@@ -66,22 +46,22 @@ class _Plan(NamedTuple):
 
 
 class Segmenter:
-    """Runs a segmentation model on images. One object may be called from several threads at once.
+    """Runs a segmentation model on images. Calls from several threads at once are safe.
 
     Args:
-        spec: the model's contract.
-        backend: runs the network; closed with the segmenter.
-        color: format of the images that will be given, see `preprocess`; None is "rgb", or "gray" for a gray model.
-        threads: how many threads may prepare images and make masks; None is every core that the process may use, and 1
-            never starts a thread.
-        pixels: where images are prepared and masks are made: "cpu", "cuda", or "auto": beside the network.
+        spec: contract of the model.
+        backend: runs the network. Closed with the segmenter.
+        color: format of the images, see `preprocess`. None is "rgb", or "gray" for a gray model.
+        threads: number of threads that prepare images and make masks. None is every core that the process may use, and
+            1 never starts a thread.
+        pixels: device that prepares images and makes masks: "cpu", "cuda", or "auto" for that of the network.
 
     Attributes:
-        spec: the model's contract.
-        backend: what runs, where, and why (`repr(segmenter.backend)`).
-        pipeline: what computes pixels, where, and why (`segmenter.pipeline.description`).
+        spec: contract of the model.
+        backend: runs the network. Its `repr` names the device and the reason for it.
+        pipeline: computes pixels. Its `description` names the device and the reason for it.
         color: format of the images.
-        threads: how many threads may prepare images and make masks.
+        threads: number of threads that prepare images and make masks.
     """
 
     def __init__(
@@ -117,28 +97,25 @@ class Segmenter:
         image_hw: Size | None = None,
         on_progress: Progress | None = None,
     ) -> Segmenter:
-        """Open a model file that carries its ModelSpec, and make it warm for single images, see `warm_up`.
+        """Open a model file and warm it up for single images, see `warm_up`.
 
         Args:
-            path: the .onnx file, see `seginfer export` and `seginfer attach`; or an engine of `seginfer build`.
+            path: an .onnx file of `seginfer export` or `seginfer attach`, or an engine of `seginfer build`.
             backend: "onnxruntime", "tensorrt", "tensorrt_rtx", or "auto": TensorRT for an engine, ONNX Runtime for the
-                rest, since nobody waits minutes for an engine without having asked.
-            device: "cpu", "cuda", "cuda:<index>", or "auto" for the best that is there.
-            threads: CPU threads for one call, the network's and those around it; None takes every core that the process
-                may use.
+                rest. Building an engine takes minutes, so it must be requested by name.
+            device: "cpu", "cuda", "cuda:<index>", or "auto" for the best one.
+            threads: CPU threads of one call, for the network and for pixels. None is every core.
             color: format of your images: "rgb", "bgr" (OpenCV), "rgba", "bgra", "gray", "nv12" or "yuyv", see
-                `preprocess`; None is "rgb", or "gray" for a gray model.
-            pixels: where images are prepared and masks are made: "cpu", "cuda", or "auto": beside the network.
-            engine: for TensorRT, how to build the engine where the cache has none of these options; None is
-                `EngineOptions()`, for one image at a time.
-            image_hw: (height, width) of your images; on a GPU, the work for this size is recorded now and not with the
-                first image. None is the network's own size.
+                `preprocess`. None is "rgb", or "gray" for a gray model.
+            pixels: device that prepares images and makes masks: "cpu", "cuda", or "auto" for that of the network.
+            engine: for TensorRT, options of the engine to build unless the cache has it. None is `EngineOptions()`.
+            image_hw: (height, width) of your images, to warm up for. None is the network's own size.
             on_progress: for TensorRT, called with every step of a build.
 
         Raises:
             MissingFileError: if there is no such file.
             ModelFileError: if it is truncated, foreign, without a spec, or contradicts its spec.
-            BackendUnavailableError: if the backend or device is not there.
+            BackendUnavailableError: if the backend or device is not available.
             BackendError: if the backend cannot load the model, or an engine was built for another device or version.
         """
         model = read_any_model(path)
@@ -157,20 +134,19 @@ class Segmenter:
         return segmenter
 
     def warm_up(self, image_hw: Size | None = None) -> None:
-        """Do now what a first image of this size would wait for: on a GPU, load kernels and record the frame's graph.
+        """Load kernels and record the graph of a frame before the first image.
 
-        A first list of images, a second thread and another size still wait once, each for a network and a graph of its
-        own.
+        On the CPU there is nothing to do. A first list of images, a second thread and another size still wait once.
 
         Args:
-            image_hw: (height, width) of the images to come; None is the network's own size, or that which its engine
+            image_hw: (height, width) of the images to come. None is the network's own size, or that which its engine
                 was tuned for.
 
         Raises:
             InputError: if the model does not take such images.
         """
-        usual = self.spec.input.size or getattr(self.backend, "opt_hw", None)
-        size = image_hw or (usual and even(usual))
+        default = self.spec.input.size or getattr(self.backend, "opt_hw", None)
+        size = image_hw or (default and even(default))
         if self.pipeline.is_slow_at_first and size:
             self(pattern_image(size, self.color))
 
@@ -195,16 +171,16 @@ class Segmenter:
         """Segment one image, or several as one batch.
 
         Args:
-            images: (H, W, 3) uint8 in the segmenter's format, or a list of such; sizes may differ.
-            out: a mask to fill, or a list of masks for a list of images; see `postprocess` for shapes.
-            confidence: also return how probable each pixel's label is.
-            margin: also return by how much each pixel's label won, in the unit of the network's output.
+            images: (H, W, 3) uint8 in the segmenter's format, or a list of such. Sizes may differ.
+            out: a mask to fill, or a list of masks for a list of images. See `postprocess` for shapes.
+            confidence: also return the probability of each label.
+            margin: also return the margin of each label, in the unit of the network's output.
 
         Returns:
             One Segmentation, or a list of them for a list of images.
 
         Raises:
-            InputError: if an image or `out` is not what it must be; nothing has run then.
+            InputError: if an image or `out` is not what it must be. Nothing has run then.
             BackendError: if inference fails, or the segmenter is closed.
         """
         wants = Wants(confidence, margin)
@@ -217,17 +193,11 @@ class Segmenter:
     def trace(self, image: Image) -> Trace:
         """Run one image and return the intermediate results too. The arrays belong to the caller."""
         (result,), ios = self._segment([image], None, Wants(), keep_io=True)
-        names = [output.name for output in self.spec.outputs]
-        outputs = {name: np.concatenate([io.outputs[name] for io in ios]) for name in names}
+        outputs = {one.name: np.concatenate([io.outputs[one.name] for io in ios]) for one in self.spec.outputs}
         return Trace(np.concatenate([io.batch for io in ios]), result.geometry, outputs, result.labels)
 
-    def infer_one(self, batch: Tensor) -> Tensor:
-        """Return the network's mask output for a batch of one; it is repeated for a graph bound to more images."""
-        repeated = np.repeat(batch, self.backend.batch_size or 1, axis=0)
-        return self.backend.infer(repeated)[self.spec.output.name][:1]
-
     def close(self) -> None:
-        """Free the backend; calls afterwards raise BackendError."""
+        """Free the backend. Calls afterwards raise BackendError."""
         self.pipeline.close()
         self._plans.clear()
         self.backend.close()

@@ -145,7 +145,6 @@ class _Deployed:
         self.spec = SPEC
         self.backend = segmenter.backend
         self.trace = Segmenter(spec, segmenter.backend).trace
-        self.infer_one = segmenter.infer_one
 
 
 def test_other_weights_fail_in_the_network(module: torch.nn.Module, path: Path, tmp_path: Path) -> None:

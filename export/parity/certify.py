@@ -91,12 +91,14 @@ def versions() -> dict[str, str]:
 
 def _network_output(segmenter: Segmenter, expected: ReferenceOutput) -> NDArray[Any]:
     """Run the exported network on PyTorch's batch."""
-    inputs = (expected.batch[i : i + 1] for i in range(len(expected.batch)))
-    if segmenter.backend.batch_size is not None:
-        return np.concatenate([segmenter.infer_one(one) for one in inputs])
-    # In a free batch, an image beside it must not change the result.
-    pairs = (np.concatenate((one, np.flip(one, axis=2))) for one in inputs)
-    return np.concatenate([segmenter.backend.infer(pair)[segmenter.spec.output.name][:1] for pair in pairs])
+    size, name = segmenter.backend.batch_size, segmenter.spec.output.name
+    outputs = []
+    for i in range(len(expected.batch)):
+        one = expected.batch[i : i + 1]
+        # In a free batch, an image beside it must not change the result.
+        batch = np.repeat(one, size, axis=0) if size else np.concatenate((one, np.flip(one, axis=2)))
+        outputs.append(segmenter.backend.infer(batch)[name][:1])
+    return np.concatenate(outputs)
 
 
 def _align_output(output: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:

@@ -1,1 +1,1 @@
-"""Images to results, around a backend or with it on one GPU."""
+"""Images to results, around a backend or with it."""

@@ -1,4 +1,4 @@
-"""Batches: network inputs grouped by size, as large as the pipeline takes them."""
+"""Grouping of network inputs into batches of one size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Execution context on a GPU: a stream with the networks and frames that run on it."""
+"""Execution context: a stream with its networks and frames."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FRAMES_KEPT = 16
 """Frames of a context. An image of many tiles has a frame for every batch of them."""
 
 FRAME_BYTES_KEPT = 256 << 20
-"""Memory on the GPU that the frames of a context may hold; the frame used last stays however large."""
+"""Memory on the GPU that the frames of a context may hold. The frame used last stays however large."""
 
 EXECUTIONS_KEPT = 4
 """Batch shapes of a context. Each network has memory of its own."""
@@ -37,7 +37,7 @@ Shape = tuple[int, ...]
 
 
 class Context:
-    """A stream, the networks by batch shape, and the frames used last. For one caller at a time.
+    """A stream with its networks and frames. For one caller at a time.
 
     Args:
         gpu: holds all memory.
@@ -75,7 +75,7 @@ class Context:
 
         Raises:
             InputError: if the network does not take such a batch, or an output is not what the spec says.
-            BackendError: if memory runs out, or the network fails; all of the new frame is freed then.
+            BackendError: if memory runs out, or the network fails. All of the new frame is freed then.
         """
         if self._last is not None and self._last[0] == key:  # a camera: no hashing
             return self._last[1]

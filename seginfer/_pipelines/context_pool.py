@@ -13,7 +13,7 @@ from .layout import FrameKey
 
 
 class ContextPool:
-    """A fixed number of contexts, made on demand. Further callers wait, so that memory stays bounded.
+    """A fixed number of contexts, made on demand. Further callers wait.
 
     Args:
         make: makes a context.
@@ -55,7 +55,7 @@ class ContextPool:
                 self._give_back(context if is_sound else None)
 
     def _take(self, key: FrameKey) -> Context | None:
-        """Return a free context; None if a new one may be made."""
+        """Return a free context, or None if a new one may be made."""
         with self._changed:
             while not self._is_closed and not self._free and self._lent >= self._count:
                 self._changed.wait()
@@ -80,7 +80,7 @@ class ContextPool:
             self._changed.notify_all()
 
     def clear_idle(self) -> bool:
-        """Free the memory of idle contexts, and return whether there was any."""
+        """Free the memory of idle contexts. Return whether there was any."""
         with self._changed:
             had_any = [context.clear() for context in self._free]
         return any(had_any)

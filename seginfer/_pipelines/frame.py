@@ -1,4 +1,4 @@
-"""Frame: memory and launches of one kind of batch on a GPU, and the graph that runs them."""
+"""Frame: memory, launches and graph of one kind of batch."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Frame:
     Args:
         gpu: holds all memory.
         key: kind of the batches.
-        execution: the network; other frames may use it in turn.
+        execution: the network. Other frames may use it in turn.
         spec: input of the model.
         task: decodes the outputs of the network.
         color: format of the images.
 
     Attributes:
         execution: the network.
-        graph: the recorded work; None until `record`, and where it cannot be recorded.
+        graph: the recorded work. None until `record`, and where it cannot be recorded.
 
     Raises:
         InputError: if an output of the network is not what the spec says, or the kernels do not read it.
@@ -80,7 +80,7 @@ class Frame:
         results.attach(left)
 
     def _unused_images(self, batch: DeviceTensor) -> Any:
-        """Return the part of the batch that no image of this frame fills, but another frame may have."""
+        """Return the part of the batch that this frame leaves to zero."""
         bytes_per_image = int(np.prod(batch.shape[1:], dtype=np.int64)) * np.dtype(batch.dtype).itemsize
         used = len(self._key.geometries)
         rest = bytes_per_image * (batch.shape[0] - used)
@@ -117,7 +117,7 @@ class Frame:
         """Record the work as one graph, after `warm_up`.
 
         Raises:
-            CaptureError: if it cannot be recorded; the stream must not be used any more, and `run` goes call by call.
+            CaptureError: if it cannot be recorded. The stream must not be used any more, and `run` goes call by call.
         """
         if self.execution.obstacle:
             raise CaptureError(self.execution.obstacle)
@@ -128,7 +128,7 @@ class Frame:
 
         Raises:
             InputError: if the network's output is not finite, or holds labels that are no classes.
-            BackendError: if the run fails; the frame and its stream must not be used any more.
+            BackendError: if the run fails. The frame and its stream must not be used any more.
         """
         start = time.perf_counter()
         for i, item in dict(zip(self._key.owners, items, strict=True)).items():  # tiles share an image

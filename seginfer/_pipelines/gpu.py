@@ -37,7 +37,7 @@ class GpuPipeline:
         backend: runs the network on a GPU, and is not closed with the pipeline.
         spec: contract of the model.
         color: format of the images.
-        contexts: number of calls that may be on the GPU at once; further ones wait.
+        contexts: number of calls that may be on the GPU at once. Further ones wait.
 
     Raises:
         BackendUnavailableError: if the GPU cannot be used, or packages for it are missing.
@@ -76,7 +76,7 @@ class GpuPipeline:
         del geometry
 
     def run(self, items: Sequence[BatchItem], *, keep_io: bool = False) -> BatchResult:
-        """Run one batch; see `Pipeline.run`."""
+        """Run one batch. See `Pipeline.run`."""
         key = _key(items)
         self._gpu.use()
         with self._contexts.borrow(key, passes=InputError) as context:
@@ -116,7 +116,7 @@ class GpuPipeline:
         )
 
     def close(self) -> None:
-        """Free everything on the GPU, after the calls in flight; calls afterwards raise BackendError."""
+        """Free everything after the calls in flight. Later calls raise BackendError."""
         with suppress(BackendError):  # of a GPU that has failed; its memory is given up all the same
             self._gpu.use()
         self._contexts.close()

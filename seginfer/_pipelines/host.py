@@ -40,7 +40,7 @@ class HostPipeline:
         spec: contract of the model.
         color: format of the images.
         threads: a pool of the compiled core.
-        reason: why pixels are computed here although the network is on a GPU; empty if it is not.
+        reason: why pixels are computed here although the network is on a GPU. Empty if it is not.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class HostPipeline:
         return f"pixels on the CPU: {_native.describe()}" + (f"; {self._reason}" if self._reason else "")
 
     def batch_limit(self, input_hw: Size) -> int | None:
-        """Return the fixed batch size of the backend; None if it is free."""
+        """Return the fixed batch size of the backend, if it has one."""
         del input_hw
         return self._backend.batch_size
 
@@ -70,7 +70,7 @@ class HostPipeline:
         return _Plan(geometry, make_encoder(geometry, self._spec.input, self._color), {})
 
     def run(self, items: Sequence[BatchItem], *, keep_io: bool = False) -> BatchResult:
-        """Run one batch; see `Pipeline.run`."""
+        """Run one batch. See `Pipeline.run`."""
         count, input_hw = len(items), items[0].geometry.input_hw
         key = self._backend.batch_size or count, input_hw
         space = self._workspaces.take(key) or _Workspace(*key, self._spec)
@@ -111,7 +111,7 @@ class _Workspace:
         self._arrays: Mapping[str, Tensor] = {}
 
     def keep(self, outputs: dict[str, Tensor], task: Task) -> None:
-        """Keep the outputs of a run, and split them unless they are the arrays of the run before."""
+        """Keep the outputs of a run. Split them if the arrays are new."""
         self.outputs = outputs
         if len(outputs) == len(self._arrays):
             for name, array in outputs.items():
@@ -124,12 +124,12 @@ class _Workspace:
         self._arrays = dict(outputs)
 
     def copy_io(self, count: int) -> NetworkIO:
-        """Return copies of the input and the outputs of the first `count` images."""
+        """Return copies of input and outputs of the first images."""
         return NetworkIO(self.batch[:count].copy(), {name: a[:count].copy() for name, a in self._arrays.items()})
 
 
 class _Workspaces:
-    """Buffers of finished calls, kept so that a steady stream of frames allocates none."""
+    """Free buffers. A steady stream of frames allocates none."""
 
     _CAPACITY = 8  # free workspaces kept in all; the longest unused goes first
 
@@ -138,7 +138,7 @@ class _Workspaces:
         self._lock = threading.Lock()
 
     def take(self, key: tuple[int, Size]) -> _Workspace | None:
-        """Return the workspace of that batch and input size that was used last, while its memory is in the cache."""
+        """Return the workspace of this size that was used last."""
         with self._lock:
             for i in reversed(range(len(self._free))):
                 if self._free[i][0] == key:

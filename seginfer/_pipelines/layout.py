@@ -1,4 +1,4 @@
-"""Memory layout of the images of a batch, and the key of a frame."""
+"""Memory layout of a batch of images, and the key of a frame."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .._tasks.task import Wants
 
 
 class FrameKey(NamedTuple):
-    """Properties that two calls must share to use the same memory and launches."""
+    """Properties that calls with the same memory and launches share."""
 
     geometries: tuple[Geometry, ...]
     """One per network input."""
     owners: tuple[int, ...]
-    """Image of the batch that each input belongs to; tiles share one."""
+    """Image of the batch that each input belongs to. Tiles share one."""
     wants: Wants
 
     @property

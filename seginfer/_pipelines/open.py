@@ -1,4 +1,4 @@
-"""Choice of the pipeline: pixels on the GPU beside the network, or on the CPU."""
+"""Choice of the pipeline: pixels on the GPU or on the CPU."""
 
 from __future__ import annotations
 

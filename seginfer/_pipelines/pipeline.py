@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._geometry.geometry import Geometry, Size
+from .._reference.taps import Mask
 from .._tasks.task import ResultBuffers
 from .._tasks.timings import Timings
 from ..backends._protocol import Tensor
@@ -17,7 +19,7 @@ Image = NDArray[np.uint8]
 
 
 class BatchItem(NamedTuple):
-    """One network input, and the result that it writes a part of."""
+    """One network input, and the result that it belongs to."""
 
     number: int
     """Index of its image in the call."""
@@ -29,7 +31,7 @@ class BatchItem(NamedTuple):
 
 
 class NetworkIO(NamedTuple):
-    """Copies of the input and the outputs of the network for one batch, (count, ...) each."""
+    """Copies of the network's input and outputs for one batch, (count, ...) each."""
 
     batch: Tensor
     outputs: dict[str, Tensor]
@@ -42,6 +44,26 @@ class BatchResult(NamedTuple):
     io: NetworkIO | None
 
 
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Intermediate results for one image, which parity is measured on.
+
+    `batch` and `outputs` hold the image once, or each of its tiles: `geometry.tiles(spec.input)`.
+    """
+
+    batch: Tensor
+    geometry: Geometry
+    outputs: dict[str, Tensor]
+    """By name, in the order of the spec."""
+    mask: Mask
+    """As `Segmentation.labels`."""
+
+    @property
+    def output(self) -> Tensor:
+        """The output that masks are made of."""
+        return next(iter(self.outputs.values()))
+
+
 class Pipeline(Protocol):
     """Turns images into results. Calls from several threads at once are safe."""
 
@@ -50,7 +72,7 @@ class Pipeline(Protocol):
         """Device and code that compute pixels, in one line."""
 
     def batch_limit(self, input_hw: Size) -> int | None:
-        """Return the most network inputs of this (height, width) that `run` takes; None for any number."""
+        """Return the most network inputs of this (height, width) that `run` takes. None for any number."""
 
     @property
     def is_slow_at_first(self) -> bool:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class Polygon(NamedTuple):
-    """Outline of one connected region, in (K, 2) int32 (x, y) pixel positions."""
+    """Outline of one connected region. Points are (K, 2) int32 (x, y)."""
 
     class_id: int
     class_name: str
@@ -18,7 +18,13 @@ class Polygon(NamedTuple):
 
 
 def encode_runs(plane: NDArray[np.bool_]) -> dict[str, Any]:
-    """Return the uncompressed RLE of the COCO annotation format: runs of 0 and 1 in turn, down the columns."""
+    """Return the uncompressed RLE of a plane.
+
+    Runs of 0 and 1 in turn, starting with 0, down the columns.
+
+    Source:
+        the COCO annotation format.
+    """
     flat = plane.ravel(order="F")
     edges = np.flatnonzero(np.diff(flat)) + 1
     bounds = np.concatenate(([0], edges, [flat.size]))

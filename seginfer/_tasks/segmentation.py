@@ -35,7 +35,7 @@ class Segmentation:
         timings: duration of the stages.
         color: format of the image.
         confidence: probability of each label, float32 in the shape of `labels`, if it was requested.
-        margin: by how much each label won, float32 in the shape of `labels`, if it was requested; see
+        margin: by how much each label won, float32 in the shape of `labels`, if it was requested. See
             `seginfer.margin`.
     """
 
@@ -48,11 +48,11 @@ class Segmentation:
     confidence: NDArray[np.float32] | None = None
     margin: NDArray[np.float32] | None = None
     _threads: int | None = None
-    """Threads that `overlay` and `colorize` may use; None for every core."""
+    """Threads that `overlay` and `colorize` may use. None for every core."""
 
     @property
     def mask(self) -> NDArray[Any]:
-        """(H, W) class ids at the image's own size, uint8, or uint16 above 256 classes.
+        """(H, W) class ids, uint8, or uint16 above 256 classes.
 
         A binary mask holds 0 and 1. Where classes of a multilabel task overlap, the last one counts. Pixels of no class
         hold the ignore index, or the number of classes where there is none.
@@ -76,17 +76,20 @@ class Segmentation:
         return {name: float(count / pixels) for name, count in zip(self.classes.names, counts, strict=False)}
 
     def colorize(self) -> NDArray[np.uint8]:
-        """Return the mask in class colours, (H, W, 3) uint8 in the channel order of the image (RGB for gray images)."""
+        """Return the mask in class colours.
+
+        (H, W, 3) uint8 in the channel order of the image, RGB for gray images.
+        """
         if _native.core:
             return self._painted(None, 256)
         colors: NDArray[np.uint8] = self._lookup[self._color_ids]
         return colors
 
     def overlay(self, image: NDArray[np.uint8], *, alpha: float = 0.5) -> NDArray[np.uint8]:
-        """Blend the class colours over the image that the mask was made from.
+        """Blend the class colours over the segmented image.
 
         Args:
-            image: (H, W, 3) uint8, or (H, W) gray; its channel order is the one the segmenter was opened with.
+            image: (H, W, 3) uint8, or (H, W) gray. Its channel order is the one the segmenter was opened with.
             alpha: weight of the colours, 0..1.
 
         Returns:
@@ -104,11 +107,13 @@ class Segmentation:
         return blend(pixels, self._lookup[self._color_ids], weight)
 
     def save(self, path: str | Path) -> None:
-        """Write the mask as a picture of class ids; the suffix names the format (.png keeps values exactly).
+        """Write the mask as a picture of class ids.
+
+        The suffix names the format. A .png keeps the ids exactly.
 
         Raises:
             InputError: for a multilabel mask, which has no single id per pixel, or a format that would change ids.
-            OutputWriteError: if the file cannot be written; an old file stays intact.
+            OutputWriteError: if the file cannot be written. An old file stays intact.
         """
         if self.task == "multilabel":
             raise InputError("a multilabel mask has several ids per pixel; save `colorize()` or numpy.save the mask")
@@ -143,7 +148,7 @@ class Segmentation:
 
     @cached_property
     def _lookup(self) -> NDArray[np.uint8]:
-        """Colours by mask value; the last row is black, for the ignore value."""
+        """Colours by mask value, then black for the ignore value."""
         table = np.array([*self.classes.colors, (0, 0, 0)], np.uint8)
         return np.ascontiguousarray(table[:, ::-1]) if self.color in ("bgr", "bgra") else table
 
@@ -164,7 +169,7 @@ class Segmentation:
         return ids
 
     def _pixels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Validate the image and return it as (H, W, 1) or (H, W, 3)."""
+        """Validate the image. Return it as (H, W, 1) or (H, W, 3)."""
         height, width = self.geometry.image_hw
         is_gray = isinstance(image, np.ndarray) and image.shape in ((height, width), (height, width, 1))
         color: PixelFormat = "gray" if is_gray else "rgb" if self.color == "gray" else self.color
@@ -179,7 +184,7 @@ class Segmentation:
         return pixels_of(image, color)[0]
 
     def _painted(self, pixels: NDArray[np.uint8] | None, weight: int) -> NDArray[np.uint8]:
-        """Blend colours over pixels with the core, or return the colours alone."""
+        """Blend colours over pixels with the core. None: colours alone."""
         out = np.empty((*self.geometry.image_hw, 3), np.uint8)
         if pixels is not None:
             pixels = np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
@@ -188,7 +193,10 @@ class Segmentation:
         return out
 
     def _planes(self) -> list[tuple[int, str, NDArray[np.bool_]]]:
-        """Return (class id, name, (H, W) bool) of every class present; 0 of a binary mask is not a class."""
+        """Return (class id, name, (H, W) bool) of every class present.
+
+        0 of a binary mask is not a class.
+        """
         is_multilabel = self.task == "multilabel"
         planes = (
             (i, name, self.labels[i] != 0 if is_multilabel else self.labels == i)

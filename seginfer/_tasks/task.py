@@ -44,14 +44,14 @@ Decode = Callable[[Any, ResultBuffers, Any], None]
 
 
 class DeviceDecoder(Protocol):
-    """Decodes one batch on a GPU, into one block of memory that is copied to the host as a whole."""
+    """Decodes one batch on a GPU. One copy brings the results to the host."""
 
     @property
     def nbytes(self) -> int:
-        """Size of the block."""
+        """Size of the block of results."""
 
     def place(self, gpu: Gpu, outputs: Mapping[str, DeviceTensor], batch_size: int, address: int) -> Step:
-        """Return the launches from the outputs of a batch to the block at an address.
+        """Return the launches that decode a batch into the block at `address`.
 
         Raises:
             InputError: if an output is not what the spec says, or the kernels do not read its dtype.
@@ -62,17 +62,17 @@ class DeviceDecoder(Protocol):
         """Set the host memory that the block is copied to."""
 
     def check(self) -> None:
-        """Raise an InputError if the last outputs were not finite, or held labels that are no classes."""
+        """Raise an InputError for values that are not finite, or unknown labels."""
 
     def read(self, i: int, buffers: ResultBuffers) -> None:
-        """Copy the part of the i-th network input into the result of its image."""
+        """Copy the part of the i-th network input into its image's result."""
 
 
 class Task(Protocol):
     """Decodes the outputs of the network that one spec describes."""
 
     def find_problem(self, outputs: Mapping[str, TensorInfo]) -> str | None:
-        """Return how the outputs of a graph contradict the spec; None if they do not."""
+        """Return a contradiction between graph outputs and spec, if any."""
 
     def allocate(
         self, geometries: Sequence[Geometry], out: Sequence[NDArray[Any]] | None, wants: Wants
@@ -89,14 +89,14 @@ class Task(Protocol):
         """
 
     def split(self, outputs: Mapping[str, NDArray[Any]], count: int) -> Iterable[Any]:
-        """Return the part of each of `count` network inputs, as views of the outputs.
+        """Return the part of every network input, as views of the outputs.
 
         Raises:
             InputError: if an output has not the shape or dtype that the spec says.
         """
 
     def make_decoder(self, geometry: Geometry, part: Any) -> Decode:
-        """Return the decoder of inputs of one geometry, for parts of the shape of `part`."""
+        """Plan the decoding of one geometry, for parts shaped as `part`."""
 
     def make_device_decoder(self, geometries: Sequence[Geometry], wants: Wants) -> DeviceDecoder:
         """Return the decoder of batches of these geometries on a GPU."""

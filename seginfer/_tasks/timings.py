@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Timings:
-    """Wall-clock milliseconds of the calls that made a result; images of one batch share them, tiles add theirs up."""
+    """Wall-clock milliseconds of the stages of a call.
+
+    Images of one batch share them. Those of tiles are added up.
+    """
 
     preprocess_ms: float
     infer_ms: float
     postprocess_ms: float
     batch_size: int = 1
-    """Images, or tiles, that went through the network together; the most, if there were several calls."""
+    """Images, or tiles, that went through the network together. The most, if there were several calls."""
 
     @property
     def total_ms(self) -> float:

@@ -1,4 +1,4 @@
-"""Decoding of one image's output: through the compiled core, or by the reference in NumPy."""
+"""Decoding of one image, by the compiled core or the NumPy reference."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .taps import label_cells, taps_of
 
 
 def make_decoder(geometry: Geometry, output_hw: Size, spec: ModelSpec, remap: tuple[int, ...] = ()) -> Decode:
-    """Return the decoder of images of one geometry, for outputs of one size.
+    """Plan the decoding of images of one geometry and output size.
 
     It takes (h, w, C) values or (h, w) labels, as `split_output` returns them.
 
@@ -36,7 +36,7 @@ def make_decoder(geometry: Geometry, output_hw: Size, spec: ModelSpec, remap: tu
 
 
 def logit_threshold(spec: ModelSpec) -> np.float32:
-    """Return the value that a binary or multilabel output must exceed: the threshold, as a logit where it is one."""
+    """Return the threshold of a binary or multilabel output, in its unit."""
     p = spec.output.threshold
     threshold: np.float32 = np.float32(math.log(p / (1 - p)) if spec.output.kind == "logits" else p)
     return threshold
@@ -60,7 +60,7 @@ def clear(buffers: ResultBuffers, spec: ModelSpec) -> None:
 
 @lru_cache(maxsize=256)
 def _make_native_decoder(geometry: Geometry, output_hw: Size, spec: ModelSpec, remap: tuple[int, ...]) -> Decode:
-    """Plan once per size, so that a frame costs no more than its pixels."""
+    """Plan once per size. A frame then costs no more than its pixels."""
     if spec.output.kind == "labels":
         return _make_native_label_decoder(geometry, output_hw, spec, remap)
     window, is_partial = window_of(geometry, output_hw, spec), has_unseen(geometry)
@@ -119,7 +119,7 @@ def _make_native_label_decoder(geometry: Geometry, labels_hw: Size, spec: ModelS
 
 
 def _direct(buffers: ResultBuffers) -> ResultBuffers:
-    """Return buffers that the core can write to: these, or copies of them."""
+    """Return the buffers, or copies where the core cannot write to them."""
     for array in buffers:
         if array is not None and not _native.has_packed_rows(array, 1):
             mask, *maps = (None if array is None else array.copy("C") for array in buffers)
@@ -175,14 +175,17 @@ def _classifier(spec: ModelSpec) -> Callable[[Floats], Mask]:
 
 
 def _decisions(one: Floats, mask: Mask, spec: ModelSpec) -> list[tuple[Floats, Mask]]:
-    """Pair the channels that are decided together with the mask plane that they decide."""
+    """Pair channels with the mask plane that they decide."""
     if spec.task == "multilabel":
         return [(one[..., c : c + 1], mask[c]) for c in range(spec.num_classes)]
     return [(one, mask)]
 
 
 def _probability(values: Floats, spec: ModelSpec) -> Floats:
-    """Map interpolated (rows, W, C) values to the confidence of (rows, W), or (C, rows, W) for multilabel."""
+    """Return the confidence of interpolated (rows, W, C) values.
+
+    Its shape is (rows, W), or (C, rows, W) for multilabel.
+    """
     is_logits = spec.output.kind == "logits"
     result: Floats
     if spec.task == "semantic":
@@ -196,7 +199,10 @@ def _probability(values: Floats, spec: ModelSpec) -> Floats:
 
 
 def _margin(values: Floats, spec: ModelSpec) -> Floats:
-    """Map interpolated (rows, W, C) values to the margin of (rows, W), or (C, rows, W) for multilabel."""
+    """Return the margin of interpolated (rows, W, C) values.
+
+    Its shape is (rows, W), or (C, rows, W) for multilabel.
+    """
     if spec.task == "semantic":
         return margins(values)
     distance: Floats = np.abs(np.moveaxis(values, -1, 0) - logit_threshold(spec))

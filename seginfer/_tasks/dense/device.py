@@ -56,7 +56,7 @@ class DenseDeviceDecoder:
         return packer.add(shape, self._spec.mask_dtype), *maps
 
     def place(self, gpu: Gpu, outputs: Mapping[str, DeviceTensor], batch_size: int, address: int) -> MaskStep:
-        """Return the launches from the mask output to the block; see `DeviceDecoder.place`."""
+        """Return the launches from the mask output to the block. See `DeviceDecoder.place`."""
         spec, output = self._spec, outputs[self._spec.output.name]
         results = [
             ResultsAt(*(_plane(address, block, geometry) for block in blocks))  # type: ignore[arg-type]
@@ -81,12 +81,12 @@ class DenseDeviceDecoder:
         ]
 
     def check(self) -> None:
-        """Raise an InputError for outputs that were not finite, or labels that are no classes."""
+        """Raise an InputError for values that are not finite, or unknown labels."""
         if self._host_faults.any():
             check_faults(self._host_faults, self._spec)
 
     def read(self, i: int, buffers: ResultBuffers) -> None:
-        """Copy the part of the i-th network input into the result of its image."""
+        """Copy the part of the i-th network input into its image's result."""
         part = self._parts[i]
         if part.is_partial:
             clear(buffers, self._spec)
@@ -103,7 +103,7 @@ def _views(
 
 
 def _plane(address: int, block: Block | None, geometry: Geometry) -> PlaneAt | None:
-    """Return the place of a block as if it lay inside the whole image, which is what the kernels index."""
+    """Return the address that the first pixel of the whole image would have."""
     if block is None:
         return None
     *_, height, pitch = block.shape

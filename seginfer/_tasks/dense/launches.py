@@ -1,4 +1,4 @@
-"""What the kernels are told of a network's output and its masks: one record per mask plane, and the grid."""
+"""Kernel arguments of the mask step: one record per mask plane."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CONFIDENCES = {
 
 
 class PlaneAt(NamedTuple):
-    """Where the rows of a mask or a map lie; strides count values. A multilabel result has a plane per class."""
+    """Address of a mask or a map, with strides in values. A multilabel result has a plane per class."""
 
     address: int
     row_stride: int
@@ -36,7 +36,7 @@ class PlaneAt(NamedTuple):
 
 
 class ResultsAt(NamedTuple):
-    """Where one image's results go; tiles of an image share them."""
+    """Addresses of one image's results. Tiles of an image share them."""
 
     mask: PlaneAt
     confidence: PlaneAt | None = None
@@ -44,7 +44,7 @@ class ResultsAt(NamedTuple):
 
 
 class OutputAt(NamedTuple):
-    """Where a contiguous output lies, in the spec's layout; labels are (N, h, w)."""
+    """Address of a contiguous output in the spec's layout. Labels are (N, h, w)."""
 
     address: int
     dtype: str
@@ -58,14 +58,14 @@ class MaskRecords(NamedTuple):
 
 
 def label_count(count: int, output_hw: Size, spec: ModelSpec) -> int:
-    """Return how many uint16 labels the first pass writes for `count` images."""
+    """Return the number of uint16 labels that the first pass writes."""
     return count * _planes(spec) * output_hw[0] * output_hw[1]
 
 
 def mask_records(
     geometries: Sequence[Geometry], output_hw: Size, spec: ModelSpec, labels: int, faults: int, upload: Upload
 ) -> MaskRecords:
-    """Return the records of a batch, but for the output and the results.
+    """Return the records of a batch, without output and results.
 
     Args:
         geometries: the N records that `preprocess` returned.
@@ -98,7 +98,7 @@ def _planes(spec: ModelSpec) -> int:
 
 
 def _set_taps(records: Records, geometry: Geometry, output_hw: Size, spec: ModelSpec, upload: Upload) -> None:
-    """Say what the pixels of one image read; every plane reads alike."""
+    """Set the taps of one image, which all its planes share."""
     records["rows"], records["cols"] = geometry.visible.height, geometry.visible.width
     if spec.output.kind == "labels":
         indices = [cells[None] for cells in label_cells(geometry, output_hw, spec)]
@@ -113,7 +113,7 @@ def _set_taps(records: Records, geometry: Geometry, output_hw: Size, spec: Model
 
 
 def set_output(records: MaskRecords, output: OutputAt, spec: ModelSpec) -> None:
-    """Say where the network's output lies.
+    """Set the address and the strides of the network's output.
 
     Raises:
         InputError: if the kernels do not read its dtype.
@@ -147,7 +147,10 @@ def set_results(
     *,
     table: int = 0,
 ) -> None:
-    """Say where the results go, one per geometry; `table` is the address of a uint16 mask value per label, or 0."""
+    """Set the addresses of the results, one per geometry.
+
+    `table` is the address of a uint16 mask value per label, or 0.
+    """
     records.masks["mask_bytes"], records.masks["table"] = mask_dtype.itemsize, table
     for planes, result, geometry in zip(records.masks, results, geometries, strict=True):
         for name, where in zip(ResultsAt._fields, result, strict=True):
@@ -163,7 +166,7 @@ def _first_visible(where: PlaneAt, geometry: Geometry, planes: int, itemsize: in
 
 
 def mask_launches(records: MaskRecords) -> list[Launch]:
-    """Return the launches that make masks, and maps if they are asked for, in this order."""
+    """Return the launches that make masks, then those of requested maps."""
     labels, masks = records.labels, records.masks.ravel()
     sizes = masks["rows"], masks["cols"]
     launches = [
@@ -179,7 +182,7 @@ def mask_launches(records: MaskRecords) -> list[Launch]:
 
 
 def palette_of(colors: NDArray[np.uint8], weight: int) -> NDArray[Any]:
-    """Return the palette of (classes, 3) colours in the image's channel order, whose weight is in 256ths.
+    """Return the palette of (classes, 3) colours, with a weight in 256ths.
 
     Black leaves the image as it is, and so does every mask value that is no class, the last entry.
     """

@@ -1,4 +1,4 @@
-"""Checks of network outputs and of result arrays that a caller provides."""
+"""Checks of network outputs and of caller-provided result arrays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOT_FINITE = "the network's output holds NaN or infinite values; check the input
 
 
 def split_output(output: object, count: int, spec: ModelSpec) -> Output:
-    """Return the output of `count` images as a view: (N, h, w, C) values, or (N, h, w) labels.
+    """Return a view of the output as (N, h, w, C) values or (N, h, w) labels.
 
     Values are not read: they may be NaN or infinite, and labels may be no classes.
 
@@ -104,6 +104,6 @@ def allocate_arrays(
 
 
 def check_has_values(spec: ModelSpec) -> None:
-    """Raise an InputError if the network yields labels, which carry no scores."""
+    """Raise an InputError for label outputs, which carry no scores."""
     if spec.output.kind == "labels":
         raise InputError("an output of kind 'labels' has no confidence; export the model with its logits")

@@ -1,4 +1,4 @@
-"""Masks, confidence and margin at each image's own size, from the output of a network."""
+"""Masks, confidence and margin at each image's own size."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ def postprocess(
     out: Sequence[Mask] | None = None,
     threads: int | None = None,
 ) -> list[Mask]:
-    """Turn the network's mask output into masks at each image's own size.
+    """Decode the mask output into masks at each image's own size.
 
     Values are cropped to the content, interpolated bilinearly to the image's pixels, and only then decided: by the
     largest channel (ties take the lowest class id), or by the threshold for binary and multilabel tasks. Logits are
-    compared as logits; no activation is computed. Pixels that the network did not see get the ignore value.
+    compared as logits. No activation is computed. Pixels that the network did not see get the ignore value.
 
     Args:
-        output: (N, C, h, w) or (N, h, w, C) as the spec says, floating point; (N, h, w) integers for kind "labels".
-        geometries: the N records that `preprocess` returned; all tiles of an image make one mask.
-        spec: the model's contract; its first output says how.
-        remap: for each class id, the mask value to write instead, 0..65535; not for multilabel masks.
+        output: (N, C, h, w) or (N, h, w, C) as the spec says, floating point. (N, h, w) integers for kind "labels".
+        geometries: the N records that `preprocess` returned. All tiles of an image make one mask.
+        spec: the model's contract. Its first output says how.
+        remap: for each class id, the mask value to write instead, 0..65535. Not for multilabel masks.
         out: as many masks as images, to fill instead of new ones.
-        threads: how many threads may work; None is every core that the process may use.
+        threads: how many threads may work. None is every core that the process may use.
 
     Returns:
         One mask per image: (H, W) uint8 class ids (uint16 above 256 classes or where a remapped value needs it), or
         (C, H, W) uint8 of 0 and 1 for multilabel.
 
     Raises:
-        InputError: if shapes disagree, or a value is NaN or infinite; what `out` holds is worthless then.
+        InputError: if shapes disagree, or a value is NaN or infinite. What `out` holds is worthless then.
 
     Source:
         torch.nn.functional.interpolate(mode="bilinear") of the cropped logits, followed by argmax(1).
@@ -69,11 +69,11 @@ def confidence(
     out: Sequence[Floats] | None = None,
     threads: int | None = None,
 ) -> list[Floats]:
-    """Return how probable the mask's decision is at every pixel.
+    """Return the probability of the mask's decision at every pixel.
 
     Args:
-        output: as in `postprocess`; kind "labels" has no confidence.
-        geometries: the N records that `preprocess` returned; all tiles of an image make one map.
+        output: as in `postprocess`. Kind "labels" has no confidence.
+        geometries: the N records that `preprocess` returned. All tiles of an image make one map.
         spec: the model's contract.
         out: as many float32 maps as images, to fill instead of new ones.
         threads: as in `postprocess`.
@@ -86,7 +86,7 @@ def confidence(
         InputError: if shapes disagree, a value is not finite, or the output holds labels.
 
     Source:
-        softmax (semantic) or sigmoid (binary, multilabel) of interpolated logits; probabilities are kept as they are.
+        softmax (semantic) or sigmoid (binary, multilabel) of interpolated logits. Probabilities are kept as they are.
     """
     return _fill_maps("confidence", output, geometries, spec, out, threads)
 
@@ -99,17 +99,17 @@ def margin(
     out: Sequence[Floats] | None = None,
     threads: int | None = None,
 ) -> list[Floats]:
-    """Return by how much the mask's decision was won at every pixel, in the unit of the output.
+    """Return the margin of the mask's decision, in the unit of the output.
 
     Args:
-        output: as in `postprocess`; kind "labels" has no margin.
-        geometries: the N records that `preprocess` returned; all tiles of an image make one map.
+        output: as in `postprocess`. Kind "labels" has no margin.
+        geometries: the N records that `preprocess` returned. All tiles of an image make one map.
         spec: the model's contract.
         out: as many float32 maps as images, to fill instead of new ones.
         threads: as in `postprocess`.
 
     Returns:
-        One map per image, (H, W) float32, not negative: the largest interpolated value less the next; infinite for a
+        One map per image, (H, W) float32, not negative: the largest interpolated value less the next. Infinite for a
         single class. For binary, and multilabel (C, H, W): the distance to the threshold. Unseen pixels are 0.
 
     Raises:
@@ -126,7 +126,7 @@ def _decode(
     threads: int | None,
     remap: tuple[int, ...] = (),
 ) -> None:
-    """Write, for each geometry, its part of the result; the tiles of an image share buffers."""
+    """Write the part of every geometry. Tiles of an image share buffers."""
     pool = _native.shared_threads(checked_threads(threads))
     parts = split_output(output, len(geometries), spec)
     for part, geometry, target in zip(parts, geometries, buffers, strict=True):

@@ -1,4 +1,4 @@
-"""Kernel launches that turn network outputs on a GPU into masks and overlays."""
+"""Kernel launches from network outputs to masks and overlays on a GPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .outputs import NOT_FINITE
 
 
 class MaskStep(Step):
-    """The network's output on the GPU into masks on the GPU.
+    """Decodes the network's output on the GPU into masks on the GPU.
 
     Pixels that the network did not see are left as they are: fill masks with `spec.ignore_value` once.
 
@@ -32,9 +32,9 @@ class MaskStep(Step):
         spec: the model's contract.
         output: where the contiguous output lies.
         results: where they go, one per geometry.
-        faults: where to write one uint32 per geometry, see `check_faults`; zeros are written first.
-        remap: a mask value per label to write instead; empty for labels themselves.
-        mask_dtype: of the masks; None is the spec's.
+        faults: where to write one uint32 per geometry, see `check_faults`. Zeros are written first.
+        remap: a mask value per label to write instead. Empty for labels themselves.
+        mask_dtype: of the masks. None is the spec's.
 
     Raises:
         InputError: if the output's dtype is not one that the kernels read.
@@ -72,22 +72,22 @@ class MaskStep(Step):
             raise
 
     def start(self, stream: Any) -> None:
-        """Start the kernels on a stream; `check_faults` says afterwards whether the masks are worth anything."""
+        """Start the kernels on a stream. Call `check_faults` afterwards."""
         self._faults.fill(0, stream=stream)
         super().start(stream)
 
     def check(self, stream: Any) -> None:
-        """Wait for the stream, and say whether the last output was what it must be; see `check_faults`."""
+        """Wait for the stream and check the last output. See `check_faults`."""
         faults = np.zeros(self._faults.size // 4, np.uint32)
         self._gpu.download(self._faults, faults, stream)
         check_faults(faults, self._spec)
 
 
 def check_faults(faults: NDArray[np.uint32], spec: ModelSpec) -> None:
-    """Say whether an output was what it must be, by what the kernels left.
+    """Check the faults that the kernels recorded.
 
     Raises:
-        InputError: if a value was NaN or infinite, or a label was no class; results are then worth nothing.
+        InputError: if a value was NaN or infinite, or a label was no class. Results are then worth nothing.
     """
     if (faults == kernel_args.NOT_FINITE).any():
         raise InputError(NOT_FINITE)
@@ -96,13 +96,13 @@ def check_faults(faults: NDArray[np.uint32], spec: ModelSpec) -> None:
 
 
 class OverlayStep(Step):
-    """Class colours over images on the GPU.
+    """Blends class colours over images on the GPU.
 
     Args:
         gpu: where everything lies.
-        colors: (classes, 3) in the images' channel order; black leaves an image as it is.
+        colors: (classes, 3) in the images' channel order. Black leaves an image as it is.
         weight: the colours' share in 256ths.
-        records: with images, masks and outputs; the palette is filled in here.
+        records: with images, masks and outputs. The palette is filled in here.
     """
 
     def __init__(self, gpu: Gpu, colors: NDArray[np.uint8], weight: int, records: Records) -> None:

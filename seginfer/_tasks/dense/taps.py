@@ -1,4 +1,4 @@
-"""Which values of the network's output the pixels of an image are made of, in NumPy: the specification."""
+"""Sampling positions and weights that map image pixels to output cells."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from ..._spec.model_spec import ModelSpec
 
 
 def taps_of(geometry: Geometry, logits_hw: Size, spec: ModelSpec) -> tuple[Taps, Taps]:
-    """Return the row and column taps from the visible image pixels into the logits of the graph.
+    """Return the row and column taps of the visible image pixels.
+
+    They index the logits of the graph.
 
     Those of a tile are the taps of one pass over the whole image, moved.
     """
@@ -38,7 +40,7 @@ def _graph_taps(geometry: Geometry, logits_hw: Size, spec: ModelSpec) -> tuple[T
 
 
 def _placed_taps(geometry: Geometry, logits_hw: Size, align_corners: bool) -> tuple[Taps, Taps]:
-    """Return the taps from the visible image pixels into logits that cover the network's input."""
+    """Return the taps into logits that cover the network's input."""
     placed = list(zip(geometry.axes, logits_hw, strict=True))
     aligned = all(is_aligned(axis, cells, align_corners) for axis, cells in placed)
     real = np.float32 if aligned else np.float64
@@ -47,7 +49,7 @@ def _placed_taps(geometry: Geometry, logits_hw: Size, align_corners: bool) -> tu
 
 
 def label_cells(geometry: Geometry, labels_hw: Size, spec: ModelSpec) -> list[NDArray[np.intp]]:
-    """Return the rows and columns of the label cells under the visible image pixels."""
+    """Return rows and columns of the label cells under visible pixels."""
     window = window_of(geometry, labels_hw, spec)
     return [
         nearest_labels(axis, cells) - corner

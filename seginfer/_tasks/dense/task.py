@@ -1,4 +1,4 @@
-"""Dense masks: one decision per pixel and channel of the mask output."""
+"""Dense masks: one decision per pixel and channel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .outputs import Output, allocate_arrays, check_has_values, split_output
 
 
 class DenseTask:
-    """Semantic, binary and multilabel segmentation; see `Task`.
+    """Semantic, binary and multilabel segmentation. See `Task`.
 
     Args:
         spec: contract of the model.
@@ -80,11 +80,11 @@ class DenseTask:
         return list(map(ResultBuffers, masks, confidences, margins))
 
     def split(self, outputs: Mapping[str, NDArray[Any]], count: int) -> Output:
-        """Return the mask output as (count, h, w, C), or (count, h, w) labels."""
+        """Return the mask output, (count, h, w, C), or (count, h, w) labels."""
         return split_output(outputs[self._name], count, self._spec)
 
     def make_decoder(self, geometry: Geometry, part: Output) -> Decode:
-        """Plan the decoding of (h, w, C) values or (h, w) labels."""
+        """Plan the decoding of (h, w, C) or (h, w) parts."""
         return make_decoder(geometry, (part.shape[0], part.shape[1]), self._spec)
 
     def make_device_decoder(self, geometries: Sequence[Geometry], wants: Wants) -> DenseDeviceDecoder:
