@@ -187,7 +187,8 @@ class Segmenter:
         if isinstance(images, np.ndarray) and images.ndim < 4:
             return self._segment([images], None if out is None else [out], wants)[0][0]
         if not isinstance(images, (list, tuple)):
-            raise InputError(f"expected one image or a list of images, got {_what(images)}; split a batch with list()")
+            got = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+            raise InputError(f"expected one image or a list of images, got {got}; split a batch with list()")
         return self._segment(images, out, wants)[0]
 
     def trace(self, image: Image) -> Trace:
@@ -247,7 +248,3 @@ class Segmenter:
                 self._plans.clear()
             self._plans[key] = plan
         return plan
-
-
-def _what(value: object) -> str:
-    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seginfer._errors import ExportError
-from seginfer._segmenter import Trace
+from seginfer._pipelines.pipeline import Trace
 from seginfer._spec.certificate import Certificate, FlipCount, Stage
 from seginfer._spec.model_spec import ModelSpec
 
