@@ -30,10 +30,7 @@ def _load() -> tuple[Any, str]:
         import seginfer._ext as extension
     except ImportError as error:
         if isinstance(error, ModuleNotFoundError) and error.name == "seginfer._ext":
-            return (
-                None,
-                "it was not built when seginfer was installed; install a C++17 compiler and then seginfer again",
-            )
+            return None, "it was not built when seginfer was installed; install a C++17 compiler and seginfer again"
         # Built on another machine: for a newer C library, or for another Python.
         remedy = "build it here: pip install --force-reinstall --no-deps --no-binary seginfer seginfer"
         return None, f"it was built and does not load ({error}); {remedy}"
