@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # In the end: FOLDERS = ["seginfer", "export", "benchmarks", "examples"]
 FOLDERS = [
+    "benchmarks",
     "examples",
+    "seginfer/_bench",
     "seginfer/_cli",
     "seginfer/_files",
     "seginfer/_media",

@@ -37,12 +37,12 @@ class Frames(NamedTuple):
     """A batch of pictures, and PyTorch's result for each."""
 
     images: list[Array]
-    opinions: list[ReferenceOutput]
+    references: list[ReferenceOutput]
 
     def batch(self, count: int) -> Frames:
         """Return a batch of `count` frames."""
         numbers = [i % len(self.images) for i in range(count)]
-        return Frames([self.images[i] for i in numbers], [self.opinions[i] for i in numbers])
+        return Frames([self.images[i] for i in numbers], [self.references[i] for i in numbers])
 
 
 def frames_for(network: BenchNetwork, image_hw: tuple[int, int], count: int) -> Frames:
@@ -51,13 +51,13 @@ def frames_for(network: BenchNetwork, image_hw: tuple[int, int], count: int) -> 
     PyTorch runs in float32 on the CPU.
     """
     images = [picture(image_hw, seed) for seed in range(min(count, DISTINCT))]
-    oracle = TorchReference(network.module, network.spec)
-    return Frames(images, [oracle(image) for image in images])
+    run = TorchReference(network.module, network.spec)
+    return Frames(images, [run(image) for image in images])
 
 
 def facts_of(frames: Frames) -> dict[str, Any]:
     """Return how hard the pictures are for the mask step."""
-    return {"mixed_share": mixed_share(frames.opinions[0].output)}
+    return {"mixed_share": mixed_share(frames.references[0].output)}
 
 
 def check_segmenter(segmenter: Segmenter, frames: Frames, precision: str) -> tuple[dict[str, Any], Array]:
@@ -79,11 +79,11 @@ def check_segmenter(segmenter: Segmenter, frames: Frames, precision: str) -> tup
         output = np.concatenate([io.outputs[segmenter.spec.output.name] for io in ios])
     check(len(output) == len(masks), f"{segmenter!r} ran {len(output)} network inputs for {len(masks)} frames")
     rows = [upsample_output(output[i : i + 1], segmenter.spec.output) for i in range(len(masks))]
-    error = max(_largest(row - opinion.output) for row, opinion in zip(rows, frames.opinions, strict=True))
-    largest = max(_largest(opinion.output) for opinion in frames.opinions)
+    error = max(_largest(row - reference.output) for row, reference in zip(rows, frames.references, strict=True))
+    largest = max(_largest(reference.output) for reference in frames.references)
     limit = 2 * (error + ROUNDINGS * float(np.finfo(np.float32).eps) * largest)
-    decisive = [opinion.margin > limit for opinion in frames.opinions]
-    same = [mask == opinion.labels for mask, opinion in zip(masks, frames.opinions, strict=True)]
+    decisive = [reference.margin > limit for reference in frames.references]
+    same = [mask == reference.labels for mask, reference in zip(masks, frames.references, strict=True)]
     wrong = sum(int((sure & ~equal).sum()) for sure, equal in zip(decisive, same, strict=True))
     undecided = 1 - float(np.mean(decisive))
     check(
@@ -114,13 +114,13 @@ def check_masks(name: str, masks: Sequence[Array], frames: Frames, *, quick: boo
     Raises:
         CheckError: if the share is too small for the same work.
     """
-    for mask, opinion in zip(masks, frames.opinions, strict=True):
+    for mask, reference in zip(masks, frames.references, strict=True):
         check(
-            mask.shape == opinion.labels.shape,
-            f"{name} made a mask of {mask.shape}, expected {opinion.labels.shape}",
+            mask.shape == reference.labels.shape,
+            f"{name} made a mask of {mask.shape}, expected {reference.labels.shape}",
         )
-    pairs = zip(masks, frames.opinions, strict=True)
-    share = float(np.mean([mask == opinion.labels for mask, opinion in pairs]))
+    pairs = zip(masks, frames.references, strict=True)
+    share = float(np.mean([mask == reference.labels for mask, reference in pairs]))
     least = _QUICK_SHARE if quick else _LEAST_SHARE
     check(share >= least, f"{name} agrees with PyTorch on {share:.4f} of the pixels, expected at least {least}")
     return share
