@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seginfer._errors import InputError
-from seginfer._inputs.formats import check_image, checked_color
+from seginfer._inputs.formats import check_image, resolve_color
 from seginfer._spec.model_spec import InputSpec
 
 from .parity.samples import sample_images
@@ -62,7 +62,7 @@ def _check(name: str, images: Images, spec: InputSpec) -> Images:
     if not images:
         raise InputError(f"{name} is empty; give at least one image, or None for the default")
     for image in images:
-        check_image(image, checked_color(None, spec))
+        check_image(image, resolve_color(None, spec))
     return images
 
 

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from . import _native
 from ._errors import InputError
 from ._geometry.geometry import Geometry, Size
-from ._inputs.formats import PixelFormat, check_image, checked_color, even, image_size, pattern_image
+from ._inputs.formats import PixelFormat, check_image, even, image_size, pattern_image, resolve_color
 from ._pipelines.batches import run_batches
 from ._pipelines.open import Pixels, open_pipeline
 from ._pipelines.pipeline import BatchItem, NetworkIO, Trace
 from ._reference.taps import Mask
 from ._spec.model_spec import ModelSpec
 from ._system.arrays import check_apart
-from ._system.environment import checked_threads
+from ._system.environment import resolve_threads
 from ._tasks import task_of
 from ._tasks.segmentation import Segmentation
 from ._tasks.task import Wants
@@ -75,8 +75,8 @@ class Segmenter:
     ) -> None:
         self.spec = spec
         self.backend = backend
-        self.color = checked_color(color, spec.input)
-        self.threads = checked_threads(threads)
+        self.color = resolve_color(color, spec.input)
+        self.threads = resolve_threads(threads)
         self._task = task_of(spec)
         self.pipeline = open_pipeline(backend, spec, self.color, _native.new_threads(self.threads), pixels)
         self._free_limit = _TILES_PER_CALL if spec.input.resize == "tile" else None
@@ -119,7 +119,7 @@ class Segmenter:
             BackendError: if the backend cannot load the model, or an engine was built for another device or version.
         """
         model = read_any_model(path)
-        checked_color(color, model.spec.input)  # before an engine is built
+        resolve_color(color, model.spec.input)  # before an engine is built
         opened = open_backend(model, backend, device=device, threads=threads, engine=engine, on_progress=on_progress)
         try:
             segmenter = cls(model.spec, opened, color=color, threads=threads, pixels=pixels)

@@ -36,7 +36,7 @@ def _calls(gpu: Gpu) -> Iterator[tuple[str, Callable[[], object]]]:
     event.record()
     yield "nothing", lambda: None
     yield "allocation from the pool", lambda: gpu.free(gpu.allocate(1 << 24))
-    yield "pinned allocation and free", lambda: gpu.free(gpu.pinned(1 << 22))
+    yield "pinned allocation and free", lambda: gpu.free(gpu.allocate_pinned(1 << 22))
     yield "cuMemAlloc and cuMemFree", lambda: _value(driver.cuMemFree(_value(driver.cuMemAlloc(1 << 22))))
     yield "cuMemcpyDtoH", lambda: _value(driver.cuMemcpyDtoH(host.ctypes.data, int(memory.handle), 64))
     yield "wait for another stream", other.sync

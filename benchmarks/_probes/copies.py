@@ -24,14 +24,14 @@ def run() -> None:
     for name, nbytes in (("frame", frame_bytes), ("mask", frame_bytes // 3), ("16 frames", 16 * frame_bytes)):
         _copy_over_pcie(gpu, name, nbytes)
     _copy_on_host(gpu, frame_bytes)
-    report("allocate and free a pinned frame, ms", median_ms(lambda: gpu.free(gpu.pinned(frame_bytes)), 10))
+    report("allocate and free a pinned frame, ms", median_ms(lambda: gpu.free(gpu.allocate_pinned(frame_bytes)), 10))
     report("allocate and free a frame of the pool, ms", median_ms(lambda: gpu.free(gpu.allocate(frame_bytes)), 10))
     report("share of a core that a wait for the GPU takes (1 = it spins)", _cpu_share_of_wait(gpu))
     gpu.close()
 
 
 def _copy_over_pcie(gpu: Gpu, name: str, nbytes: int) -> None:
-    device, host = gpu.allocate(nbytes), gpu.pinned(nbytes)
+    device, host = gpu.allocate(nbytes), gpu.allocate_pinned(nbytes)
     clock = EventClock(gpu, gpu.stream)
     for way, copy in (("H2D", device.copy_from), ("D2H", device.copy_to)):
         ms = statistics.median(clock.times_ms(partial(copy, host, stream=gpu.stream), 12)[2:])
@@ -42,7 +42,7 @@ def _copy_over_pcie(gpu: Gpu, name: str, nbytes: int) -> None:
 
 def _copy_on_host(gpu: Gpu, frame_bytes: int) -> None:
     frames = cycle(make_frames(24))  # more than caches hold
-    pinned, pageable = gpu.pinned(frame_bytes), np.empty((*FRAME_HW, 3), np.uint8)
+    pinned, pageable = gpu.allocate_pinned(frame_bytes), np.empty((*FRAME_HW, 3), np.uint8)
     staged = as_bytes(pinned).reshape(pageable.shape)
     report("np.copyto of a cold frame into pinned memory, ms", median_ms(lambda: np.copyto(staged, next(frames))))
     report("np.copyto of a frame out of pinned memory, ms", median_ms(lambda: np.copyto(pageable, staged)))

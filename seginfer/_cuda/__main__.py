@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     folder = parser.parse_args(arguments).folder
     try:
         make_folder(folder)
-        written = {_written(folder, architecture) for architecture in compiler.ARCHITECTURES}
+        written = {_write(folder, architecture) for architecture in compiler.ARCHITECTURES}
     except SegInferError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _written(folder: Path, architecture: str) -> Path:
+def _write(folder: Path, architecture: str) -> Path:
     start = time.perf_counter()
     path = compiler.write_cubin(folder, architecture, compiler.compile_cubin(architecture))
     sys.stdout.write(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB, {time.perf_counter() - start:.1f} s\n")

@@ -15,7 +15,7 @@ ALIGNMENT = 256
 _CHUNK_BYTES = 1 << 17
 
 
-def aligned(nbytes: int) -> int:
+def align_size(nbytes: int) -> int:
     """Return a size rounded up, so that what follows is aligned."""
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
@@ -32,7 +32,7 @@ class Arena:
 
     def put(self, array: NDArray[Any]) -> int:
         """Return the address where a copy of an array will lie after `upload`."""
-        size = aligned(max(1, array.nbytes))
+        size = align_size(max(1, array.nbytes))
         if size > self._free:
             self._grow(max(size, _CHUNK_BYTES))
         target, staged = self._staged[-1]
@@ -43,7 +43,7 @@ class Arena:
 
     def _grow(self, nbytes: int) -> None:
         target = self.reserve(nbytes)
-        staged = self._gpu.pinned(nbytes)
+        staged = self._gpu.allocate_pinned(nbytes)
         self._staged.append((target, staged))
         self._free = nbytes
 

@@ -15,7 +15,7 @@ class GpuMemoryError(BackendError):
 
 
 @contextmanager
-def explained(doing: str, nbytes: int = 0, memory: str = "GPU memory") -> Iterator[None]:
+def translate_errors(doing: str, nbytes: int = 0, memory: str = "GPU memory") -> Iterator[None]:
     """Turn what cuda-core raises into errors with a remedy.
 
     Args:
@@ -38,9 +38,9 @@ def explained(doing: str, nbytes: int = 0, memory: str = "GPU memory") -> Iterat
                 f"{memory} ran out while {doing}{wanted}; close other models and programs, or take smaller images or "
                 "fewer at once"
             ) from error
-        raise BackendError(f"the GPU failed while {doing}: {in_one_line(error)}; restart the process") from error
+        raise BackendError(f"the GPU failed while {doing}: {join_lines(error)}; restart the process") from error
 
 
-def in_one_line(error: BaseException) -> str:
+def join_lines(error: BaseException) -> str:
     """Return an error's text without line breaks; its type where it has none."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -15,7 +15,7 @@ from .._errors import BackendUnavailableError, InputError
 from .._system.driver import find_gpu
 from . import kernel_args
 from .compiler import cubins, require_cuda
-from .errors import explained, in_one_line
+from .errors import join_lines, translate_errors
 
 KERNELS = tuple(
     f"seginfer_{name}" for name in ("preprocess", "preprocess_filtered", "label", "mask", "maps", "overlay")
@@ -53,7 +53,7 @@ class Gpu:
             raise
         except Exception as error:  # cuda-core raises types of its own, of several parents
             raise BackendUnavailableError(
-                f"CUDA device {device_id} cannot be used: {in_one_line(error)}; check nvidia-smi, or run on the CPU"
+                f"CUDA device {device_id} cannot be used: {join_lines(error)}; check nvidia-smi, or run on the CPU"
             ) from error
 
     def _load_kernels(self, architecture: str) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Gpu:
                 code = self._core.ObjectCode.from_cubin(cubin)
                 return {name: code.get_kernel(name) for name in KERNELS}
             except Exception as error:  # cuda-core raises types of its own, of several parents
-                _log.info("the driver does not load the kernels from %s: %s", origin, in_one_line(error))
+                _log.info("the driver does not load the kernels from %s: %s", origin, join_lines(error))
                 refusal = error
         raise refusal
 
@@ -72,12 +72,12 @@ class Gpu:
 
     def use(self) -> None:
         """Make this GPU the calling thread's, which every thread needs before anything else; it stays so afterwards."""
-        with explained("taking the GPU"):
+        with translate_errors("taking the GPU"):
             self._core.Device(self.info.index).set_current()
 
     def new_stream(self) -> Any:
         """Return a stream that waits for no other."""
-        with explained("creating a stream"):
+        with translate_errors("creating a stream"):
             return self.device.create_stream()
 
     def check_stream(self, stream: Any) -> None:
@@ -107,19 +107,19 @@ class Gpu:
             BackendError: if memory runs out.
         """
         nbytes = max(1, nbytes)
-        with explained("allocating a buffer", nbytes):
+        with translate_errors("allocating a buffer", nbytes):
             buffer = self._keep(self.device.allocate(nbytes, stream=self.stream))
             self.stream.sync()
         return buffer
 
-    def pinned(self, nbytes: int) -> Any:
+    def allocate_pinned(self, nbytes: int) -> Any:
         """Return a buffer of the host that copies and graphs can use; see `as_bytes`.
 
         Raises:
             BackendError: if memory runs out.
         """
         nbytes = max(1, nbytes)
-        with explained("allocating a buffer", nbytes, memory="pinned memory of the host"):
+        with translate_errors("allocating a buffer", nbytes, memory="pinned memory of the host"):
             return self._keep(self._pinned.allocate(nbytes))
 
     def _keep(self, buffer: Any) -> Any:
@@ -141,16 +141,16 @@ class Gpu:
 
     def clear(self, buffer: Any) -> None:
         """Fill a buffer with zeros, and wait for it."""
-        with explained("clearing memory"):
+        with translate_errors("clearing memory"):
             buffer.fill(0, stream=self.stream)
             self.stream.sync()
 
     def fill(self, buffer: Any, array: NDArray[Any], stream: Any) -> None:
         """Copy a contiguous array into a buffer of its size, and wait for it."""
-        staged = self.pinned(array.nbytes)
+        staged = self.allocate_pinned(array.nbytes)
         try:
             as_bytes(staged)[: array.nbytes] = array.reshape(-1).view(np.uint8)
-            with explained("copying to the GPU"):
+            with translate_errors("copying to the GPU"):
                 buffer.copy_from(staged, stream=stream)
                 stream.sync()
         finally:
@@ -166,9 +166,9 @@ class Gpu:
 
     def download(self, buffer: Any, array: NDArray[Any], stream: Any) -> None:
         """Copy a buffer into a contiguous array of its size, after the work on the stream, and wait for it."""
-        staged = self.pinned(array.nbytes)
+        staged = self.allocate_pinned(array.nbytes)
         try:
-            with explained("copying from the GPU"):
+            with translate_errors("copying from the GPU"):
                 buffer.copy_to(staged, stream=stream)
                 stream.sync()
             ctypes.memmove(array.ctypes.data, int(staged.handle), array.nbytes)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .._errors import BackendError
-from .errors import explained, in_one_line
+from .errors import join_lines, translate_errors
 from .gpu import Gpu
 
 
@@ -38,13 +38,13 @@ class Graph:
         try:
             definition = self._record(stream, start)
             try:
-                self._executable = _checked(self._driver.cuGraphInstantiate(definition, 0))
+                self._executable = _unwrap(self._driver.cuGraphInstantiate(definition, 0))
             finally:
                 self._driver.cuGraphDestroy(definition)
-            _checked(self._driver.cuGraphUpload(self._executable, stream.handle))
+            _unwrap(self._driver.cuGraphUpload(self._executable, stream.handle))
         except Exception as error:  # of cuda-core, and of any backend
             self.close()
-            raise CaptureError(in_one_line(error)) from error
+            raise CaptureError(join_lines(error)) from error
         except BaseException:
             self.close()
             raise
@@ -52,7 +52,7 @@ class Graph:
     def _record(self, stream: Any, start: Callable[[Any], None]) -> Any:
         # Other threads may allocate meanwhile: only what this one does is held to the rules of a capture.
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        _checked(self._driver.cuStreamBeginCapture(stream.handle, mode))
+        _unwrap(self._driver.cuStreamBeginCapture(stream.handle, mode))
         try:
             start(stream)
         except BaseException:
@@ -60,15 +60,15 @@ class Graph:
             if int(code) == 0 and int(found[0]):
                 self._driver.cuGraphDestroy(found[0])
             raise
-        definition = _checked(self._driver.cuStreamEndCapture(stream.handle))
+        definition = _unwrap(self._driver.cuStreamEndCapture(stream.handle))
         if not int(definition):
             raise RuntimeError("something in the work broke the rules of a capture")
         return definition
 
     def launch(self, stream: Any) -> None:
         """Start the work on a stream; it may be another than the one it was recorded from."""
-        with explained("starting a graph"):
-            _checked(self._driver.cuGraphLaunch(self._executable, stream.handle))
+        with translate_errors("starting a graph"):
+            _unwrap(self._driver.cuGraphLaunch(self._executable, stream.handle))
 
     def close(self) -> None:
         """Free the graph; it may not be in flight. Once more does nothing."""
@@ -77,7 +77,7 @@ class Graph:
             self._driver.cuGraphExecDestroy(executable)
 
 
-def _checked(result: tuple[Any, ...]) -> Any:
+def _unwrap(result: tuple[Any, ...]) -> Any:
     """Return what a function of the driver yields."""
     code, *values = result
     if int(code):

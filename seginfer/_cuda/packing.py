@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .arena import aligned
+from .arena import align_size
 
 
 class Block(NamedTuple):
@@ -37,5 +37,5 @@ class Packer:
     def add(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Block:
         """Append an array."""
         block = Block(self.nbytes, tuple(shape), dtype)
-        self.nbytes = aligned(self.nbytes + block.nbytes)
+        self.nbytes = align_size(self.nbytes + block.nbytes)
         return block

@@ -29,7 +29,7 @@ _SHAPES: dict[str, str] = {
 _CHANNELS = {"rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4, "gray": 1, "yuyv": 2}
 
 
-def checked_color(color: PixelFormat | None, spec: InputSpec) -> PixelFormat:
+def resolve_color(color: PixelFormat | None, spec: InputSpec) -> PixelFormat:
     """Return the format of the user's images: RGB unless stated, gray for a gray model; never guessed.
 
     Raises:

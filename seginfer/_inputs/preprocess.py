@@ -13,11 +13,11 @@ from .. import _native
 from .._errors import InputError
 from .._geometry.geometry import Geometry, Rect, Size
 from .._reference.resize import RESIZE, normalize
-from .._reference.taps import mirrored
+from .._reference.taps import mirror_indices
 from .._spec.model_spec import InputSpec, ModelSpec
 from .._system.arrays import check_apart, check_no_overlap
-from .._system.environment import checked_threads
-from .formats import PixelFormat, check_image, checked_color, image_size, pixels_of
+from .._system.environment import resolve_threads
+from .formats import PixelFormat, check_image, image_size, pixels_of, resolve_color
 
 Batch = NDArray[Any]
 Image = NDArray[np.uint8]
@@ -52,8 +52,8 @@ def preprocess(
         InputError: if an image or `out` has the wrong dtype, shape or memory order, they share memory, or a dynamic
             batch would mix sizes.
     """
-    color = checked_color(color, spec.input)
-    size = checked_threads(threads)
+    color = resolve_color(color, spec.input)
+    size = resolve_threads(threads)
     placed = zip(images, place(images, spec.input, color), strict=True)
     inputs = [(image, part) for image, geometry in placed for part in geometry.tiles(spec.input)]
     geometries = [part for _, part in inputs]
@@ -160,17 +160,17 @@ def _encode(target: Batch, image: Image, geometry: Geometry, spec: InputSpec, co
     gain, bias, padding = affine(spec)
     if (content.height, content.width) != geometry.input_hw:
         if spec.resize == "tile":
-            seen, content = _mirrored(pixels, geometry), Rect(0, 0, *geometry.input_hw)
+            seen, content = _mirror(pixels, geometry), Rect(0, 0, *geometry.input_hw)
         else:
             target[...] = padding
     seen = seen[:, :, :: -1 if order != spec.color else 1]
     target[content.slices] = seen if spec.dtype == "uint8" else normalize(seen, gain, bias)
 
 
-def _mirrored(pixels: Image, geometry: Geometry) -> Image:
+def _mirror(pixels: Image, geometry: Geometry) -> Image:
     """Return the pixels that fill the whole input, of an image mirrored at its borders as often as it takes."""
     rows, cols = (
-        mirrored(np.arange(full) - offset, image)
+        mirror_indices(np.arange(full) - offset, image)
         for full, offset, image in zip(geometry.input_hw, geometry.offset_yx, geometry.image_hw, strict=True)
     )
     return pixels[np.ix_(rows, cols)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .._cuda.errors import explained
+from .._cuda.errors import translate_errors
 from .._cuda.gpu import Gpu
 from .._cuda.steps import Step
 from .._geometry.geometry import Geometry
@@ -44,7 +44,7 @@ class InputStep(Step):
             records = launches.input_records(geometries, spec, color, self._arena.put)
             launches.set_images(records, images, geometries)
             launches.set_batch(records, batch, spec)
-            with explained("preparing an input step"):
+            with translate_errors("preparing an input step"):
                 self.place([launches.input_launch(records)])
         except BaseException:
             self.close()

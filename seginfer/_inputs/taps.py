@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .._cuda.kernel_args import Filter
 from .._geometry.geometry import Geometry, Rect
-from .._reference.taps import linear_taps, mirrored, nearest_indices, opencv_taps, triangle_taps
+from .._reference.taps import linear_taps, mirror_indices, nearest_indices, opencv_taps, triangle_taps
 from .._spec.model_spec import InputSpec
 
 
@@ -44,16 +44,16 @@ def input_taps(geometry: Geometry, spec: InputSpec) -> InputTaps:
     """Return the taps that make the network's input of one image."""
     if spec.resize == "tile":
         content = Rect(0, 0, *geometry.input_hw)
-        rows, cols = (_mirrored(geometry, axis) for axis in (0, 1))
+        rows, cols = (_mirror_taps(geometry, axis) for axis in (0, 1))
         return InputTaps(rows, cols, Filter.PICK, content)
     content = geometry.content
     is_resized = geometry.resized_hw != geometry.image_hw
     resampling = spec.resampling if is_resized else "nearest"
-    rows, cols = (_part(_resized(geometry, axis, resampling), geometry, axis) for axis in (0, 1))
+    rows, cols = (_crop_taps(_resize_taps(geometry, axis, resampling), geometry, axis) for axis in (0, 1))
     return InputTaps(rows, cols, _FILTERS[resampling], content)
 
 
-def _resized(geometry: Geometry, axis: int, resampling: str) -> AxisTaps:
+def _resize_taps(geometry: Geometry, axis: int, resampling: str) -> AxisTaps:
     """Return the taps of the whole resized image."""
     n, m = geometry.image_hw[axis], geometry.resized_hw[axis]
     if resampling == "torch":
@@ -68,16 +68,16 @@ def _resized(geometry: Geometry, axis: int, resampling: str) -> AxisTaps:
     return _axis(index, (weight * (1 << 22) + 0.5).astype(np.int32) if resampling == "pillow" else weight)
 
 
-def _part(taps: AxisTaps, geometry: Geometry, axis: int) -> AxisTaps:
+def _crop_taps(taps: AxisTaps, geometry: Geometry, axis: int) -> AxisTaps:
     """Return the taps of what the input shows."""
     first = geometry.content[axis] - geometry.offset_yx[axis]
     part = slice(first, first + geometry.content[axis + 2])
     return _axis(taps.indices[:, part], None if taps.weights is None else taps.weights[:, part])
 
 
-def _mirrored(geometry: Geometry, axis: int) -> AxisTaps:
+def _mirror_taps(geometry: Geometry, axis: int) -> AxisTaps:
     positions = np.arange(geometry.input_hw[axis]) - geometry.offset_yx[axis]
-    return _axis(mirrored(positions, geometry.image_hw[axis])[None], None)
+    return _axis(mirror_indices(positions, geometry.image_hw[axis])[None], None)
 
 
 def _axis(index: NDArray[Any], weight: NDArray[Any] | None) -> AxisTaps:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .._cuda.arena import Arena
-from .._cuda.errors import explained
+from .._cuda.errors import translate_errors
 from .._cuda.gpu import Gpu, as_bytes
 from .._cuda.graph import CaptureError, Graph
 from .._cuda.steps import Step
@@ -68,7 +68,7 @@ class Frame:
         gpu, results, batch = self._gpu, self._results, self.execution.input
         self._on_gpu = [self._arena.reserve(layout.nbytes) for layout in (images, results)]
         for buffer in self._on_gpu:
-            self._pinned.append(gpu.pinned(buffer.size))
+            self._pinned.append(gpu.allocate_pinned(buffer.size))
         at_images, at_results = (int(buffer.handle) for buffer in self._on_gpu)
         addresses = images.addresses(at_images)
         owned = [addresses[i] for i in self._key.owners]
@@ -109,7 +109,7 @@ class Frame:
         Raises:
             BackendError: if the run fails.
         """
-        with explained("running a first batch"):
+        with translate_errors("running a first batch"):
             self._start(stream)
             stream.sync()
 
@@ -135,7 +135,7 @@ class Frame:
             target, image = self._images[i], item.image
             np.copyto(target, image.reshape(target.shape) if image.ndim > target.ndim else image)
         prepared = time.perf_counter()
-        with explained("running a batch"):
+        with translate_errors("running a batch"):
             if self.graph is not None:
                 self.graph.launch(stream)
             else:

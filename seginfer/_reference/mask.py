@@ -70,7 +70,7 @@ def margins(values: Floats) -> Floats:
     return result
 
 
-def interpolated_rows(logits: Floats, rows: Taps, cols: Taps) -> Iterator[tuple[slice, Floats]]:
+def interpolate_rows(logits: Floats, rows: Taps, cols: Taps) -> Iterator[tuple[slice, Floats]]:
     """Yield (row slice, (rows, W, C) interpolated logits) so that full-size logits are never stored at once."""
     height, width = rows.indices.shape[1], cols.indices.shape[1]
     step = max(1, _CHUNK // max(1, width * logits.shape[2]))

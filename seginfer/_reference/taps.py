@@ -107,7 +107,7 @@ def nearest_indices(n: int, m: int) -> Indices:
     return index
 
 
-def mirrored(positions: Indices, n: int) -> Indices:
+def mirror_indices(positions: Indices, n: int) -> Indices:
     """Return which of n samples stands at any whole position where they are mirrored without repeating the border.
 
     Source: numpy.pad(mode="reflect"), which repeats a single sample.
@@ -154,7 +154,7 @@ def mask_taps(axis: Axis, cells: int, *, align_corners: bool, real: type[np.floa
     return Taps(taps.indices + start, taps.weights)
 
 
-def windowed(taps: Taps, first: int, cells: int) -> Taps:
+def crop_taps(taps: Taps, first: int, cells: int) -> Taps:
     """Return taps into the `cells` samples from `first` on; a tap outside of them has no weight and may read any."""
     return Taps(np.clip(taps.indices - first, 0, cells - 1), taps.weights)
 

@@ -58,13 +58,13 @@ class HostCalls:
                 raise BackendError(CLOSED)
             self._gpu.use()
             try:
-                arrays = self._through(padded)
+                arrays = self._copy_and_run(padded)
             except BaseException:
                 self._drop()  # with all that work in flight may use
                 raise
         return {name: array[:count] for name, array in arrays.items()}
 
-    def _through(self, batch: Tensor) -> dict[str, Tensor]:
+    def _copy_and_run(self, batch: Tensor) -> dict[str, Tensor]:
         if self._stream is None:
             self._stream = self._gpu.new_stream()
         execution = self._execution(batch.shape)

@@ -10,7 +10,7 @@ import numpy as np
 
 from .._cuda.tensors import DeviceMemory, DeviceTensor
 from .._errors import BackendError
-from ._onnxruntime_session import cuda_first, one_line, open_session, ort
+from ._onnxruntime_session import cuda_first, join_lines, open_session, ort
 
 _MEMORY = "cuda"  # where tensors lie, in ONNX Runtime's words
 
@@ -57,11 +57,11 @@ class OnnxRuntimeExecution:
         """Start the network; see `Execution.enqueue`."""
         handle = int(stream.handle)
         if self._bound is None or self._bound[0] != handle:
-            self._bound = handle, *self._on_stream(handle)
+            self._bound = handle, *self._open_on_stream(handle)
         _, session, binding, options = self._bound
         _run_bound(session, binding, options, self.input)
 
-    def _on_stream(self, handle: int) -> tuple[Any, Any, Any]:
+    def _open_on_stream(self, handle: int) -> tuple[Any, Any, Any]:
         session = open_session(self._path, cuda_first(self._index, handle), 1)
         if session.get_providers() != self._providers:  # it falls back to others by itself
             raise BackendError(
@@ -95,4 +95,4 @@ def _run_bound(session: Any, binding: Any, options: Any, given: DeviceTensor) ->
         session.run_with_iobinding(binding, options)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         got = f"{given.dtype} {given.shape}"
-        raise BackendError(f"onnxruntime {ort.__version__} failed on a batch {got}: {one_line(error)}") from error
+        raise BackendError(f"onnxruntime {ort.__version__} failed on a batch {got}: {join_lines(error)}") from error

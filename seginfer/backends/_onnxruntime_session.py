@@ -18,7 +18,7 @@ except ImportError as error:
         "or 'seginfer[gpu]' on a machine with CUDA"
     ) from error
 
-__all__ = ["CPU", "CUDA", "cuda_first", "load_cuda", "one_line", "open_session", "ort"]
+__all__ = ["CPU", "CUDA", "cuda_first", "join_lines", "load_cuda", "open_session", "ort"]
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
@@ -40,7 +40,7 @@ def open_session(path: str | Path, providers: Sequence[Any], threads: int) -> An
     try:
         return ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
-        raise BackendError(f"onnxruntime {ort.__version__} cannot load {path}: {one_line(error)}") from error
+        raise BackendError(f"onnxruntime {ort.__version__} cannot load {path}: {join_lines(error)}") from error
 
 
 def load_cuda() -> None:
@@ -59,6 +59,6 @@ def cuda_first(index: int, stream: int | None = None) -> list[Any]:
     return [(CUDA, options), CPU]
 
 
-def one_line(error: Exception) -> str:
+def join_lines(error: Exception) -> str:
     """Return what ONNX Runtime says without line breaks."""
     return " ".join(str(error).split())

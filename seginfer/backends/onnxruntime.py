@@ -11,8 +11,8 @@ import numpy as np
 
 from .._errors import BackendError, BackendUnavailableError, InputError
 from .._geometry.geometry import Size
-from .._system.environment import checked_threads, parse_device
-from ._onnxruntime_session import CPU, CUDA, cuda_first, load_cuda, one_line, open_session, ort
+from .._system.environment import parse_device, resolve_threads
+from ._onnxruntime_session import CPU, CUDA, cuda_first, join_lines, load_cuda, open_session, ort
 from ._protocol import CLOSED, Execution, Tensor
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class OnnxRuntimeBackend:
     def __init__(
         self, path: str | Path, outputs: Sequence[str], *, device: str = "auto", threads: int | None = None
     ) -> None:
-        self.threads = checked_threads(threads)
+        self.threads = resolve_threads(threads)
         kind, index = parse_device(device)
         wants_cuda = kind == "cuda"
         has_cuda = CUDA in ort.get_available_providers()
@@ -111,7 +111,7 @@ class OnnxRuntimeBackend:
             raise
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             got = f"{batch.dtype} {batch.shape}"
-            raise BackendError(f"{self.description} failed on a batch {got}: {one_line(error)}") from error
+            raise BackendError(f"{self.description} failed on a batch {got}: {join_lines(error)}") from error
 
     def close(self) -> None:
         """Free the session; it cannot run afterwards."""

@@ -101,8 +101,8 @@ class TorchExecution:
         self._pool: Any = torch.cuda.MemPool()
         self._results = [tensor.contiguous().clone() for tensor in self._run()]
         torch.cuda.current_stream(batch.device).synchronize()  # of the device would break what others are recording
-        self.input = _placed(batch)
-        self.outputs = {name: _placed(tensor) for name, tensor in zip(outputs, self._results, strict=True)}
+        self.input = _device_tensor(batch)
+        self.outputs = {name: _device_tensor(tensor) for name, tensor in zip(outputs, self._results, strict=True)}
 
     def enqueue(self, stream: Any) -> None:
         """Start the module; see `Execution.enqueue`."""
@@ -115,7 +115,7 @@ class TorchExecution:
         if self._module is None:
             raise BackendError(CLOSED)
         try:
-            with torch.inference_mode(), _allocating(self._pool, self._input.device):
+            with torch.inference_mode(), _use_pool(self._pool, self._input.device):
                 return tuple(self._module(self._input))
         except RuntimeError as error:
             reason = " ".join(str(error).split())
@@ -129,7 +129,7 @@ class TorchExecution:
 
 
 @contextmanager
-def _allocating(pool: Any, device: torch.device) -> Iterator[None]:
+def _use_pool(pool: Any, device: torch.device) -> Iterator[None]:
     """Take memory from a pool within the block, and know nothing of a graph that is recorded around it.
 
     `torch.cuda.use_mem_pool` wants a graph of torch's own where a stream is being recorded, from torch 2.13 or so on.
@@ -143,7 +143,7 @@ def _allocating(pool: Any, device: torch.device) -> Iterator[None]:
         torch._C._cuda_releasePool(index, pool.id)
 
 
-def _placed(tensor: torch.Tensor) -> DeviceTensor:
+def _device_tensor(tensor: torch.Tensor) -> DeviceTensor:
     return DeviceTensor(tensor.data_ptr(), tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
 
 

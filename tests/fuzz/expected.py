@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from seginfer._geometry.axis import Axis
 from seginfer._geometry.geometry import Geometry, Rect
 from seginfer._inputs.formats import pixels_of
-from seginfer._reference.mask import classify_pixels, interpolated_rows, margins
+from seginfer._reference.mask import classify_pixels, interpolate_rows, margins
 from seginfer._reference.resize import RESIZE, normalize
 from seginfer._reference.taps import (
     Taps,
     compose,
+    crop_taps,
     is_aligned,
     mask_taps,
-    mirrored,
+    mirror_indices,
     nearest_labels,
     upsampling_taps,
-    windowed,
 )
 
 
@@ -38,7 +38,7 @@ def expected_batch(image: NDArray[np.uint8], dtype: np.dtype[Any], arguments: di
     content = geometry.content
     if arguments["is_mirrored"]:
         rows, cols = (
-            mirrored(np.arange(full) - offset, image)
+            mirror_indices(np.arange(full) - offset, image)
             for full, offset, image in zip(geometry.input_hw, geometry.offset_yx, geometry.image_hw, strict=True)
         )
         seen, content = pixels[np.ix_(rows, cols)], Rect(0, 0, *geometry.input_hw)
@@ -76,7 +76,7 @@ def expected_results(
         mask[at] = np.array(arguments["table"], np.uint16)[labels] if arguments["table"] else labels
         if margin is None:
             continue
-        for part, interpolated in interpolated_rows(plane, rows, cols):
+        for part, interpolated in interpolate_rows(plane, rows, cols):
             best = margins(interpolated) if is_argmax else np.abs(interpolated[..., 0] - threshold)
             margin[at][part] = best
     return mask, margin
@@ -99,7 +99,7 @@ def expected_taps(arguments: dict[str, Any], axis: int) -> Taps:
             arguments["whole_hw"][axis], whole[axis], align_corners=arguments["upsampling_align_corners"]
         )
         taps = compose(taps, inner)
-    return windowed(taps, arguments["corner_yx"][axis], arguments["logits_hw"][axis])
+    return crop_taps(taps, arguments["corner_yx"][axis], arguments["logits_hw"][axis])
 
 
 def expected_labels(labels: NDArray[Any], arguments: dict[str, Any], old: NDArray[Any]) -> NDArray[Any]:

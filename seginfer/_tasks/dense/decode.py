@@ -14,7 +14,7 @@ from ... import _native
 from ..._errors import InputError
 from ..._geometry.geometry import Geometry, Size
 from ..._geometry.tiles import window_of
-from ..._reference.mask import classify_pixels, interpolated_rows, margins
+from ..._reference.mask import classify_pixels, interpolate_rows, margins
 from ..._reference.taps import Floats, Mask
 from ..._spec.model_spec import ModelSpec
 from ..task import Decode, ResultBuffers
@@ -156,7 +156,7 @@ def _decode(
         seen[...] = _remapped(seen, remap, seen)
     if buffers.confidence is None and buffers.margin is None:
         return
-    for part, interpolated in interpolated_rows(values, rows, cols):
+    for part, interpolated in interpolate_rows(values, rows, cols):
         if buffers.confidence is not None:
             _seen(buffers.confidence, geometry)[..., part, :] = _probability(interpolated, spec)
         if buffers.margin is not None:

@@ -14,7 +14,7 @@ from ..._geometry.tiles import image_indices
 from ..._reference.taps import Floats, Mask
 from ..._spec.model_spec import ModelSpec
 from ..._system.arrays import check_apart
-from ..._system.environment import checked_threads
+from ..._system.environment import resolve_threads
 from ..task import ResultBuffers
 from .decode import make_decoder
 from .outputs import Output, allocate_arrays, check_has_values, split_output
@@ -127,7 +127,7 @@ def _decode(
     remap: tuple[int, ...] = (),
 ) -> None:
     """Write the part of every geometry. Tiles of an image share buffers."""
-    pool = _native.shared_threads(checked_threads(threads))
+    pool = _native.shared_threads(resolve_threads(threads))
     parts = split_output(output, len(geometries), spec)
     for part, geometry, target in zip(parts, geometries, buffers, strict=True):
         make_decoder(geometry, (part.shape[0], part.shape[1]), spec, remap)(part, target, pool)

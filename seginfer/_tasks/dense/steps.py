@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..._cuda import kernel_args
-from ..._cuda.errors import explained
+from ..._cuda.errors import translate_errors
 from ..._cuda.gpu import Gpu
 from ..._cuda.steps import Records, Step
 from ..._errors import InputError
@@ -58,7 +58,7 @@ class MaskStep(Step):
         self._spec = spec
         self._faults = gpu.view(faults, 4 * len(geometries))
         try:
-            with explained("preparing a mask step"):
+            with translate_errors("preparing a mask step"):
                 labels = self._arena.reserve(2 * launches.label_count(len(geometries), output_hw, spec))
                 put, addresses = self._arena.put, (int(labels.handle), faults)
                 records = launches.mask_records(geometries, output_hw, spec, *addresses, put)
@@ -110,7 +110,7 @@ class OverlayStep(Step):
         try:
             records["palette"] = self._arena.put(launches.palette_of(colors, weight))
             records["classes"] = len(colors)
-            with explained("preparing an overlay step"):
+            with translate_errors("preparing an overlay step"):
                 self.place([launches.overlay_launch(records)])
         except BaseException:
             self.close()

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ..._geometry.geometry import Geometry, Size
 from ..._geometry.tiles import window_of
-from ..._reference.taps import Taps, compose, is_aligned, mask_taps, nearest_labels, upsampling_taps, windowed
+from ..._reference.taps import Taps, compose, crop_taps, is_aligned, mask_taps, nearest_labels, upsampling_taps
 from ..._spec.model_spec import ModelSpec
 
 
@@ -20,7 +20,7 @@ def taps_of(geometry: Geometry, logits_hw: Size, spec: ModelSpec) -> tuple[Taps,
     """
     window = window_of(geometry, logits_hw, spec)
     rows, cols = (
-        windowed(taps, window.corner_yx[axis], logits_hw[axis])
+        crop_taps(taps, window.corner_yx[axis], logits_hw[axis])
         for axis, taps in enumerate(_graph_taps(window.whole, window.output_hw, spec))
     )
     return rows, cols
