@@ -1,12 +1,12 @@
-"""seginfer: run a segmentation model on a device and get masks in the camera's own pixels.
+"""Run segmentation models on devices, with masks at the size of the image.
 
     from seginfer import Segmenter
 
     with Segmenter.open("pitch.onnx", color="bgr") as segmenter:
-        result = segmenter(frame)          # uint8 (H, W, 3)
-        result.mask                        # uint8 (H, W), class ids at the frame's own size
+        result = segmenter(frame)  # uint8 (H, W, 3)
+        result.mask                # uint8 (H, W), class ids at the size of the frame
 
-Models come from `seginfer.export.export_onnx`, or from anybody: `seginfer attach` puts a ModelSpec into an ONNX file.
+`seginfer.export.export_onnx` makes model files. `seginfer attach` adds a ModelSpec to any other .onnx file.
 """
 
 from ._cuda.errors import GpuMemoryError
