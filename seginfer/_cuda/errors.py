@@ -38,8 +38,8 @@ def translate_errors(doing: str, nbytes: int = 0, memory: str = "GPU memory") ->
         if isinstance(error, MemoryError) or "OUT_OF_MEMORY" in str(error):
             requested = f", {nbytes / _MIB:.1f} MiB requested" if nbytes else ""
             raise GpuMemoryError(
-                f"{memory} ran out while {doing}{requested}; close other models and programs, or take smaller images or "
-                "fewer at once"
+                f"{memory} ran out while {doing}{requested}; close other models and programs, or take smaller images "
+                "or fewer at once"
             ) from error
         raise BackendError(f"the GPU failed while {doing}: {join_lines(error)}; restart the process") from error
 
