@@ -33,7 +33,9 @@ _CHANNELS = {"rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4, "gray": 1, "yuyv": 2}
 
 
 def resolve_color(color: PixelFormat | None, spec: InputSpec) -> PixelFormat:
-    """Validate the image format. None becomes "rgb", or "gray" for a gray model.
+    """Validate the image format.
+
+    None becomes "rgb", or "gray" for a gray model.
 
     Raises:
         InputError: if the network does not take images of this format.
@@ -82,18 +84,24 @@ def _has_shape(image: NDArray[Any], color: PixelFormat) -> bool:
 
 
 def image_size(image: NDArray[np.uint8], color: PixelFormat) -> Size:
-    """Return the (height, width) in pixels of a valid image."""
+    """Return (height, width) of a valid image in pixels."""
     height, width = image.shape[:2]
     return (height // 3 * 2 if color == "nv12" else height), width
 
 
 def even(size: Size) -> Size:
-    """Round a size up to even sides, which suit every format."""
+    """Round a size up to even sides.
+
+    Every format has such sizes.
+    """
     return size[0] + size[0] % 2, size[1] + size[1] % 2
 
 
 def image_shape(size: Size, color: PixelFormat) -> tuple[int, ...]:
-    """Return the array shape of an image of (height, width) pixels."""
+    """Return the array shape of an image.
+
+    `size` is (height, width) in pixels.
+    """
     height, width = size
     if color == "nv12":
         return height * 3 // 2, width
@@ -108,9 +116,9 @@ def pattern_image(size: Size, color: PixelFormat) -> NDArray[np.uint8]:
 
 
 def pixels_of(image: NDArray[np.uint8], color: PixelFormat) -> tuple[NDArray[np.uint8], PixelFormat]:
-    """Return a valid image without alpha and YUV, and its format.
+    """Convert an image to RGB, BGR or gray.
 
-    The pixels are (H, W, 3) in "rgb" or "bgr", or (H, W, 1) in "gray".
+    The image must be valid. Returns the pixels, (H, W, 3) or (H, W, 1) for gray, and their format.
     """
     if color == "nv12":
         return rgb_from_nv12(image), "rgb"

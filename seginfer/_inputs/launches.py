@@ -1,6 +1,6 @@
-"""Kernel arguments of the input step: one record per image.
+"""Kernel arguments of the input step.
 
-No GPU is needed here.
+There is one record per image. No GPU is needed here.
 """
 
 from __future__ import annotations
@@ -45,7 +45,10 @@ _SOURCES = {
 
 
 def input_records(geometries: Sequence[Geometry], spec: InputSpec, color: PixelFormat, upload: Upload) -> Records:
-    """Return the records of a batch, without image and batch addresses."""
+    """Return the records of a batch without addresses.
+
+    `set_images` and `set_batch` add them.
+    """
     records = np.zeros(len(geometries), kernel_args.PREPROCESS)
     gain, bias, padding = affine(spec)
     for record, geometry in zip(records, geometries, strict=True):
@@ -96,7 +99,10 @@ def set_images(records: Records, images: Sequence[ImageAt], geometries: Sequence
 
 
 def set_batch(records: Records, address: int, spec: InputSpec) -> None:
-    """Set the address of the contiguous batch in the spec's layout."""
+    """Set the address of the batch.
+
+    The batch is contiguous in the spec's layout.
+    """
     height, width, channels = int(records[0]["height"]), int(records[0]["width"]), spec.channels
     strides = (height * width, width, 1) if spec.layout == "NCHW" else (1, width * channels, channels)
     records["channel_stride"], records["row_stride"], records["column_stride"] = strides

@@ -51,8 +51,8 @@ def preprocess(
         The batch, (N, C, h, w) or (N, h, w, C) in the spec's layout and dtype, and one Geometry per image or tile.
 
     Raises:
-        InputError: if an image or `out` has the wrong dtype, shape or memory order, they share memory, or images of
-            different sizes need a fixed input size.
+        InputError: if an image or `out` has the wrong dtype, shape or memory order, they share memory, or image
+            sizes differ and the input size is not fixed.
     """
     color = resolve_color(color, spec.input)
     size = resolve_threads(threads)
@@ -105,7 +105,10 @@ def channels_last(batch: Batch, spec: InputSpec) -> Batch:
 
 
 def make_encoder(geometry: Geometry, spec: InputSpec, color: PixelFormat) -> Encode:
-    """Return an encoder for valid images of one geometry and format."""
+    """Make an encoder for one geometry and format.
+
+    Its images must be valid.
+    """
     if _native.core is None:
         return lambda image, target, _: _encode(target, image, geometry, spec, color)
     return _make_native_encoder(geometry, spec, color)
@@ -114,9 +117,9 @@ def make_encoder(geometry: Geometry, spec: InputSpec, color: PixelFormat) -> Enc
 # ------------------------------------------------------------------------------------------------ the compiled core
 
 
+# Cached per size, because a plan computes all taps.
 @lru_cache(maxsize=256)
 def _make_native_encoder(geometry: Geometry, spec: InputSpec, color: PixelFormat) -> Encode:
-    # Cached per size: a plan computes all taps.
     gain, bias, padding = (tuple(np.resize(values, 3).tolist()) for values in affine(spec))
     if spec.dtype == "uint8":
         gain, bias = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
@@ -143,9 +146,9 @@ def _make_native_encoder(geometry: Geometry, spec: InputSpec, color: PixelFormat
 
 
 def _is_packed(target: Batch) -> bool:
-    """Tell whether the core can write to this (h, w, C) view.
+    """Tell whether the core can write to a view.
 
-    It writes planes of packed rows, or packed pixels.
+    The core writes planes of packed rows, or packed pixels. The view is (h, w, C).
     """
     planes = target.transpose(2, 0, 1)
     return _native.has_packed_rows(planes, 1) or _native.has_packed_rows(target, 2)
@@ -155,7 +158,7 @@ def _is_packed(target: Batch) -> bool:
 
 
 def _encode(target: Batch, image: Image, geometry: Geometry, spec: InputSpec, color: PixelFormat) -> None:
-    """Write one image to its (h, w, C) view of the batch."""
+    """Write one image to its view (h, w, C)."""
     pixels, order = pixels_of(image, color)
     if geometry.resized_hw != geometry.image_hw:
         pixels = RESIZE[spec.resampling](pixels, geometry.resized_hw)

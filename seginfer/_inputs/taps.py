@@ -1,4 +1,7 @@
-"""Resize taps as arrays for the kernels, computed by the reference."""
+"""Resize taps as arrays for the kernels.
+
+The reference computes them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from .._spec.model_spec import InputSpec
 
 
 class AxisTaps(NamedTuple):
-    """The K source samples per content position along one axis."""
+    """K source samples per content position along an axis."""
 
     indices: NDArray[np.int32]
     """(K, n)"""
@@ -41,7 +44,7 @@ _FILTERS = {
 
 
 def input_taps(geometry: Geometry, spec: InputSpec) -> InputTaps:
-    """Return the taps from one image to its network input."""
+    """Return the taps from image to network input."""
     if spec.resize == "tile":
         content = Rect(0, 0, *geometry.input_hw)
         rows, cols = (_mirror_taps(geometry, axis) for axis in (0, 1))
@@ -69,7 +72,7 @@ def _resize_taps(geometry: Geometry, axis: int, resampling: str) -> AxisTaps:
 
 
 def _crop_taps(taps: AxisTaps, geometry: Geometry, axis: int) -> AxisTaps:
-    """Return the taps of the part that lies in the input."""
+    """Keep the taps of the part in the input."""
     first = geometry.content[axis] - geometry.offset_yx[axis]
     part = slice(first, first + geometry.content[axis + 2])
     return _axis(taps.indices[:, part], None if taps.weights is None else taps.weights[:, part])
