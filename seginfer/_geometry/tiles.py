@@ -47,7 +47,8 @@ def window_of(geometry: Geometry, output_hw: Size, spec: ModelSpec) -> Window:
 def size_problem(input_hw: Size, output_hw: Size, stride: int, margin: int) -> str | None:
     """Check that an output covers its tile.
 
-    The output is centred in the tile and may leave out the outermost `margin` pixels. Returns an error text, or None if it fits.
+    The output is centred in the tile and may leave out the outermost `margin` pixels. Returns an error text, or None
+    if it fits.
     """
     dropped = [full - stride * cells for full, cells in zip(input_hw, output_hw, strict=True)]
     if any(n < 0 or n % 2 for n in dropped):

@@ -26,8 +26,8 @@ def blend(pixels: Image, colors: Image, weight: int) -> Image:
 def interpolate(logits: Floats, rows: Taps, cols: Taps) -> Floats:
     """Interpolate logits at n positions.
 
-    (h, w, C) logits give (n, C) values. `rows` and `cols` hold n taps each, one pair per position. The sum of weights times values runs along the row first
-    and then along the column, as in torch.
+    (h, w, C) logits give (n, C) values. `rows` and `cols` hold n taps each, one pair per position. The sum of weights
+    times values runs along the row first and then along the column, as in torch.
     """
     # Rounding of this form keeps an order that all neighbours share. `a + (b - a) * t` can reverse it.
     width, flat = logits.shape[1], logits.reshape(-1, logits.shape[2])

@@ -152,9 +152,9 @@ def is_aligned(axis: Axis, cells: int, align_corners: bool) -> bool:
 def mask_taps(axis: Axis, cells: int, *, align_corners: bool, real: type[np.floating[Any]]) -> Taps:
     """Return the taps from image samples into the logits.
 
-    The taps are those of the visible samples. The centre of a sample goes through the resize (`image` to `resized` samples), the placement (`offset` inside
-    `input` samples) and the stride (`input` samples to `cells`). Taps stay inside the cells that show the image. They
-    never read padding.
+    The taps are those of the visible samples. The centre of a sample goes through the resize (`image` to `resized`
+    samples), the placement (`offset` inside `input` samples) and the stride (`input` samples to `cells`). Taps stay
+    inside the cells that show the image. They never read padding.
 
     Args:
         axis: placement of the image along this axis.
