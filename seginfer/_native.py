@@ -1,4 +1,7 @@
-"""Selection of the compiled core, with the NumPy reference as fallback. Only this module imports `seginfer._ext`."""
+"""Selection of the compiled core or the NumPy reference.
+
+Only this module imports `seginfer._ext`.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger("seginfer")
 
 core: Any = None
-"""The compiled module; None where it is missing or SEGINFER_PURE=1 turned it off."""
+"""The compiled module. None if it is missing or disabled by SEGINFER_PURE=1."""
 
 _reason = ""
 
 
 def _load() -> tuple[Any, str]:
-    """Return the compiled core, or None and why there is none, with the remedy."""
+    """Return the compiled core, or None with reason and remedy."""
     if os.environ.get("SEGINFER_PURE") == "1":
-        return None, "SEGINFER_PURE=1 turned it off; unset it"
+        return None, "SEGINFER_PURE=1 disables it; unset it"
     try:
         import seginfer._ext as extension
     except ImportError as error:
@@ -44,9 +47,9 @@ core, _reason = _load()
 
 
 def describe() -> str:
-    """Describe in one line what computes pixels.
+    """Describe the pixel implementation in one line.
 
-    That is the compiled core with its instruction set, or NumPy with the reason and the remedy.
+    It is the compiled core with its instruction set, or NumPy with reason and remedy.
     """
     if core is None:
         return f"NumPy; no compiled core: {_reason}"
@@ -55,12 +58,15 @@ def describe() -> str:
 
 @lru_cache(maxsize=1)
 def log_once() -> None:
-    """Leave one INFO line that says what computes pixels."""
+    """Log the pixel implementation at INFO, once per process."""
     _log.info("pixels: %s", describe())
 
 
 def new_threads(size: int) -> _ext.Threads | None:
-    """Make a pool of `size` threads, the caller's included; None without a compiled core."""
+    """Make a pool of `size` threads, including the caller.
+
+    Return None without a compiled core.
+    """
     return core.Threads(size) if core else None
 
 
@@ -70,12 +76,18 @@ def _shared_threads(size: int) -> Any:
 
 
 def shared_threads(size: int) -> _ext.Threads | None:
-    """Return the pool of `size` threads that functions share; None without a compiled core."""
+    """Return the shared pool of `size` threads.
+
+    Return None without a compiled core.
+    """
     return _shared_threads(size) if core else None
 
 
 def has_packed_rows(array: NDArray[Any], axes: int) -> bool:
-    """Tell whether the last `axes` axes lie without gaps, rows do not overlap, and values are aligned."""
+    """Tell whether the last `axes` axes are packed.
+
+    Rows must not overlap, and values must be aligned.
+    """
     if array.flags.c_contiguous and array.flags.aligned:
         return True
     expected = array.itemsize
@@ -93,7 +105,7 @@ def has_packed_rows(array: NDArray[Any], axes: int) -> bool:
 
 
 def placement(geometry: Geometry) -> dict[str, tuple[int, int]]:
-    """Return a geometry as the core's arguments."""
+    """Return a geometry as arguments of the core."""
     return {
         "image_hw": geometry.image_hw,
         "input_hw": geometry.input_hw,

@@ -47,7 +47,7 @@ def test_a_damaged_cubin_is_not_loaded(
     path.write_bytes(damage)
     caplog.set_level("INFO", "seginfer")
     assert [origin for origin, _ in compiler.cubins("sm_87")] == ["NVRTC"]
-    assert "does not hold what its name says" in caplog.text
+    assert "does not match the digest in its name" in caplog.text
     assert path.read_bytes() == b"\x7fELF for sm_87", "and it is replaced"
 
 
@@ -86,7 +86,7 @@ def test_a_cache_that_cannot_be_written_is_no_failure(
     caplog.set_level("INFO", "seginfer")
     for _ in range(2):
         assert [origin for origin, _ in compiler.cubins("sm_87")] == ["NVRTC"]
-    assert "compiled kernels are not kept" in caplog.text
+    assert "compiled kernels are not cached" in caplog.text
 
 
 def test_a_release_build_writes_a_cubin_per_architecture_and_drops_old_ones(

@@ -112,7 +112,7 @@ def test_memory_that_runs_out_is_an_error_with_a_remedy_and_smaller_frames_still
         world.memory_limit = world.of_device() + (1 << 20)
         for _ in range(2):
             with pytest.raises(
-                BackendError, match=r"GPU memory ran out while allocating a buffer, \d.*MiB wanted; close"
+                BackendError, match=r"GPU memory ran out while allocating a buffer, \d.*MiB requested; close"
             ):
                 segmenter(picture((2000, 3000)))
             assert pipeline_of(segmenter).gpu.live_buffers == 0

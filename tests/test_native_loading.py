@@ -30,7 +30,7 @@ def describe_after_loading(monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_core_that_is_turned_off_says_by_what(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEGINFER_PURE", "1")
-    assert describe_after_loading(monkeypatch) == "NumPy; no compiled core: SEGINFER_PURE=1 turned it off; unset it"
+    assert describe_after_loading(monkeypatch) == "NumPy; no compiled core: SEGINFER_PURE=1 disables it; unset it"
 
 
 def test_a_core_that_was_never_built_asks_for_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

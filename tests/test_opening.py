@@ -48,7 +48,7 @@ def test_the_backend_says_what_runs_where_and_why(semantic_model: Path, caplog: 
     ):
         text = repr(segmenter.backend)
         assert text in repr(segmenter)
-    assert text == f"<onnxruntime {onnxruntime.__version__} on cpu, 3 threads; device 'cpu' was asked for>"
+    assert text == f"<onnxruntime {onnxruntime.__version__} on cpu, 3 threads; device 'cpu' was requested>"
     assert [(r.levelname, r.getMessage()) for r in caplog.records] == [("INFO", text)]
 
 

@@ -290,7 +290,7 @@ def test_a_closed_segmenter_says_so_and_closes_again(built: Built, fakes: fake_t
         ("deserialize_cuda_engine", "does not load .*no more memory.*free GPU memory"),
         ("create_execution_context", "has no memory to run"),
         ("execute_async_v3", "could not start the network"),
-        ("set_tensor_address", "refuses an address"),
+        ("set_tensor_address", "rejects the address of"),
     ],
 )
 def test_what_the_library_refuses_is_an_error_that_leaves_nothing_behind(

@@ -64,9 +64,9 @@ def summarize(times_ms: Sequence[float]) -> Summary:
 
 
 def summarize_stages(timings: Sequence[Timings]) -> StageLatency:
-    """Return p50, p95 and max of every stage in milliseconds, such as `{"infer": {"p50": 7.1, ...}}`.
+    """Return p50, p95 and max of every stage in milliseconds.
 
-    Empty without timings.
+    The result looks like `{"infer": {"p50": 7.1, ...}}`. It is empty without timings.
     """
     if not timings:
         return {}

@@ -1,4 +1,7 @@
-"""Paired timing: contenders alternate in short turns, so that clocks, heat and other load affect all alike."""
+"""Paired timing: contenders alternate in short turns.
+
+Clocks, heat and other load then affect all alike.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ class Turns:
 
 
 def make_contender(name: str, call: Callable[[], object]) -> Contender:
-    """Return a contender that times a call by this process's clock."""
+    """Make a contender that times a call in this process."""
 
     def run(n: int) -> list[float]:
         times = []
@@ -74,7 +77,9 @@ def make_contender(name: str, call: Callable[[], object]) -> Contender:
 
 
 def take_turns(contenders: Sequence[Contender], turns: Turns) -> dict[str, list[list[float]]]:
-    """Time contenders in turns, in an order that rotates with every round.
+    """Time contenders in turns.
+
+    The order rotates with every round.
 
     Returns:
         Milliseconds of the counted calls, by contender and round.
@@ -97,13 +102,16 @@ def take_turns(contenders: Sequence[Contender], turns: Turns) -> dict[str, list[
 
 
 def paired_ratio(times: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> float:
-    """Return the median over rounds of one contender's median time over another's."""
+    """Return the median of the time ratios of all rounds.
+
+    A ratio is one contender's median time over another's.
+    """
     ratios = [statistics.median(a) / statistics.median(b) for a, b in zip(times, others, strict=True)]
     return statistics.median(ratios)
 
 
 def _calls_per_turn(contender: Contender, turns: Turns) -> tuple[int, int]:
-    """Return the numbers of warm and of counted calls of a turn."""
+    """Return the numbers of warm and counted calls per turn."""
     contender.run(1)  # may allocate or compile
     duration_ms = max(statistics.median(contender.run(3)), 1e-6)
     warm, counted = (min(MAX_CALLS, round(share / duration_ms)) for share in (turns.warm_ms, turns.counted_ms))

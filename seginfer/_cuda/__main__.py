@@ -1,4 +1,7 @@
-"""Compile the kernels for every architecture, before a wheel is built: python -m seginfer._cuda [FOLDER]."""
+"""Compile the kernels for every architecture.
+
+Run this before a wheel is built: python -m seginfer._cuda [FOLDER].
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from . import compiler
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write a cubin per architecture into a folder, and drop those of older kernels."""
+    """Write a cubin per architecture into a folder.
+
+    Cubins of older kernels are removed.
+    """
     parser = argparse.ArgumentParser(prog="python -m seginfer._cuda", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=compiler.SHIPPED, help="default: inside the package")
     folder = parser.parse_args(arguments).folder

@@ -1,4 +1,4 @@
-"""Arena: the small arrays that kernels read, copied to the GPU together."""
+"""Small arrays for kernels, copied to the GPU together."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ from numpy.typing import NDArray
 from .gpu import Gpu, as_bytes
 
 ALIGNMENT = 256
-"""Of addresses that are handed out; what cuMemAlloc promises too."""
+"""Alignment of addresses in bytes, as cuMemAlloc guarantees it."""
 
 _CHUNK_BYTES = 1 << 17
 
 
 def align_size(nbytes: int) -> int:
-    """Return a size rounded up, so that what follows is aligned."""
+    """Round a size up to the alignment."""
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 class Arena:
-    """Arrays on the GPU that live and die together, in as few buffers as possible. For one thread at a time."""
+    """Arrays on the GPU that are freed together. Not thread-safe.
+
+    Small arrays share a buffer.
+    """
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
@@ -31,7 +34,10 @@ class Arena:
         self.nbytes = 0
 
     def put(self, array: NDArray[Any]) -> int:
-        """Return the address where a copy of an array will lie after `upload`."""
+        """Stage an array and return its address on the GPU.
+
+        The copy is complete after `upload`.
+        """
         size = align_size(max(1, array.nbytes))
         if size > self._free:
             self._grow(max(size, _CHUNK_BYTES))
@@ -48,14 +54,14 @@ class Arena:
         self._free = nbytes
 
     def reserve(self, nbytes: int) -> Any:
-        """Return a buffer of its own that is freed with the arena; what it holds is not said."""
+        """Return an uninitialised buffer owned by the arena."""
         buffer = self._gpu.allocate(nbytes)
         self._buffers.append(buffer)
         self.nbytes += nbytes
         return buffer
 
     def upload(self, stream: Any) -> None:
-        """Copy what was put, and wait for it."""
+        """Copy the staged arrays to the GPU and wait."""
         for target, staged in self._staged:
             target.copy_from(staged, stream=stream)
         stream.sync()
@@ -67,7 +73,7 @@ class Arena:
         self._free = 0
 
     def close(self) -> None:
-        """Free everything; no work may be in flight."""
+        """Free everything. No work may be in flight."""
         self._drop_staged()
         while self._buffers:
             self._gpu.free(self._buffers.pop())

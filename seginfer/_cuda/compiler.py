@@ -1,4 +1,4 @@
-"""The CUDA kernels as cubins, through NVRTC: compiled anywhere, with no GPU and no driver."""
+"""Compile the CUDA kernels to cubins with NVRTC. No GPU or driver is needed."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from .._system.atomic import atomic_path, make_folder
 from .._system.environment import require
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_110", "sm_120")
-"""A100, RTX 30, Orin, RTX 40 and L4, H100, B200, Thor, RTX 50. A GPU in between runs what NVRTC makes for it alone."""
+"""A100, RTX 30, Orin, RTX 40 and L4, H100, B200, Thor, RTX 50. For other GPUs NVRTC compiles at run time."""
 
 SOURCE = '#include "seginfer/kernels/kernels.cuh"\n'
 
 OPTIONS = {"name": "seginfer_kernels", "std": "c++17", "fma": False}
-"""Contraction is off, so that the GPU rounds where the CPU and the reference round."""
+"""Compiler options. Without FMA contraction the GPU rounds like the CPU and the reference."""
 
 _HERE = Path(__file__).resolve()
 _INCLUDE_FOLDERS = (_HERE.parents[1] / "include", _HERE.parents[2] / "cpp_bindings" / "include")  # wheel, checkout
 
 SHIPPED = _HERE.parent / "cubins"
-"""Made by `python -m seginfer._cuda` before a wheel is built; a checkout has none."""
+"""Folder of the cubins in a wheel, made by `python -m seginfer._cuda`. A checkout has none."""
 
 _log = logging.getLogger("seginfer")
 
 
 def include_folder() -> Path:
-    """Return the folder that holds the C++ headers.
+    """Return the folder of the C++ headers.
 
     Raises:
-        BackendUnavailableError: if they were not installed.
+        BackendUnavailableError: if they are not installed.
     """
     for folder in _INCLUDE_FOLDERS:
         if (folder / "seginfer" / "kernels" / "kernels.cuh").is_file():
@@ -58,10 +58,15 @@ def require_cuda(module: str = "cuda.core") -> Any:
 
 
 def cubins(architecture: str) -> Iterator[tuple[str, bytes]]:
-    """Yield the kernels for one architecture, as "sm_87", each with where it is from: shipped, cached, just compiled.
+    """Yield (origin, cubin) candidates for one architecture.
+
+    Shipped cubins come first, then cached ones, then a new one, which is compiled only when it is requested.
+
+    Args:
+        architecture: name of the architecture, such as "sm_87".
 
     Raises:
-        BackendUnavailableError: if it comes to compiling, and that fails; see `compile_cubin`.
+        BackendUnavailableError: if compiling fails. See `compile_cubin`.
     """
     for folder in _folders():
         if (found := read_cubin(folder, architecture)) is not None:
@@ -72,23 +77,25 @@ def cubins(architecture: str) -> Iterator[tuple[str, bytes]]:
         make_folder(kept)
         write_cubin(kept, architecture, compiled)
     except OutputWriteError as error:
-        _log.info("compiled kernels are not kept, so that the next start compiles again: %s", error)
+        _log.info("compiled kernels are not cached, the next start compiles again: %s", error)
     yield "NVRTC", compiled
 
 
 def _folders() -> list[Path]:
-    """Return where cubins may be."""
     try:
         return [SHIPPED, _cache_folder()]
     except OutputWriteError:
-        return [SHIPPED]  # there is no home directory
+        return [SHIPPED]  # no home directory
 
 
 def compile_cubin(architecture: str) -> bytes:
-    """Compile every kernel for one architecture, as "sm_87"; nothing is written to disk.
+    """Compile all kernels for one architecture, in memory.
+
+    Args:
+        architecture: name of the architecture, such as "sm_87".
 
     Raises:
-        BackendUnavailableError: if cuda-core or NVRTC is missing, or this NVRTC does not know the architecture.
+        BackendUnavailableError: if cuda-core or NVRTC is missing, or NVRTC does not support the architecture.
     """
     core = require_cuda()
     options = core.ProgramOptions(arch=architecture, include_path=str(include_folder()), **OPTIONS)
@@ -97,7 +104,7 @@ def compile_cubin(architecture: str) -> bytes:
     except Exception as error:  # cuda-core raises types of its own, of several parents
         raise BackendUnavailableError(
             f"NVRTC did not compile the kernels for {architecture}: {' '.join(str(error).split())}; "
-            "pip install 'seginfer[cuda]', and let its version fit the driver"
+            "pip install 'seginfer[cuda]' in a version that fits the driver"
         ) from error
     return bytes(cubin.code)
 
@@ -107,7 +114,7 @@ def compile_cubin(architecture: str) -> bytes:
 
 @cache
 def source_digest() -> str:
-    """Return what names the kernels as they are: a digest of every header and of how they are compiled."""
+    """Return a digest of the headers and compiler options."""
     digest = hashlib.sha256(f"{SOURCE}{sorted(OPTIONS.items())}".encode())
     folder = include_folder() / "seginfer"
     for header in sorted(path for path in folder.rglob("*") if path.suffix in (".h", ".cuh")):
@@ -120,10 +127,12 @@ def _content_digest(cubin: bytes) -> str:
 
 
 def write_cubin(folder: Path, architecture: str, cubin: bytes) -> Path:
-    """Write a cubin under a name that says what it was made from and what it holds.
+    """Write a cubin and return its path.
+
+    The file name contains the digests of the source and of the content.
 
     Raises:
-        OutputWriteError: if the file system refuses.
+        OutputWriteError: if the file cannot be written.
     """
     path = folder / f"{architecture}-{source_digest()}-{_content_digest(cubin)}.cubin"
     with atomic_path(path) as part:
@@ -132,7 +141,7 @@ def write_cubin(folder: Path, architecture: str, cubin: bytes) -> Path:
 
 
 def read_cubin(folder: Path, architecture: str) -> bytes | None:
-    """Return the cubin of these very kernels in a folder; None if there is none, or only damaged ones."""
+    """Return an undamaged cubin of the current kernels, or None."""
     for path in sorted(folder.glob(f"{architecture}-{source_digest()}-*.cubin")):
         try:
             cubin = path.read_bytes()
@@ -141,7 +150,7 @@ def read_cubin(folder: Path, architecture: str) -> bytes | None:
             continue
         if path.stem.endswith(f"-{_content_digest(cubin)}"):
             return cubin
-        _log.info("kernels are compiled again, because %s does not hold what its name says", path)
+        _log.info("kernels are compiled again, because the content of %s does not match the digest in its name", path)
     return None
 
 

@@ -1,4 +1,4 @@
-"""What the driver refuses, as errors with a remedy."""
+"""Translate CUDA errors into BackendError with a remedy."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ _MIB = 1 << 20
 
 
 class GpuMemoryError(BackendError):
-    """Memory ran out; what was being made is freed, and smaller work still runs."""
+    """Memory ran out.
+
+    The unfinished object was freed. The GPU is still usable for smaller work.
+    """
 
 
 @contextmanager
 def translate_errors(doing: str, nbytes: int = 0, memory: str = "GPU memory") -> Iterator[None]:
-    """Turn what cuda-core raises into errors with a remedy.
+    """Translate errors of cuda-core into errors with a remedy.
 
     Args:
-        doing: what is being done, as in "loading kernels".
-        nbytes: how much memory that needs.
-        memory: which memory it needs.
+        doing: description of the work, such as "loading kernels".
+        nbytes: bytes of memory that the work needs.
+        memory: kind of memory.
 
     Raises:
         GpuMemoryError: if memory ran out.
-        BackendError: if anything else failed; whether the GPU can be used afterwards is not known.
+        BackendError: if anything else failed. The GPU may be unusable afterwards.
     """
     try:
         yield
@@ -33,14 +36,14 @@ def translate_errors(doing: str, nbytes: int = 0, memory: str = "GPU memory") ->
         raise
     except Exception as error:  # cuda-core raises types of its own, of several parents
         if isinstance(error, MemoryError) or "OUT_OF_MEMORY" in str(error):
-            wanted = f", {nbytes / _MIB:.1f} MiB wanted" if nbytes else ""
+            requested = f", {nbytes / _MIB:.1f} MiB requested" if nbytes else ""
             raise GpuMemoryError(
-                f"{memory} ran out while {doing}{wanted}; close other models and programs, or take smaller images or "
-                "fewer at once"
+                f"{memory} ran out while {doing}{requested}; close other models and programs, or take smaller images "
+                "or fewer at once"
             ) from error
         raise BackendError(f"the GPU failed while {doing}: {join_lines(error)}; restart the process") from error
 
 
 def join_lines(error: BaseException) -> str:
-    """Return an error's text without line breaks; its type where it has none."""
+    """Return the text of an error in one line, or its type."""
     return " ".join(str(error).split()) or type(error).__name__

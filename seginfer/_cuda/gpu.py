@@ -1,4 +1,4 @@
-"""Gpu: one GPU with the kernels on it, and every buffer that was taken from it."""
+"""One GPU: kernels, streams, buffers and copies."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ _log = logging.getLogger("seginfer")
 
 
 class Gpu:
-    """One GPU with the kernels on it. Addresses are of its memory; streams and buffers are of cuda-core.
+    """One GPU with loaded kernels.
 
-    Several threads may use one object, each after calling `use`. Memory that was not freed is freed by `close`.
+    Streams and buffers are objects of cuda-core. Addresses are device addresses. Several threads may use one object,
+    each after calling `use`. `close` frees all remaining buffers.
 
     Args:
-        device_id: which GPU.
+        device_id: index of the GPU.
 
     Raises:
-        BackendUnavailableError: if there is no such GPU, or cuda-core or NVRTC is missing.
+        BackendUnavailableError: if the GPU does not exist, or cuda-core or NVRTC is missing.
     """
 
     def __init__(self, device_id: int = 0) -> None:
@@ -57,7 +58,8 @@ class Gpu:
             ) from error
 
     def _load_kernels(self, architecture: str) -> dict[str, Any]:
-        """Load the first cubin that the driver takes: one from a newer compiler than the driver's may be refused."""
+        """Load the first cubin that the driver accepts."""
+        # An older driver rejects cubins of a newer compiler.
         refusal: Exception = RuntimeError(f"there are no kernels for {architecture}")
         for origin, cubin in cubins(architecture):
             try:
@@ -71,20 +73,23 @@ class Gpu:
     # ------------------------------------------------------------------------------------------------ streams
 
     def use(self) -> None:
-        """Make this GPU the calling thread's, which every thread needs before anything else; it stays so afterwards."""
-        with translate_errors("taking the GPU"):
+        """Set this GPU current for the calling thread.
+
+        Every thread must call this once before it uses the GPU.
+        """
+        with translate_errors("selecting the GPU"):
             self._core.Device(self.info.index).set_current()
 
     def new_stream(self) -> Any:
-        """Return a stream that waits for no other."""
+        """Create a stream that is independent of others."""
         with translate_errors("creating a stream"):
             return self.device.create_stream()
 
     def check_stream(self, stream: Any) -> None:
-        """Hold a stream that someone else made to this GPU.
+        """Check that a caller's stream belongs to this GPU.
 
         Raises:
-            InputError: if it belongs to another one.
+            InputError: if the stream belongs to another GPU.
         """
         there, here = stream.device, self.info
         if there.device_id != here.index:
@@ -97,11 +102,13 @@ class Gpu:
 
     @property
     def live_buffers(self) -> int:
-        """How many buffers, of the GPU or pinned, are not freed."""
+        """Number of device and pinned buffers in use."""
         return len(self._live)
 
     def allocate(self, nbytes: int) -> Any:
-        """Return a buffer of the GPU, for any stream; its address is `int(buffer.handle)`.
+        """Allocate a device buffer for use on any stream.
+
+        Its address is `int(buffer.handle)`.
 
         Raises:
             BackendError: if memory runs out.
@@ -113,7 +120,9 @@ class Gpu:
         return buffer
 
     def allocate_pinned(self, nbytes: int) -> Any:
-        """Return a buffer of the host that copies and graphs can use; see `as_bytes`.
+        """Allocate a pinned host buffer for copies and graphs.
+
+        `as_bytes` returns its content.
 
         Raises:
             BackendError: if memory runs out.
@@ -128,25 +137,31 @@ class Gpu:
         return buffer
 
     def free(self, buffer: Any) -> None:
-        """Free a buffer that no work in flight uses; once more does nothing."""
+        """Free a buffer. Idempotent.
+
+        No work in flight may use the buffer.
+        """
         with self._lock:
             is_live = self._live.pop(id(buffer), None) is buffer
         if is_live:
-            with suppress(Exception):  # of a GPU that has failed; what freed it must go on
+            with suppress(Exception):  # the GPU may have failed, and the caller must continue
                 buffer.close(self.stream)
 
     def view(self, address: int, nbytes: int) -> Any:
-        """Return memory that lies somewhere in another buffer as a buffer, which need not be freed."""
+        """Return part of another buffer. It need not be freed."""
         return self._core.Buffer.from_handle(address, nbytes)
 
     def clear(self, buffer: Any) -> None:
-        """Fill a buffer with zeros, and wait for it."""
+        """Fill a buffer with zeros and wait."""
         with translate_errors("clearing memory"):
             buffer.fill(0, stream=self.stream)
             self.stream.sync()
 
     def fill(self, buffer: Any, array: NDArray[Any], stream: Any) -> None:
-        """Copy a contiguous array into a buffer of its size, and wait for it."""
+        """Copy a contiguous array to a buffer and wait.
+
+        The buffer has the size of the array.
+        """
         staged = self.allocate_pinned(array.nbytes)
         try:
             as_bytes(staged)[: array.nbytes] = array.reshape(-1).view(np.uint8)
@@ -157,7 +172,7 @@ class Gpu:
             self.free(staged)
 
     def upload(self, array: NDArray[Any]) -> Any:
-        """Return a buffer that holds an array."""
+        """Copy an array into a new buffer."""
         array = np.ascontiguousarray(array)
         buffer = self.allocate(array.nbytes)
         if array.nbytes:
@@ -165,7 +180,10 @@ class Gpu:
         return buffer
 
     def download(self, buffer: Any, array: NDArray[Any], stream: Any) -> None:
-        """Copy a buffer into a contiguous array of its size, after the work on the stream, and wait for it."""
+        """Copy a buffer to a contiguous array and wait.
+
+        The copy starts after earlier work on the stream. The array has the size of the buffer.
+        """
         staged = self.allocate_pinned(array.nbytes)
         try:
             with translate_errors("copying from the GPU"):
@@ -178,18 +196,21 @@ class Gpu:
     # ---------------------------------------------------------------------------------------------------- work
 
     def launch(self, kernel: str, grid: tuple[int, int, int], records: int, stream: Any) -> None:
-        """Start a kernel on records at an address."""
+        """Launch a kernel. `records` is the address of its arguments."""
         config = self._core.LaunchConfig(grid=grid, block=kernel_args.BLOCK)
         self._core.launch(stream, config, self._kernels[kernel], records)
 
     def close(self) -> None:
-        """Free everything, and hand the memory back to the driver; no work may be in flight. Once more does nothing."""
+        """Free everything and return memory to the driver. Idempotent.
+
+        No work may be in flight.
+        """
         with self._lock:
             is_closed, self._is_closed = self._is_closed, True
             buffers = list(self._live.values())
         if is_closed:
             return
-        with suppress(Exception):  # of a GPU that has failed; the rest must go on
+        with suppress(Exception):  # the GPU may have failed, and the rest must still be freed
             self.use()
         for buffer in buffers:
             self.free(buffer)
@@ -198,8 +219,9 @@ class Gpu:
         self.stream.close()
 
     def trim(self) -> None:
-        """Let the driver's pool give back what is free, which it keeps otherwise: others may need it."""
-        with suppress(Exception):  # of a GPU that has failed; what freed the memory must go on
+        """Return unused memory of the driver's pool to the GPU."""
+        # The pool keeps freed memory by default, and other processes may need it.
+        with suppress(Exception):  # the GPU may have failed, and the caller must continue
             self.stream.sync()
             pool = getattr(self.device.memory_resource, "handle", None)  # none where the GPU has no pools
             if pool is not None:
@@ -207,6 +229,9 @@ class Gpu:
 
 
 def as_bytes(buffer: Any) -> NDArray[np.uint8]:
-    """Return a pinned buffer as an array, to be dropped before the buffer is freed."""
+    """Return a pinned buffer as an array of bytes.
+
+    Delete the array before the buffer is freed.
+    """
     memory = (ctypes.c_uint8 * buffer.size).from_address(int(buffer.handle))
     return np.ctypeslib.as_array(memory)

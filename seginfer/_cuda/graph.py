@@ -1,10 +1,8 @@
-"""Graph: work recorded from a stream once, and started as one from then on; through the driver's own functions.
+"""CUDA graphs: record the work of a stream and replay it."""
 
-cuda-core's GraphBuilder is not used: up to version 1.2.2 its teardown crashes the process once something has
-invalidated a capture, and that is what a network may do.
-
-Source: https://github.com/NVIDIA/cuda-python/issues/2834
-"""
+# Graphs use the driver API directly, not cuda-core's GraphBuilder. Up to version 1.2.2 its teardown crashes the process
+# after an invalidated capture, and a network may invalidate one.
+# Source: https://github.com/NVIDIA/cuda-python/issues/2834
 
 from __future__ import annotations
 
@@ -17,19 +15,24 @@ from .gpu import Gpu
 
 
 class CaptureError(BackendError):
-    """Work that cannot be recorded; it may still be started call by call, on another stream."""
+    """Work cannot be recorded.
+
+    It may still run without a graph, on another stream.
+    """
 
 
 class Graph:
-    """Work of a stream, recorded but not run. All memory that it names must outlive it.
+    """Recorded work of a stream.
+
+    Recording does not run the work. All memory that the work uses must outlive the graph.
 
     Args:
-        gpu: where the work runs.
-        stream: nothing may be in flight on it; not to be used any more if recording fails.
-        start: starts the work on the stream, and neither allocates, nor frees, nor waits.
+        gpu: GPU of the stream.
+        stream: an idle stream. It is unusable if recording fails.
+        start: starts the work on the stream. It must not allocate, free or wait.
 
     Raises:
-        CaptureError: if something in the work cannot be recorded.
+        CaptureError: if the work cannot be recorded.
     """
 
     def __init__(self, gpu: Gpu, stream: Any, start: Callable[[Any], None]) -> None:
@@ -42,7 +45,7 @@ class Graph:
             finally:
                 self._driver.cuGraphDestroy(definition)
             _unwrap(self._driver.cuGraphUpload(self._executable, stream.handle))
-        except Exception as error:  # of cuda-core, and of any backend
+        except Exception as error:  # any type, from cuda-core or a backend
             self.close()
             raise CaptureError(join_lines(error)) from error
         except BaseException:
@@ -50,7 +53,7 @@ class Graph:
             raise
 
     def _record(self, stream: Any, start: Callable[[Any], None]) -> Any:
-        # Other threads may allocate meanwhile: only what this one does is held to the rules of a capture.
+        # Other threads may allocate meanwhile. The restrictions of a capture apply to this thread only.
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         _unwrap(self._driver.cuStreamBeginCapture(stream.handle, mode))
         try:
@@ -62,23 +65,29 @@ class Graph:
             raise
         definition = _unwrap(self._driver.cuStreamEndCapture(stream.handle))
         if not int(definition):
-            raise RuntimeError("something in the work broke the rules of a capture")
+            raise RuntimeError("the work did something that a capture does not allow")
         return definition
 
     def launch(self, stream: Any) -> None:
-        """Start the work on a stream; it may be another than the one it was recorded from."""
+        """Start the work on a stream.
+
+        It may differ from the stream of the recording.
+        """
         with translate_errors("starting a graph"):
             _unwrap(self._driver.cuGraphLaunch(self._executable, stream.handle))
 
     def close(self) -> None:
-        """Free the graph; it may not be in flight. Once more does nothing."""
+        """Free the graph. Idempotent.
+
+        The graph must not be in flight.
+        """
         executable, self._executable = self._executable, None
         if executable is not None:
             self._driver.cuGraphExecDestroy(executable)
 
 
 def _unwrap(result: tuple[Any, ...]) -> Any:
-    """Return what a function of the driver yields."""
+    """Return the value of a driver call, or raise its error."""
     code, *values = result
     if int(code):
         raise RuntimeError(getattr(code, "name", f"CUresult {code}"))

@@ -1,4 +1,7 @@
-"""The kernels' records as NumPy types: the same fields, offsets and numbers as the structs of cpp_bindings/."""
+"""Kernel arguments as NumPy record types.
+
+Fields, offsets and numbers equal those of the structs in cpp_bindings/.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from numpy.typing import NDArray
 
 
 class Source(IntEnum):
-    """How an image lies in memory."""
+    """Memory layout of an image."""
 
     PACKED3 = 0
     PACKED4 = 1
@@ -21,7 +24,7 @@ class Source(IntEnum):
 
 
 class Filter(IntEnum):
-    """How samples become one."""
+    """Combination of source samples into one."""
 
     PICK = 0
     WEIGHTED = 1
@@ -30,7 +33,7 @@ class Filter(IntEnum):
 
 
 class DType(IntEnum):
-    """Type of a tensor's values."""
+    """Data type of a tensor."""
 
     FLOAT32 = 0
     FLOAT16 = 1
@@ -40,7 +43,7 @@ class DType(IntEnum):
 
 
 class Confidence(IntEnum):
-    """What a confidence is computed from."""
+    """Source of a confidence value."""
 
     SOFTMAX = 0
     SIGMOID_OF_LABEL = 1
@@ -50,20 +53,24 @@ class Confidence(IntEnum):
 
 
 NOT_FINITE, NO_CLASS = 1, 2
-"""What a label kernel leaves in `faults`."""
+"""Bits that a label kernel sets in `faults`."""
 
 BLOCK = (32, 8, 1)
+"""Threads of a block."""
 GATHER_TILE = (32, 32)
-"""Columns and rows of the output that a block of a kernel covers."""
+"""Output columns and rows per block. Likewise below."""
 FILTER_TILE = (32, 16)
 MASK_TILE = (128, 32)
 OVERLAY_TILE = (128, 8)
 PIXEL_TILE = (32, 8)
-"""Of the kernels with one cell or pixel per thread."""
+"""For kernels with one cell or pixel per thread."""
 
 
 def _record(*groups: tuple[str, Sequence[str]]) -> np.dtype[Any]:
-    """Return a type of fields by kind: "p" a pointer, "q" int64, "i" int32, "f" float32, "3i" and "3f" three."""
+    """Return a record type from groups of (kind, field names).
+
+    Kinds: "p" pointer, "q" int64, "i" int32, "f" float32, "3i" three int32, "3f" three float32.
+    """
     formats = {
         "p": np.uint64,
         "q": np.int64,
@@ -124,5 +131,6 @@ PALETTE_ENTRY = np.dtype([("factor", np.uint16), ("color", np.uint16, 3)])
 
 
 def grid(tile: tuple[int, int], heights: NDArray[Any], widths: NDArray[Any]) -> tuple[int, int, int]:
-    """Return how many blocks cover outputs of these sizes; kernels do nothing where a grid covers nothing."""
+    """Return the grid that covers outputs of these sizes."""
+    # A grid has at least one block. Kernels skip positions outside of their output.
     return max(1, -(-int(widths.max()) // tile[0])), max(1, -(-int(heights.max()) // tile[1])), len(heights)

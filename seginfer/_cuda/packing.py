@@ -1,4 +1,4 @@
-"""Arrays packed into one buffer, so that one copy moves them all."""
+"""Arrays packed into one buffer, for a single copy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .arena import align_size
 
 
 class Block(NamedTuple):
-    """An array inside a buffer."""
+    """Position of an array in a buffer. The offset is in bytes."""
 
     offset: int
     shape: tuple[int, ...]
@@ -20,22 +20,22 @@ class Block(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Size of the array."""
+        """Size in bytes."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def view(self, memory: NDArray[np.uint8]) -> NDArray[Any]:
-        """Return the array that lies in the bytes of the buffer."""
+        """Return the array, given the bytes of the buffer."""
         return memory[self.offset : self.offset + self.nbytes].view(self.dtype).reshape(self.shape)
 
 
 class Packer:
-    """Lays out arrays one behind the other, each aligned."""
+    """Aligned layout of consecutive arrays."""
 
     def __init__(self) -> None:
         self.nbytes = 0
 
     def add(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Block:
-        """Append an array."""
+        """Append an array and return its position."""
         block = Block(self.nbytes, tuple(shape), dtype)
         self.nbytes = align_size(self.nbytes + block.nbytes)
         return block

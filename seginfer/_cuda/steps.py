@@ -1,4 +1,4 @@
-"""Steps: the launches between images, the network's input, its output, and masks, at addresses that never change."""
+"""Kernel launches at fixed addresses."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .gpu import Gpu
 
 Records = NDArray[Any]
 Upload = Callable[[NDArray[Any]], int]
-"""Puts an array where kernels read it, keeps it there, and returns its address."""
+"""Copies an array to the GPU and returns its address. The copy lives as long as the step."""
 
 
 class Launch(NamedTuple):
-    """A kernel, what it is told, and how many blocks it takes."""
+    """A kernel with its arguments and grid."""
 
     kernel: str
     records: Records
@@ -25,7 +25,7 @@ class Launch(NamedTuple):
 
 
 class _Placed(NamedTuple):
-    """A launch whose records lie on the GPU."""
+    """A launch with its arguments on the GPU."""
 
     kernel: str
     grid: tuple[int, int, int]
@@ -33,9 +33,9 @@ class _Placed(NamedTuple):
 
 
 class Step:
-    """Launches with all that they read, on the GPU from the start: `start` allocates, copies and waits for nothing.
+    """Launches with their arguments on the GPU.
 
-    A stream can therefore be captured around it.
+    `start` does not allocate, copy or wait, so that a graph can capture it.
     """
 
     def __init__(self, gpu: Gpu) -> None:
@@ -45,10 +45,11 @@ class Step:
 
     @property
     def nbytes(self) -> int:
-        """How much memory of the GPU this takes."""
+        """GPU memory in bytes."""
         return self._arena.nbytes
 
     def place(self, launches: Sequence[Launch]) -> None:
+        """Append launches and copy their arguments to the GPU."""
         placed: dict[int, int] = {}  # kernels share records
         for launch in launches:
             key = launch.records.ctypes.data
@@ -63,9 +64,9 @@ class Step:
             self._gpu.launch(launch.kernel, launch.grid, launch.records, stream)
 
     def repeats(self, stream: Any) -> list[Callable[[], None]]:
-        """Return a call for each kernel that starts it alone; for measuring."""
+        """Return one call per kernel, for measuring each alone."""
         return [partial(self._gpu.launch, one.kernel, one.grid, one.records, stream) for one in self._launches]
 
     def close(self) -> None:
-        """Free the memory; no work may be in flight."""
+        """Free the memory. No work may be in flight."""
         self._arena.close()

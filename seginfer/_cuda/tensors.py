@@ -1,4 +1,4 @@
-"""Tensors in the memory of a GPU."""
+"""Tensors in GPU memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _DTYPES = ("float32", "float16", "int8", "uint8", "int32", "int64", "bool")
 
 
 class DeviceTensor(NamedTuple):
-    """A contiguous tensor in the memory of a GPU."""
+    """A contiguous tensor in GPU memory."""
 
     address: int
     shape: tuple[int, ...]
@@ -22,10 +22,10 @@ class DeviceTensor(NamedTuple):
 
 
 class DeviceMemory:
-    """Memory of a GPU for the tensors of one execution.
+    """GPU memory for the tensors of one execution.
 
     Attributes:
-        stream: a stream of cuda-core for work before the first call of `Execution.enqueue`.
+        stream: a cuda-core stream for work before the first call of `Execution.enqueue`.
     """
 
     def __init__(self, gpu: Gpu) -> None:
@@ -34,10 +34,10 @@ class DeviceMemory:
         self._buffers: list[Any] = []
 
     def tensor(self, shape: Sequence[int], dtype: str) -> DeviceTensor:
-        """Return a new tensor of zeros.
+        """Allocate a tensor of zeros.
 
         Raises:
-            InputError: if NumPy has no such dtype, as bfloat16.
+            InputError: if NumPy has no such dtype, for example bfloat16.
             BackendError: if memory runs out.
         """
         if dtype not in _DTYPES:

@@ -1,1 +1,1 @@
-"""Placement of images in the network input, and the way back."""
+"""Placement of images in the network input."""

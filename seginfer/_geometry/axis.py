@@ -1,4 +1,4 @@
-"""Placement of an image along one axis of the network input."""
+"""Placement of an image along one axis."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ class Axis:
     input: int
     """Number of samples of the network input."""
     offset: int
-    """Position of the resized image in the input, negative where it is cut."""
+    """Position of the resized image in the input. Negative if the image is cut."""
     core: tuple[int, int] | None = None
-    """First image sample and number of samples that a tile is responsible for; None without tiles."""
+    """First image sample and number of samples that a tile writes. None without tiles."""
 
     @property
     def content(self) -> tuple[int, int]:
-        """First input sample that shows the image, and number of such samples."""
+        """First input sample of the image, and their number."""
         start = min(max(0, self.offset), self.input)
         return start, max(0, min(self.input, self.offset + self.resized) - start)
 
     @property
     def visible(self) -> tuple[int, int]:
-        """First image sample that the network sees, and number of such samples.
+        """First visible image sample, and number of visible samples.
 
         Sample i is visible where 0 <= (i + 1/2) * resized / image + offset < input.
         """

@@ -1,4 +1,4 @@
-"""Placement of an image in the network input, in integers, and the way back."""
+"""Placement of an image in the network input, in integers."""
 
 from __future__ import annotations
 
@@ -28,24 +28,28 @@ class Rect(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """One tile of an image, cut out of its frame: the image with a mirrored border."""
+    """One tile of an image.
+
+    It is cut out of the frame, the image with a mirrored border.
+    """
 
     frame_hw: Size
     corner_yx: tuple[int, int]
-    """The tile's first pixel in the frame."""
+    """First pixel of the tile in the frame."""
     core: Rect
-    """Part of the image that this tile writes; the cores of all tiles cover each pixel once."""
+    """Part of the image that this tile writes. The cores of all tiles cover each pixel once."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """Placement of one image: resized to `resized_hw`, with its corner at `offset_yx` of the input.
+    """Placement of one image in the network input.
 
-    Every resize policy is this one formula. Letterbox and pad have non-negative offsets and padding around the
-    image; center-crop has non-positive offsets and cuts what does not fit. All sizes are (height, width).
+    The image is resized to `resized_hw`, with its corner at `offset_yx` of the input. Every resize policy uses this
+    formula. Letterbox and pad have non-negative offsets and padding around the image. Center-crop has non-positive
+    offsets and cuts the borders. All sizes are (height, width).
 
-    Policy "tile" places the unresized image in a frame, mirrored around it, which `tiles` cuts into the network's
-    inputs. Each tile is a Geometry of its own, and one pass over the whole frame would give the same mask.
+    Policy "tile" does not resize. It puts the image into a frame with mirrored borders, and `tiles` cuts the frame into
+    network inputs. Each tile is a Geometry. One pass over the whole frame would give the same mask.
 
     Source:
         the overlap-tile strategy: O. Ronneberger, P. Fischer, T. Brox, "U-Net: Convolutional Networks for Biomedical
@@ -57,7 +61,7 @@ class Geometry:
     resized_hw: Size
     offset_yx: tuple[int, int]
     tile: Tile | None = None
-    """Tile of the image that this is; None for the whole image."""
+    """Tile of the image. None for the whole image."""
 
     @property
     def axes(self) -> tuple[Axis, Axis]:
@@ -71,22 +75,28 @@ class Geometry:
 
     @property
     def content(self) -> Rect:
-        """Part of the input that shows the image; the rest is padding, or the image again, mirrored."""
+        """Part of the input that shows the image.
+
+        The rest is padding, or mirrored image for tiles.
+        """
         (top, height), (left, width) = (axis.content for axis in self.axes)
         return Rect(top, left, height, width)
 
     @cached_property
     def visible(self) -> Rect:
-        """Part of the image whose pixel centres lie in the input; of a tile, its core."""
+        """Visible part of the image.
+
+        Its pixel centres lie in the input. For a tile it is the core.
+        """
         (top, height), (left, width) = (axis.visible for axis in self.axes)
         return Rect(top, left, height, width)
 
     @classmethod
     def place(cls, image_hw: Size, spec: InputSpec) -> Geometry:
-        """Place an image of (height, width) into the network input by the policy of `spec`.
+        """Place an image by the resize policy of `spec`.
 
         Raises:
-            InputError: if policy "pad" meets an image larger than a fixed input.
+            InputError: if the policy is "pad" and the image is larger than a fixed input.
         """
         if spec.resize == "tile":
             return cls(image_hw, _frame(image_hw, spec), image_hw, (spec.tile_margin, spec.tile_margin))
@@ -108,7 +118,10 @@ class Geometry:
         return cls(image_hw, input_hw, resized_hw, (padding[0] // 2, padding[1] // 2) if centered else (0, 0))
 
     def tiles(self, spec: InputSpec) -> list[Geometry]:
-        """Return the tiles of this image, row by row, or the image alone."""
+        """Return the tiles of this image, row by row.
+
+        Other policies return the image itself.
+        """
         if spec.resize != "tile":
             return [self]
         tops, lefts = (range(0, image, step) for image, step in zip(self.image_hw, spec.tile_step, strict=True))
@@ -123,7 +136,7 @@ class Geometry:
 
 
 def _frame(image_hw: Size, spec: InputSpec) -> Size:
-    """Return the extent of all tiles of an image together."""
+    """Return the extent of all tiles together."""
     height, width = (
         size + (image - 1) // step * step
         for image, size, step in zip(image_hw, spec.size or image_hw, spec.tile_step, strict=True)
@@ -136,7 +149,10 @@ def _round_up(value: int, multiple: int) -> int:
 
 
 def _fit(image_hw: Size, input_hw: Size) -> Size:
-    """Return the largest size of the image's aspect inside the input; the free side is rounded half up."""
+    """Return the largest size inside the input.
+
+    The aspect stays that of the image. The free side is rounded half up.
+    """
     (h, w), (in_h, in_w) = image_hw, input_hw
     if in_h * w <= in_w * h:
         return in_h, max(1, (2 * w * in_h + h) // (2 * h))
@@ -144,7 +160,9 @@ def _fit(image_hw: Size, input_hw: Size) -> Size:
 
 
 def _cover(image_hw: Size, input_hw: Size) -> Size:
-    """Return the smallest size of the image's aspect around the input; the free side is rounded down.
+    """Return the smallest size that covers the input.
+
+    The aspect stays that of the image. The free side is rounded down.
 
     Source: torchvision.transforms.Resize with one number, which truncates the longer side.
     """
@@ -155,5 +173,8 @@ def _cover(image_hw: Size, input_hw: Size) -> Size:
 
 
 def _half_even(value: int) -> int:
-    """Return value / 2, halves rounded to even. Source: torchvision.transforms.CenterCrop, which calls round()."""
+    """Return value / 2, with halves rounded to even.
+
+    Source: torchvision.transforms.CenterCrop, which calls round().
+    """
     return (value + (value >> 1 & 1)) >> 1

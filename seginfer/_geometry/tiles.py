@@ -1,4 +1,4 @@
-"""Tiles of an image put together again: their outputs, read as the parts of one pass over the whole mirrored image."""
+"""Positions of tile outputs in the whole output."""
 
 from __future__ import annotations
 
@@ -12,18 +12,23 @@ from .geometry import Geometry, Size
 
 
 class Window(NamedTuple):
-    """Where one output lies in the output of one pass over the whole."""
+    """Position of an output in the whole output.
+
+    The whole output is that of one pass over all of the mirrored image.
+    """
 
     whole: Geometry
-    """The image in the part of the frame that the whole output covers; it is visible where the tile answers for it."""
+    """Placement of the image in the frame part that the whole output covers. `visible` is the core of the tile."""
     output_hw: Size
     """(height, width) of the whole output."""
     corner_yx: tuple[int, int]
-    """The cell of the whole output that is this output's first."""
+    """First cell of this output in the whole output."""
 
 
 def window_of(geometry: Geometry, output_hw: Size, spec: ModelSpec) -> Window:
-    """Say where the output of a tile, or of the whole frame, lies.
+    """Return the window of an output.
+
+    The output belongs to a tile or to the whole frame.
 
     Raises:
         InputError: if an output of this size contradicts the spec.
@@ -40,9 +45,10 @@ def window_of(geometry: Geometry, output_hw: Size, spec: ModelSpec) -> Window:
 
 
 def size_problem(input_hw: Size, output_hw: Size, stride: int, margin: int) -> str | None:
-    """Say why an output cannot be the centre of a tile, whose outermost `margin` pixels it need not cover.
+    """Check that an output covers its tile.
 
-    Interpolation between cells of `stride` pixels reads up to `stride - 1` pixels beyond those that a tile answers for.
+    The output is centred in the tile and may leave out the outermost `margin` pixels. Returns an error text, or None
+    if it fits.
     """
     dropped = [full - stride * cells for full, cells in zip(input_hw, output_hw, strict=True)]
     if any(n < 0 or n % 2 for n in dropped):
@@ -50,6 +56,7 @@ def size_problem(input_hw: Size, output_hw: Size, stride: int, margin: int) -> s
             f"the network maps {input_hw} to {output_hw}, which at stride {stride} is not the centre of its input: "
             "correct outputs[0].stride, or input.size"
         )
+    # Interpolation between cells of `stride` pixels reads up to `stride - 1` pixels beyond the core of a tile.
     needed = max(dropped) // 2 + stride - 1
     if needed > margin:
         return (
@@ -60,10 +67,10 @@ def size_problem(input_hw: Size, output_hw: Size, stride: int, margin: int) -> s
 
 
 def image_indices(geometries: Sequence[Geometry]) -> list[int]:
-    """Return, for every geometry, the number of the image that it belongs to.
+    """Return the image index of every geometry.
 
     Raises:
-        InputError: if the tiles of an image are not all there, in a row.
+        InputError: if tiles of an image are missing or out of order.
     """
     groups: list[list[Geometry]] = []
     for geometry in geometries:
@@ -80,7 +87,7 @@ def _check_tiles(group: list[Geometry]) -> None:
     seen = sum(geometry.visible.height * geometry.visible.width for geometry in group)
     if first.tile and (seen != first.image_hw[0] * first.image_hw[1] or len({g.image_hw for g in group}) > 1):
         raise InputError(
-            f"expected all tiles of an image of {first.image_hw}, got {len(group)} that answer for {seen} of its "
+            f"expected all tiles of an image of {first.image_hw}, got {len(group)} that cover {seen} of its "
             "pixels; pass the geometries as preprocess returned them"
         )
 
@@ -92,7 +99,7 @@ class _Axis(NamedTuple):
 
 
 def _axis(geometry: Geometry, axis: int, cells: int, stride: int) -> _Axis:
-    """Return the covered part of the frame, where the image begins in it, and which of its cells is the first."""
+    """Return covered extent, image offset and first cell."""
     crop = (geometry.input_hw[axis] - stride * cells) // 2
     frame, corner = geometry.input_hw[axis], 0
     if geometry.tile:

@@ -1,4 +1,4 @@
-"""How images come: channel orders and camera formats, checked, measured, and as RGB."""
+"""Image formats: validation, sizes and conversion to RGB."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from .._reference.resize import rgb_from_nv12, rgb_from_yuyv
 from .._spec.model_spec import MAX_SIDE, InputSpec
 
 PixelFormat = Literal["rgb", "bgr", "rgba", "bgra", "gray", "nv12", "yuyv"]
-"""How an image is laid out; all uint8. nv12: (H * 3 / 2, W), luma rows above chroma rows, as OpenCV and V4L2 have it.
-yuyv: (H, W, 2). Both are BT.601 with limited range and have an even width."""
+"""Layout of an image, always uint8.
+
+nv12 is (H * 3 / 2, W): luma rows above chroma rows, as in OpenCV and V4L2. yuyv is (H, W, 2). Both are BT.601 with
+limited range and have an even width.
+"""
 
 _SHAPES: dict[str, str] = {
     "rgb": "(H, W, 3)",
@@ -30,10 +33,12 @@ _CHANNELS = {"rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4, "gray": 1, "yuyv": 2}
 
 
 def resolve_color(color: PixelFormat | None, spec: InputSpec) -> PixelFormat:
-    """Return the format of the user's images: RGB unless stated, gray for a gray model; never guessed.
+    """Validate the image format.
+
+    None becomes "rgb", or "gray" for a gray model.
 
     Raises:
-        InputError: if images of this format cannot feed the network.
+        InputError: if the network does not take images of this format.
     """
     if color is None:
         return "gray" if spec.color == "gray" else "rgb"
@@ -46,7 +51,11 @@ def resolve_color(color: PixelFormat | None, spec: InputSpec) -> PixelFormat:
 
 
 def check_image(image: object, color: PixelFormat) -> None:
-    """Raise an InputError that says what is wrong with an image, if anything is."""
+    """Check dtype, shape and strides of an image.
+
+    Raises:
+        InputError: if the image does not have this format.
+    """
     shape = _SHAPES[color]
     if not isinstance(image, np.ndarray):
         raise InputError(f"image must be a NumPy array uint8 {shape}, got {type(image).__name__}; use numpy.asarray")
@@ -75,18 +84,24 @@ def _has_shape(image: NDArray[Any], color: PixelFormat) -> bool:
 
 
 def image_size(image: NDArray[np.uint8], color: PixelFormat) -> Size:
-    """Return the (height, width) in pixels of a checked image."""
+    """Return (height, width) of a valid image in pixels."""
     height, width = image.shape[:2]
     return (height // 3 * 2 if color == "nv12" else height), width
 
 
 def even(size: Size) -> Size:
-    """Return the size, rounded up to what every format can have."""
+    """Round a size up to even sides.
+
+    Every format has such sizes.
+    """
     return size[0] + size[0] % 2, size[1] + size[1] % 2
 
 
 def image_shape(size: Size, color: PixelFormat) -> tuple[int, ...]:
-    """Return the shape of an array that holds an image, (height, width) in pixels."""
+    """Return the array shape of an image.
+
+    `size` is (height, width) in pixels.
+    """
     height, width = size
     if color == "nv12":
         return height * 3 // 2, width
@@ -94,13 +109,17 @@ def image_shape(size: Size, color: PixelFormat) -> tuple[int, ...]:
 
 
 def pattern_image(size: Size, color: PixelFormat) -> NDArray[np.uint8]:
-    """Return an image of some pattern, (height, width) in pixels: networks that divide by its spread need one."""
+    """Return a patterned image of (height, width) pixels."""
+    # Networks that divide by the spread of an image fail on a constant one.
     shape = image_shape(size, color)
     return (np.arange(math.prod(shape)) % 251).astype(np.uint8).reshape(shape)
 
 
 def pixels_of(image: NDArray[np.uint8], color: PixelFormat) -> tuple[NDArray[np.uint8], PixelFormat]:
-    """Return a checked image as (H, W, 3) in "rgb" or "bgr", or (H, W, 1) "gray", and which of them."""
+    """Convert an image to RGB, BGR or gray.
+
+    The image must be valid. Returns the pixels, (H, W, 3) or (H, W, 1) for gray, and their format.
+    """
     if color == "nv12":
         return rgb_from_nv12(image), "rgb"
     if color == "yuyv":

@@ -1,4 +1,7 @@
-"""What the kernels are told of a batch of images: one record per image, and the grid; no GPU is needed here."""
+"""Kernel arguments of the input step.
+
+There is one record per image. No GPU is needed here.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ from .taps import AxisTaps, input_taps
 
 
 class ImageAt(NamedTuple):
-    """Where an image lies: addresses and pitches in bytes; chroma is for nv12, and follows the luma unless given."""
+    """Device addresses and row pitches of an image, in bytes.
+
+    The chroma fields are for nv12. By default chroma rows follow the luma rows at the same pitch.
+    """
 
     address: int
     row_bytes: int
@@ -39,7 +45,10 @@ _SOURCES = {
 
 
 def input_records(geometries: Sequence[Geometry], spec: InputSpec, color: PixelFormat, upload: Upload) -> Records:
-    """Return the records of a batch, but for the images and the batch itself."""
+    """Return the records of a batch without addresses.
+
+    `set_images` and `set_batch` add them.
+    """
     records = np.zeros(len(geometries), kernel_args.PREPROCESS)
     gain, bias, padding = affine(spec)
     for record, geometry in zip(records, geometries, strict=True):
@@ -63,22 +72,25 @@ def _set_taps(record: Any, axis: str, taps: AxisTaps, upload: Upload) -> None:
 
 
 def _byte_order(color: PixelFormat, spec: InputSpec) -> list[int]:
-    """Return which byte of a pixel each channel of the network is; camera formats count as RGB."""
+    """Return the byte of a pixel for each network channel.
+
+    Camera formats count as RGB.
+    """
     if spec.color == "gray":
         return [0, 0, 0]
     return [2, 1, 0] if (color in ("bgr", "bgra")) != (spec.color == "bgr") else [0, 1, 2]
 
 
 def set_images(records: Records, images: Sequence[ImageAt], geometries: Sequence[Geometry]) -> None:
-    """Say where the images lie, one per geometry.
+    """Set the image addresses, one image per geometry.
 
     Raises:
-        InputError: if a four-channel image is not aligned to its pixels.
+        InputError: if address or pitch of a four-channel image is no multiple of 4 bytes.
     """
     for record, image, geometry in zip(records, images, geometries, strict=True):
         if record["source"] == Source.PACKED4 and (image.address % 4 or image.row_bytes % 4):
             raise InputError(
-                f"an rgba or bgra image must start at a multiple of 4 bytes and have such a pitch, got {image}; copy it"
+                f"an rgba or bgra image must have an address and a pitch in multiples of 4 bytes, got {image}; copy it"
             )
         record["pixels"], record["row_bytes"] = image.address, image.row_bytes
         below = image.address + geometry.image_hw[0] * image.row_bytes
@@ -87,7 +99,10 @@ def set_images(records: Records, images: Sequence[ImageAt], geometries: Sequence
 
 
 def set_batch(records: Records, address: int, spec: InputSpec) -> None:
-    """Say where the batch lies: contiguous, in the spec's layout."""
+    """Set the address of the batch.
+
+    The batch is contiguous in the spec's layout.
+    """
     height, width, channels = int(records[0]["height"]), int(records[0]["width"]), spec.channels
     strides = (height * width, width, 1) if spec.layout == "NCHW" else (1, width * channels, channels)
     records["channel_stride"], records["row_stride"], records["column_stride"] = strides
@@ -96,7 +111,7 @@ def set_batch(records: Records, address: int, spec: InputSpec) -> None:
 
 
 def input_launch(records: Records) -> Launch:
-    """Return the launch that fills the batch."""
+    """Return the kernel launch for the batch."""
     has_many_taps = (records["row_taps"] != 2) | (records["col_taps"] != 2)
     is_filtered = (records["filter"] == Filter.PILLOW) | ((records["filter"] == Filter.WEIGHTED) & has_many_taps)
     kernel, tile = (

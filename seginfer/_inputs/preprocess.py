@@ -1,4 +1,4 @@
-"""preprocess(): uint8 images into the network's input batch, with the geometry that leads back."""
+"""Conversion of uint8 images to network input batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .formats import PixelFormat, check_image, image_size, pixels_of, resolve_co
 Batch = NDArray[Any]
 Image = NDArray[np.uint8]
 Encode = Callable[[Image, Batch, Any], None]
-"""Writes an image into its (h, w, C) view of a contiguous batch, with a pool of threads."""
+"""Writes an image to its (h, w, C) view of a contiguous batch, with a pool of threads."""
 
 
 def preprocess(
@@ -33,24 +33,26 @@ def preprocess(
     out: Batch | None = None,
     threads: int | None = None,
 ) -> tuple[Batch, list[Geometry]]:
-    """Resize, pad and normalise images into one batch: `(pixel * scale - mean) / std`.
+    """Resize, pad and normalise images into one batch.
+
+    Values are `(pixel * scale - mean) / std`.
 
     Args:
-        images: N images, (H, W, 3) uint8, or (H, W) for a gray model; other formats as `color` says. Rows may have any
-            pitch. Sizes may differ if the input size is fixed. Policy "tile" makes each into its tiles, so that the
-            batch counts T >= N.
-        spec: the model's contract; its `input` says how.
+        images: N images, (H, W, 3) uint8, or (H, W) for a gray model, or in the shape of `color`. Rows may have any
+            pitch. Sizes may differ if the input size is fixed. Policy "tile" cuts each into tiles, so that the batch
+            has T >= N inputs.
+        spec: the model's contract. Its `input` sets sizes, resampling and normalisation.
         color: "rgb", "bgr", "rgba", "bgra", "gray", or a camera's "nv12" (H * 3 / 2, W) or "yuyv" (H, W, 2), BT.601
             with limited range. None is "rgb", or "gray" for a gray model.
         out: a batch to fill instead of a new one.
-        threads: how many threads may work; None is every core that the process may use.
+        threads: maximum number of threads. None is every core that the process may use.
 
     Returns:
-        The batch, (N, C, h, w) or (N, h, w, C) in the spec's layout and dtype, and one Geometry per image, or per tile.
+        The batch, (N, C, h, w) or (N, h, w, C) in the spec's layout and dtype, and one Geometry per image or tile.
 
     Raises:
-        InputError: if an image or `out` has the wrong dtype, shape or memory order, they share memory, or a dynamic
-            batch would mix sizes.
+        InputError: if an image or `out` has the wrong dtype, shape or memory order, they share memory, or image
+            sizes differ and the input size is not fixed.
     """
     color = resolve_color(color, spec.input)
     size = resolve_threads(threads)
@@ -72,10 +74,10 @@ def preprocess(
 
 
 def place(images: Sequence[Image], spec: InputSpec, color: PixelFormat) -> list[Geometry]:
-    """Check every image and say where it goes.
+    """Check the images and return their geometries.
 
     Raises:
-        InputError: if there is no image, or one is not what the network takes.
+        InputError: if there is no image, or an image is invalid.
     """
     if not images:
         raise InputError("expected at least one image, got an empty list; skip the call when there is no image")
@@ -103,7 +105,10 @@ def channels_last(batch: Batch, spec: InputSpec) -> Batch:
 
 
 def make_encoder(geometry: Geometry, spec: InputSpec, color: PixelFormat) -> Encode:
-    """Return the encoder of checked images of one geometry and format."""
+    """Make an encoder for one geometry and format.
+
+    Its images must be valid.
+    """
     if _native.core is None:
         return lambda image, target, _: _encode(target, image, geometry, spec, color)
     return _make_native_encoder(geometry, spec, color)
@@ -112,9 +117,9 @@ def make_encoder(geometry: Geometry, spec: InputSpec, color: PixelFormat) -> Enc
 # ------------------------------------------------------------------------------------------------ the compiled core
 
 
+# Cached per size, because a plan computes all taps.
 @lru_cache(maxsize=256)
 def _make_native_encoder(geometry: Geometry, spec: InputSpec, color: PixelFormat) -> Encode:
-    """Plan once per size, so that a frame costs no more than its pixels."""
     gain, bias, padding = (tuple(np.resize(values, 3).tolist()) for values in affine(spec))
     if spec.dtype == "uint8":
         gain, bias = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
@@ -141,7 +146,10 @@ def _make_native_encoder(geometry: Geometry, spec: InputSpec, color: PixelFormat
 
 
 def _is_packed(target: Batch) -> bool:
-    """Tell whether the core writes to this (h, w, C) view: planes of packed rows, or packed pixels."""
+    """Tell whether the core can write to a view.
+
+    The core writes planes of packed rows, or packed pixels. The view is (h, w, C).
+    """
     planes = target.transpose(2, 0, 1)
     return _native.has_packed_rows(planes, 1) or _native.has_packed_rows(target, 2)
 
@@ -150,7 +158,7 @@ def _is_packed(target: Batch) -> bool:
 
 
 def _encode(target: Batch, image: Image, geometry: Geometry, spec: InputSpec, color: PixelFormat) -> None:
-    """Write one image into its (h, w, C) view of the batch."""
+    """Write one image to its view (h, w, C)."""
     pixels, order = pixels_of(image, color)
     if geometry.resized_hw != geometry.image_hw:
         pixels = RESIZE[spec.resampling](pixels, geometry.resized_hw)
@@ -168,7 +176,7 @@ def _encode(target: Batch, image: Image, geometry: Geometry, spec: InputSpec, co
 
 
 def _mirror(pixels: Image, geometry: Geometry) -> Image:
-    """Return the pixels that fill the whole input, of an image mirrored at its borders as often as it takes."""
+    """Mirror an image at its borders until it fills the input."""
     rows, cols = (
         mirror_indices(np.arange(full) - offset, image)
         for full, offset, image in zip(geometry.input_hw, geometry.offset_yx, geometry.image_hw, strict=True)
@@ -178,7 +186,10 @@ def _mirror(pixels: Image, geometry: Geometry) -> Image:
 
 @lru_cache(maxsize=64)
 def affine(spec: InputSpec) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Return gain, bias and padding value per channel: `(p * scale - mean) / std` as `p * gain + bias`."""
+    """Return gain, bias and padding value per channel.
+
+    `p * gain + bias` equals `(p * scale - mean) / std`.
+    """
     mean, std = np.array(spec.per_channel(spec.mean)), np.array(spec.per_channel(spec.std))
     gain = (spec.scale / std).astype(np.float32)
     bias = (-mean / std).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Kernel launches that turn images on a GPU into the network input."""
+"""Preprocessing on a GPU."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from .launches import ImageAt
 
 
 class InputStep(Step):
-    """Images on the GPU into the network's input on the GPU.
+    """Preprocessing of images on the GPU.
 
     Args:
-        gpu: where everything lies.
+        gpu: GPU of images and batch.
         geometries: one per network input, as `preprocess` returns them.
         spec: the model's input.
         color: format of the images.
-        images: where they lie, one per geometry.
-        batch: where the contiguous batch lies.
+        images: addresses of the images, one per geometry.
+        batch: address of the contiguous batch.
 
     Raises:
-        InputError: if an image of four channels is not aligned to its pixels.
+        InputError: if address or pitch of a four-channel image is no multiple of 4 bytes.
         BackendError: if memory runs out.
     """
 

@@ -1,4 +1,7 @@
-"""Which image pixels the network input is made of, as arrays for the kernels; computed by the reference."""
+"""Resize taps as arrays for the kernels.
+
+The reference computes them.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,16 @@ from .._spec.model_spec import InputSpec
 
 
 class AxisTaps(NamedTuple):
-    """The K source samples of every position of the content along one axis."""
+    """K source samples per content position along an axis."""
 
     indices: NDArray[np.int32]
     """(K, n)"""
     weights: NDArray[Any] | None
-    """(K, n) float32, or int32 in fixed point; None where samples are picked."""
+    """(K, n) float32, or int32 in fixed point. None if samples are picked."""
 
 
 class InputTaps(NamedTuple):
-    """How the content of one network input is made."""
+    """Taps and filter for the content of one network input."""
 
     rows: AxisTaps
     cols: AxisTaps
@@ -41,7 +44,7 @@ _FILTERS = {
 
 
 def input_taps(geometry: Geometry, spec: InputSpec) -> InputTaps:
-    """Return the taps that make the network's input of one image."""
+    """Return the taps from image to network input."""
     if spec.resize == "tile":
         content = Rect(0, 0, *geometry.input_hw)
         rows, cols = (_mirror_taps(geometry, axis) for axis in (0, 1))
@@ -69,7 +72,7 @@ def _resize_taps(geometry: Geometry, axis: int, resampling: str) -> AxisTaps:
 
 
 def _crop_taps(taps: AxisTaps, geometry: Geometry, axis: int) -> AxisTaps:
-    """Return the taps of what the input shows."""
+    """Keep the taps of the part in the input."""
     first = geometry.content[axis] - geometry.offset_yx[axis]
     part = slice(first, first + geometry.content[axis + 2])
     return _axis(taps.indices[:, part], None if taps.weights is None else taps.weights[:, part])

@@ -1,1 +1,4 @@
-"""Executable specification in NumPy: the arithmetic that every fast kernel must equal."""
+"""Executable specification in NumPy.
+
+Every fast kernel must equal it.
+"""

@@ -1,4 +1,4 @@
-"""Interpolation and classification of logits, and blending of colours."""
+"""Interpolation, classification and blending."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ _CHUNK = 1 << 20  # values interpolated at a time, so that full-size logits are 
 
 
 def blend(pixels: Image, colors: Image, weight: int) -> Image:
-    """Return class colours (..., 3) over pixels, `weight` in 256ths; where the colour is black, pixels stay."""
+    """Blend class colours (..., 3) over pixels.
+
+    `weight` is in 256ths. Pixels under black stay unchanged.
+    """
     mixed = (
         pixels.astype(np.uint16) * np.uint16(256 - weight) + colors.astype(np.uint16) * np.uint16(weight) + 128
     ) >> 8
@@ -21,11 +24,12 @@ def blend(pixels: Image, colors: Image, weight: int) -> Image:
 
 
 def interpolate(logits: Floats, rows: Taps, cols: Taps) -> Floats:
-    """Interpolate (h, w, C) logits at paired positions; the n of `rows` and of `cols` are the same, giving (n, C).
+    """Interpolate logits at n positions.
 
-    Weights times values, summed along the row first and then along the column, as torch does: no rounding of this
-    form reverses an order that all neighbours share, which `a + (b - a) * t` can.
+    (h, w, C) logits give (n, C) values. `rows` and `cols` hold n taps each, one pair per position. The sum of weights
+    times values runs along the row first and then along the column, as in torch.
     """
+    # Rounding of this form keeps an order that all neighbours share. `a + (b - a) * t` can reverse it.
     width, flat = logits.shape[1], logits.reshape(-1, logits.shape[2])
 
     def along(row: Indices) -> Floats:
@@ -39,16 +43,18 @@ def interpolate(logits: Floats, rows: Taps, cols: Taps) -> Floats:
 def classify_pixels(logits: Floats, rows: Taps, cols: Taps, classify: Callable[[Floats], Mask], out: Mask) -> None:
     """Fill `out` (H, W) with the class of every pixel.
 
-    Where the logit cells around a pixel all have the same class, the pixel has it too: interpolation is a convex
-    combination. Rounding could still make two classes tie there, so this rule is part of the specification.
+    If all logit cells around a pixel have the same class, the pixel has this class. This rule is part of the
+    specification.
 
     Args:
         logits: (h, w, C) float32.
         rows: taps of the H output rows.
         cols: taps of the W output columns.
-        classify: maps (..., C) values to (...) labels; ties take the lowest.
+        classify: maps (..., C) values to (...) labels. Ties take the lowest.
         out: (H, W), written completely.
     """
+    # Interpolation is a convex combination, so that equal neighbours decide. Without the rule, rounding could make two
+    # classes tie there.
     low = classify(logits).astype(out.dtype)
     out[...] = low[np.ix_(rows.indices[0], cols.indices[0])]
     mixed = np.zeros(out.shape, bool)
@@ -62,16 +68,22 @@ def classify_pixels(logits: Floats, rows: Taps, cols: Taps, classify: Callable[[
 
 
 def margins(values: Floats) -> Floats:
-    """Return by how much the largest of (..., C) values exceeds the next, (...) float32; infinite for a single one."""
+    """Return the difference of the two largest values.
+
+    (..., C) values give (...) float32. It is infinite if C is 1.
+    """
     if values.shape[-1] == 1:
         return np.full(values.shape[:-1], np.inf, np.float32)
     second, first = np.moveaxis(np.partition(values, -2, axis=-1)[..., -2:], -1, 0)
-    result: Floats = first - second + np.float32(0)  # zeros have two signs, and partition does not order them
+    result: Floats = first - second + np.float32(0)  # makes -0.0 positive: partition does not order the signs of zeros
     return result
 
 
 def interpolate_rows(logits: Floats, rows: Taps, cols: Taps) -> Iterator[tuple[slice, Floats]]:
-    """Yield (row slice, (rows, W, C) interpolated logits) so that full-size logits are never stored at once."""
+    """Interpolate logits in chunks of rows.
+
+    Yields (row slice, logits), where the logits are (rows, W, C).
+    """
     height, width = rows.indices.shape[1], cols.indices.shape[1]
     step = max(1, _CHUNK // max(1, width * logits.shape[2]))
     for start in range(0, height if width else 0, step):

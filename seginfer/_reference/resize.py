@@ -12,7 +12,9 @@ from .taps import Floats, Image, linear_taps, nearest_indices, opencv_taps, sum_
 
 
 def resize_opencv(image: Image, size: tuple[int, int]) -> Image:
-    """Resize (h, w, c) uint8 as cv2.resize does with INTER_LINEAR: 11-bit weights, rows kept at 2^7, no antialias.
+    """Resize (h, w, c) uint8 like cv2.resize with INTER_LINEAR.
+
+    Weights have 11 bits, rows are kept at 2^7, and there is no antialiasing.
 
     Source: OpenCV imgproc/src/resize.cpp, the fixed-point path for uchar.
     """
@@ -27,10 +29,10 @@ def resize_opencv(image: Image, size: tuple[int, int]) -> Image:
 
 
 def resize_pillow(image: Image, size: tuple[int, int]) -> Image:
-    """Resize (h, w, c) uint8 as Pillow does with BILINEAR: antialiased, 22-bit weights, uint8 between the passes.
+    """Resize (h, w, c) uint8 like Pillow with BILINEAR.
 
-    Columns first, as every version does for usual sizes; Pillow 13 begins with the rows for some sizes whose height
-    shrinks, which moves some pixels by one level.
+    It is antialiased, with 22-bit weights and uint8 between the passes. The columns are first, as in every version for
+    usual sizes. Pillow 13 begins with the rows for some sizes whose height shrinks. Some pixels then differ by 1.
 
     Source: Pillow src/libImaging/Resample.c.
     """
@@ -39,7 +41,10 @@ def resize_pillow(image: Image, size: tuple[int, int]) -> Image:
 
 
 def resize_torch(image: Image, size: tuple[int, int]) -> Floats:
-    """Resize (h, w, c) to float32 as torch.nn.functional.interpolate(mode="bilinear") does: half-pixel centres."""
+    """Resize (h, w, c) to float32 like torch, bilinear.
+
+    Source: torch.nn.functional.interpolate(mode="bilinear"), with half-pixel centres.
+    """
     rows, cols = (linear_taps(n, m) for n, m in zip(image.shape, size, strict=False))
     pixels = image.astype(np.float32)
     wide = sum_in_order(pixels[:, index] * weight[:, None] for index, weight in zip(*cols, strict=True))
@@ -47,13 +52,21 @@ def resize_torch(image: Image, size: tuple[int, int]) -> Floats:
 
 
 def resize_torch_antialias(image: Image, size: tuple[int, int]) -> Floats:
-    """Resize (h, w, c) to float32 as torch's interpolate(mode="bilinear", antialias=True) does."""
+    """Resize (h, w, c) to float32 like torch, antialiased.
+
+    Source: torch.nn.functional.interpolate(mode="bilinear", antialias=True).
+    """
     columns = _weighted_pass(image.astype(np.float32), size[1], axis=1)
     return _weighted_pass(columns, size[0], axis=0)
 
 
 def resize_nearest(image: Image, size: tuple[int, int]) -> Image:
-    """Resize (h, w, c) uint8 as torch's interpolate(mode="nearest") does: floor of the float32 source position."""
+    """Resize (h, w, c) uint8 like torch, nearest.
+
+    It takes the floor of the float32 source position.
+
+    Source: torch.nn.functional.interpolate(mode="nearest").
+    """
     y, x = (nearest_indices(n, m) for n, m in zip(image.shape, size, strict=False))
     return image[y[:, None], x]
 
@@ -84,9 +97,11 @@ def _weighted_pass(image: Floats, m: int, axis: int) -> Floats:
 
 
 def rgb_from_yuv(y: NDArray[Any], u: NDArray[Any], v: NDArray[Any]) -> Image:
-    """Return (..., 3) uint8 RGB of BT.601 luma and chroma with limited range, in 20-bit fixed point.
+    """Convert BT.601 YUV to (..., 3) uint8 RGB.
 
-    Source: ITU-R BT.601, rounded as cv2.cvtColor(COLOR_YUV2RGB_NV12) rounds.
+    The range is limited, and the arithmetic is 20-bit fixed point.
+
+    Source: ITU-R BT.601, with the rounding of cv2.cvtColor(COLOR_YUV2RGB_NV12).
     """
     luma = np.maximum(y.astype(np.int32) - 16, 0) * 1220542 + (1 << 19)
     u, v = u.astype(np.int32) - 128, v.astype(np.int32) - 128
@@ -96,18 +111,27 @@ def rgb_from_yuv(y: NDArray[Any], u: NDArray[Any], v: NDArray[Any]) -> Image:
 
 
 def rgb_from_nv12(image: Image) -> Image:
-    """Return (H, W, 3) uint8 RGB of an (H * 3 / 2, W) image; each chroma pair stands for 2 x 2 pixels."""
+    """Convert nv12 to uint8 RGB.
+
+    (H * 3 / 2, W) becomes (H, W, 3). A chroma pair covers 2 x 2 pixels.
+    """
     height = image.shape[0] // 3 * 2
     chroma = image[height:].reshape(height // 2, -1, 2).repeat(2, 0).repeat(2, 1)
     return rgb_from_yuv(image[:height], chroma[..., 0], chroma[..., 1])
 
 
 def rgb_from_yuyv(image: Image) -> Image:
-    """Return (H, W, 3) uint8 RGB of an (H, W, 2) image; each chroma pair stands for two pixels of a row."""
+    """Convert yuyv to uint8 RGB.
+
+    (H, W, 2) becomes (H, W, 3). A chroma pair covers two pixels of a row.
+    """
     u, v = (image[:, first::2, 1].repeat(2, 1) for first in (0, 1))
     return rgb_from_yuv(image[..., 0], u, v)
 
 
 def normalize(pixels: NDArray[Any], gain: Floats, bias: Floats) -> Floats:
-    """Return `pixels * gain + bias` per channel, each operation rounded to float32; (h, w, c) float32."""
+    """Return `pixels * gain + bias` per channel.
+
+    The result is (h, w, c) float32. Each operation is rounded to float32.
+    """
     return pixels.astype(np.float32) * gain + bias

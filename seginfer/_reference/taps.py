@@ -30,20 +30,25 @@ Real = np.floating[Any]
 
 
 class Taps(NamedTuple):
-    """The K source indices and float32 weights of every output position along one axis; K is 2 or, composed, 3."""
+    """Source indices and weights along one axis.
+
+    Each output position has K taps: two, or three after `compose`.
+    """
 
     indices: Indices
     """(K, n)"""
     weights: Floats
-    """(K, n), not negative; they sum to one."""
+    """(K, n) float32, not negative, with sum one."""
 
     def at(self, positions: Any) -> Taps:
-        """Return the taps of some positions: a slice of them, or their numbers."""
+        """Return the taps of a slice or array of positions."""
         return Taps(self.indices[:, positions], self.weights[:, positions])
 
 
 def linear_taps(n: int, m: int) -> Taps:
-    """Return the taps that resize n samples to m with half-pixel centres.
+    """Return bilinear taps from n samples to m.
+
+    Centres are at half pixels.
 
     Source: torch.nn.functional.interpolate(mode="bilinear", align_corners=False), computed in float32.
     """
@@ -51,7 +56,7 @@ def linear_taps(n: int, m: int) -> Taps:
 
 
 def upsampling_taps(n: int, m: int, *, align_corners: bool) -> Taps:
-    """Return the taps that upsample n logits to m.
+    """Return bilinear taps that upsample n logits to m.
 
     Source: torch.nn.functional.interpolate(mode="bilinear"), computed in float32.
     """
@@ -61,7 +66,10 @@ def upsampling_taps(n: int, m: int, *, align_corners: bool) -> Taps:
 
 
 def _taps(m: int, scale: Real, centre: Real, shift: Real, low: int, high: int) -> Taps:
-    """Return taps at `scale * (i + centre) - centre + shift`, kept inside [low, high]; positions in scale's type."""
+    """Return taps at `scale * (i + centre) - centre + shift`.
+
+    Indices are clamped to [low, high]. Positions have the type of `scale`.
+    """
     real = type(scale)
     position = scale * (np.arange(m, dtype=real) + centre) - centre + shift
     position = np.maximum(position, real(low))
@@ -71,7 +79,11 @@ def _taps(m: int, scale: Real, centre: Real, shift: Real, low: int, high: int) -
 
 
 def opencv_taps(n: int, m: int, *, clamp_weights: bool = True) -> tuple[Indices, Indices, Fixed, Fixed]:
-    """Return two indices and two 11-bit weights; beyond the border OpenCV drops a column's weight but not a row's."""
+    """Return two indices and two 11-bit weights .
+
+    `clamp_weights` sets the second weight to zero beyond the border.
+    """
+    # OpenCV clamps the weights of columns only, not those of rows.
     scale = 1.0 / (m / n)
     position = ((np.arange(m) + 0.5) * scale - 0.5).astype(np.float32)
     i0 = np.floor(position).astype(np.intp)
@@ -83,9 +95,11 @@ def opencv_taps(n: int, m: int, *, clamp_weights: bool = True) -> tuple[Indices,
 
 
 def triangle_taps(n: int, m: int, real: type[np.floating[Any]]) -> Iterator[tuple[Indices, NDArray[Any]]]:
-    """Yield (indices, normalised weights) per tap of the triangle filter, widened when it shrinks the image.
+    """Yield the taps of the triangle filter.
 
-    Source: Pillow's precompute_coeffs with the bilinear filter, in float64; torch's antialias does the same in float32.
+    A tap is (indices, normalised weights). The filter widens when the image shrinks.
+
+    Source: Pillow's precompute_coeffs with the bilinear filter, in float64. torch's antialias is the same in float32.
     """
     half = real(0.5)
     scale = real(n / m)
@@ -97,18 +111,24 @@ def triangle_taps(n: int, m: int, real: type[np.floating[Any]]) -> Iterator[tupl
     distance = taps.astype(real) - centre[:, None] + half
     weights = np.maximum(real(0), real(1) - np.abs(distance * (real(1) / support)))
     weights[np.arange(count.max()) >= count[:, None]] = 0
-    weights /= sum_in_order(iter(weights.T))[:, None]  # in order, as both libraries add them up
+    weights /= sum_in_order(iter(weights.T))[:, None]  # both libraries sum in this order
     return zip(np.minimum(taps, n - 1).T, weights.T, strict=True)
 
 
 def nearest_indices(n: int, m: int) -> Indices:
+    """Return the nearest source indices from n samples to m.
+
+    Source: torch.nn.functional.interpolate(mode="nearest"), computed in float32.
+    """
     position = np.arange(m, dtype=np.float32) * np.float32(n / m)
     index: Indices = np.minimum(position.astype(np.intp), n - 1)
     return index
 
 
 def mirror_indices(positions: Indices, n: int) -> Indices:
-    """Return which of n samples stands at any whole position where they are mirrored without repeating the border.
+    """Map integer positions to n mirrored samples.
+
+    The samples repeat in alternating order. The border sample is not repeated.
 
     Source: numpy.pad(mode="reflect"), which repeats a single sample.
     """
@@ -118,7 +138,10 @@ def mirror_indices(positions: Indices, n: int) -> Indices:
 
 
 def is_aligned(axis: Axis, cells: int, align_corners: bool) -> bool:
-    """Tell whether the content starts and ends on cell borders, so that a crop leaves just the content."""
+    """Tell whether the content starts and ends on cell borders.
+
+    A crop then leaves only the content.
+    """
     if axis.offset < 0 or axis.offset + axis.resized > axis.input:
         return False
     if align_corners:
@@ -127,18 +150,18 @@ def is_aligned(axis: Axis, cells: int, align_corners: bool) -> bool:
 
 
 def mask_taps(axis: Axis, cells: int, *, align_corners: bool, real: type[np.floating[Any]]) -> Taps:
-    """Return the taps from the visible image samples into the logits.
+    """Return the taps from image samples into the logits.
 
-    The centre of a sample goes through the resize (`image` to `resized` samples), the placement (`offset` inside
-    `input` samples) and the stride (`input` samples to `cells`). Taps stay inside the cells that show the image, so
-    that padding never leaks in.
+    The taps are those of the visible samples. The centre of a sample goes through the resize (`image` to `resized`
+    samples), the placement (`offset` inside `input` samples) and the stride (`input` samples to `cells`). Taps stay
+    inside the cells that show the image. They never read padding.
 
     Args:
         axis: placement of the image along this axis.
         cells: size of the network output.
         align_corners: as in torch, sizes minus one are scaled and centres are whole numbers.
-        real: type of the positions. float32 where both axes are aligned: the taps are then those that
-            torch.nn.functional.interpolate computes on the cropped logits. float64 where torch has no such operation.
+        real: type of the positions. It is float32 if both axes are aligned. The taps are then those of
+            torch.nn.functional.interpolate on the cropped logits. It is float64 if torch has no such operation.
     """
     image, resized, source, steps = axis.image, axis.resized, axis.input, cells
     if align_corners:
@@ -155,16 +178,19 @@ def mask_taps(axis: Axis, cells: int, *, align_corners: bool, real: type[np.floa
 
 
 def crop_taps(taps: Taps, first: int, cells: int) -> Taps:
-    """Return taps into the `cells` samples from `first` on; a tap outside of them has no weight and may read any."""
+    """Crop taps to the `cells` samples from `first` on.
+
+    Indices are clamped. Taps outside must have weight zero.
+    """
     return Taps(np.clip(taps.indices - first, 0, cells - 1), taps.weights)
 
 
 def compose(outer: Taps, inner: Taps) -> Taps:
-    """Return the taps that do `inner` and then `outer` at once.
+    """Combine the taps of `inner` and then `outer`.
 
-    `outer` reads neighbouring samples of what `inner` makes, which is not coarser than its source: together they reach
-    three neighbouring source samples at most.
+    The result of `inner` must not be coarser than its source.
     """
+    # `outer` reads neighbouring samples of this result. Together they reach at most three neighbouring source samples.
     first = inner.indices[0, outer.indices[0]]
     index = first + np.arange(3)[:, None]
     weight = np.zeros(index.shape, np.float32)
@@ -176,12 +202,16 @@ def compose(outer: Taps, inner: Taps) -> Taps:
 
 
 def sum_in_order(terms: Iterator[Floats]) -> Floats:
-    """Add up in order, each sum rounded; the first term is not added to a zero, which would lose its sign."""
+    """Add up the terms in order.
+
+    Each sum is rounded.
+    """
+    # A zero as the start would lose the sign of a first term -0.0.
     return reduce(np.add, terms)
 
 
 def nearest_labels(axis: Axis, cells: int) -> Indices:
-    """Return the label cell that holds the centre of each visible image sample."""
+    """Return the label cells at the visible samples' centres."""
     first, count = axis.visible
     i = np.arange(first, first + count, dtype=np.int64)
     cell = ((2 * i + 1) * axis.resized + 2 * axis.offset * axis.image) * cells // (2 * axis.image * axis.input)

@@ -1,4 +1,4 @@
-"""Backends, one file each. This module chooses and opens them."""
+"""Inference backends: choose and open them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = [
 
 
 class _Settings(NamedTuple):
-    """How to open a backend; see `Segmenter.open`."""
+    """Arguments of a backend. See `Segmenter.open`."""
 
     device: str
     threads: int | None
@@ -40,11 +40,13 @@ class _Settings(NamedTuple):
 
 
 def read_any_model(path: str | Path) -> ModelFile | EngineFile:
-    """Read an .onnx file with its spec, or an engine with its sidecar.
+    """Read an .onnx file or an engine.
+
+    The .onnx file contains its spec. The engine has a sidecar.
 
     Raises:
-        MissingFileError: if there is no such file.
-        ModelFileError: if it is truncated, foreign, without a spec, or contradicts its spec.
+        MissingFileError: if the file does not exist.
+        ModelFileError: if it is truncated, in an unknown format, without a spec, or contradicts its spec.
     """
     if Path(path).suffix != ENGINE_SUFFIX:
         return read_model(path)
@@ -85,13 +87,13 @@ def open_backend(
     engine: EngineOptions | None = None,
     on_progress: Progress | None = None,
 ) -> Backend:
-    """Open a model in the backend asked for; see `Segmenter.open` for the arguments.
+    """Open a model in a backend.
 
-    "auto" is ONNX Runtime for an .onnx file, and TensorRT for an engine.
+    `Segmenter.open` describes the arguments. "auto" is ONNX Runtime for an .onnx file, and TensorRT for an engine.
 
     Raises:
         InputError: if device or threads are malformed.
-        BackendUnavailableError: if the backend or the device is not there.
+        BackendUnavailableError: if the backend or the device is not available.
         BackendError: if the backend cannot load the model.
     """
     if name != "auto" and name not in _OPENERS:

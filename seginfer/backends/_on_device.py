@@ -1,4 +1,4 @@
-"""Runs of a network on a GPU for arrays in host memory."""
+"""Inference on a GPU with arrays in host memory."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class HostCalls:
-    """Runs the executions of a backend on arrays in host memory, one call at a time.
+    """Inference of a GPU backend on host arrays, one call at a time.
 
     Args:
-        backend: makes the executions.
-        gpu: the GPU that it runs on.
-        layout: of the batches.
+        backend: backend that makes the executions.
+        gpu: GPU of the backend.
+        layout: layout of the batches.
     """
 
     _KEPT = 2  # batch shapes: a certificate asks for one image and for a pair
@@ -37,7 +37,10 @@ class HostCalls:
         self._is_closed = False
 
     def __call__(self, batch: Tensor, out: dict[str, Tensor] | None) -> dict[str, Tensor]:
-        """Run any number of images in batches that the backend takes; see `Backend.infer`."""
+        """Run any number of images. See `Backend.infer`.
+
+        They are cut into batches that the backend takes.
+        """
         most = self._backend.max_batch_size(self._input_hw(batch)) or len(batch)
         pieces = [self._run(batch[i : i + most]) for i in range(0, len(batch), most)]
         names = pieces[0].keys()
@@ -60,7 +63,7 @@ class HostCalls:
             try:
                 arrays = self._copy_and_run(padded)
             except BaseException:
-                self._drop()  # with all that work in flight may use
+                self._drop()  # waits for work in flight before it frees
                 raise
         return {name: array[:count] for name, array in arrays.items()}
 
@@ -92,13 +95,13 @@ class HostCalls:
         """Free everything after the call in flight. Calls afterwards raise BackendError."""
         with self._lock:
             self._is_closed = True
-            with suppress(BackendError):  # of a GPU that has failed
+            with suppress(BackendError):  # the GPU may have failed
                 self._gpu.use()
             self._drop()
 
     def _drop(self) -> None:
         if self._stream is not None:
-            with suppress(Exception):  # what went wrong is on its way already
+            with suppress(Exception):  # the first error is being raised already
                 self._stream.sync()
         while self._executions:
             self._executions.popitem()[1].close()

@@ -1,4 +1,4 @@
-"""OnnxRuntimeExecution: an .onnx file in the memory of a GPU, on the stream that its caller has."""
+"""ONNX Runtime in GPU memory, on the caller's stream."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from .._cuda.tensors import DeviceMemory, DeviceTensor
 from .._errors import BackendError
 from ._onnxruntime_session import cuda_first, join_lines, open_session, ort
 
-_MEMORY = "cuda"  # where tensors lie, in ONNX Runtime's words
+_MEMORY = "cuda"  # device type of tensors in ONNX Runtime
 
 
 class OnnxRuntimeExecution:
-    """See `Execution`. ONNX Runtime keeps to one stream per session, so that every execution has a session."""
+    """ONNX Runtime's `Execution`."""
 
-    obstacle = "ONNX Runtime frees and reuses memory of the host within a run, which a replay would do again"
+    # A session of ONNX Runtime uses one stream. Every execution therefore has its own session.
+
+    obstacle = "ONNX Runtime frees and reuses host memory within a run, and a replay would use it again"
 
     def __init__(
         self,
@@ -45,7 +47,8 @@ class OnnxRuntimeExecution:
             raise
 
     def _first_run(self, session: Any, outputs: Sequence[str]) -> dict[str, Any]:
-        """Run once to learn the shapes of the outputs, which a graph need not state."""
+        """Run once and return the outputs."""
+        # The graph need not state the shapes of its outputs.
         binding = session.io_binding()
         self._bind(binding.bind_input, self._node.name, self.input)
         for name in outputs:
@@ -54,7 +57,7 @@ class OnnxRuntimeExecution:
         return dict(zip(outputs, binding.get_outputs(), strict=True))
 
     def enqueue(self, stream: Any) -> None:
-        """Start the network; see `Execution.enqueue`."""
+        """Start the network. See `Execution.enqueue`."""
         handle = int(stream.handle)
         if self._bound is None or self._bound[0] != handle:
             self._bound = handle, *self._open_on_stream(handle)
@@ -63,7 +66,7 @@ class OnnxRuntimeExecution:
 
     def _open_on_stream(self, handle: int) -> tuple[Any, Any, Any]:
         session = open_session(self._path, cuda_first(self._index, handle), 1)
-        if session.get_providers() != self._providers:  # it falls back to others by itself
+        if session.get_providers() != self._providers:  # ONNX Runtime falls back to others without an error
             raise BackendError(
                 f"ONNX Runtime could not open {self._path} on the GPU once more; free GPU memory, or use pixels='cpu'"
             )
@@ -85,7 +88,7 @@ class OnnxRuntimeExecution:
 
 
 def _numpy_type(name: str) -> str:
-    """Return the NumPy name of "tensor(float)"."""
+    """Return the NumPy name of a type such as "tensor(float)"."""
     name = name.removeprefix("tensor(").removesuffix(")")
     return {"float": "float32", "double": "float64"}.get(name, name)
 

@@ -1,4 +1,4 @@
-"""Sessions of ONNX Runtime: with which providers and threads a model is loaded."""
+"""Sessions of ONNX Runtime: providers and threads."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def open_session(path: str | Path, providers: Sequence[Any], threads: int) -> An
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    # Waiting threads that spin take the cores from the robot's other processes.
+    # Spinning threads would take cores from the other processes of a robot.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # warnings of the optimiser are not for the user
+    options.log_severity_level = 3  # errors only: users cannot act on warnings of the optimiser
     try:
         return ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
@@ -44,14 +44,18 @@ def open_session(path: str | Path, providers: Sequence[Any], threads: int) -> An
 
 
 def load_cuda() -> None:
-    """Load CUDA's libraries from Python's packages, where they are; the provider finds them then, and not by itself."""
+    """Load CUDA's libraries from installed Python packages."""
+    # The CUDA provider does not search these packages itself.
     if hasattr(ort, "preload_dlls"):
-        with redirect_stdout(io.StringIO()):  # it prints what is missing; whether the provider loads is what counts
+        with redirect_stdout(io.StringIO()):  # it prints missing libraries, and `open_session` reports the failure
             ort.preload_dlls()
 
 
 def cuda_first(index: int, stream: int | None = None) -> list[Any]:
-    """Return the providers of a session on a GPU; with `stream`, one that starts its work on that stream of CUDA."""
+    """Return the providers of a session on a GPU.
+
+    With `stream`, the handle of a CUDA stream, the session runs on that stream.
+    """
     # TF32 would keep 10 bits of what the graph and its certificate call fp32.
     options: dict[str, Any] = {"device_id": index, "use_tf32": 0}
     if stream is not None:
@@ -60,5 +64,5 @@ def cuda_first(index: int, stream: int | None = None) -> list[Any]:
 
 
 def join_lines(error: Exception) -> str:
-    """Return what ONNX Runtime says without line breaks."""
+    """Return the text of an error in one line."""
     return " ".join(str(error).split())

@@ -1,4 +1,7 @@
-"""Backend protocol. A backend maps a batch tensor to output tensors and never sees images."""
+"""Backend protocol.
+
+A backend maps a batch tensor to output tensors. It never sees images.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,11 @@ class Backend(Protocol):
 
     @property
     def device(self) -> str:
-        """Device that it runs on: "cpu", "cuda:0"."""
+        """Device of the network, such as "cpu" or "cuda:0"."""
 
     @property
     def reason(self) -> str:
-        """Why this backend and device were chosen, in one phrase."""
+        """Reason for the choice of backend and device, in one phrase."""
 
     @property
     def description(self) -> str:
@@ -36,18 +39,18 @@ class Backend(Protocol):
 
     @property
     def batch_size(self) -> int | None:
-        """Fixed number of images that `infer` takes; None for any number."""
+        """Fixed batch size of `infer`. None for any number."""
 
     def infer(self, batch: Tensor, out: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         """Run the network on a batch.
 
         Args:
             batch: contiguous, in the shape and dtype that the network takes.
-            out: the result of an earlier call for the same batch shape; its arrays are overwritten.
+            out: the result of an earlier call for the same batch shape. Its arrays are overwritten.
 
         Returns:
-            The outputs that the spec names. The arrays belong to the caller: no later call changes them, unless they
-            are handed back as `out`.
+            The outputs that the spec names. The arrays belong to the caller. Later calls change them only if they are
+            passed as `out`.
 
         Raises:
             BackendError: if the run fails.
@@ -58,7 +61,10 @@ class Backend(Protocol):
 
 
 class Execution(Protocol):
-    """A network on a GPU for batches of one shape, at fixed addresses. For one caller at a time."""
+    """A network on a GPU for one batch shape. Not thread-safe.
+
+    Its input and outputs have fixed addresses.
+    """
 
     @property
     def input(self) -> DeviceTensor:
@@ -70,7 +76,10 @@ class Execution(Protocol):
 
     @property
     def obstacle(self) -> str:
-        """Why a CUDA graph cannot record the network; empty if nothing is known to prevent it."""
+        """Reason why a CUDA graph cannot record the network.
+
+        Empty if no reason is known.
+        """
 
     def enqueue(self, stream: Any) -> None:
         """Start the network on a stream of cuda-core.
@@ -78,7 +87,7 @@ class Execution(Protocol):
         The first call on a stream may allocate and wait. Later calls only start work.
 
         Raises:
-            BackendError: if it cannot be started.
+            BackendError: if the network cannot be started.
         """
 
     def close(self) -> None:
@@ -86,24 +95,30 @@ class Execution(Protocol):
 
 
 class DeviceBackend(Backend, Protocol):
-    """A backend whose network can run in the memory of a GPU."""
+    """A backend with networks in GPU memory."""
 
     @property
     def device_index(self) -> int | None:
-        """Index of the GPU; None if the network runs on the CPU."""
+        """Index of the GPU. None on the CPU."""
 
     def max_batch_size(self, input_hw: Size) -> int | None:
-        """Return the largest batch of inputs of this (height, width); None if there is no limit."""
+        """Return the largest batch size for inputs of (height, width).
+
+        None if there is no limit.
+        """
 
     def padded_batch_size(self, count: int, input_hw: Size) -> int:
-        """Return the size of the batch that carries `count` images, at most `max_batch_size`."""
+        """Return the size of the batch that carries `count` images.
+
+        It is at least `count`. `count` is at most `max_batch_size`.
+        """
 
     def execution(self, shape: tuple[int, ...], memory: DeviceMemory) -> Execution:
-        """Return the network for batches of one shape.
+        """Make an execution for batches of one shape.
 
         Args:
-            shape: of the batch.
-            memory: of the GPU that `device_index` names. It belongs to the execution, which closes it.
+            shape: shape of the batch.
+            memory: memory on GPU `device_index`. The execution owns and closes it.
 
         Raises:
             InputError: if the network does not take this shape.
@@ -112,5 +127,5 @@ class DeviceBackend(Backend, Protocol):
 
 
 def as_device_backend(backend: Backend) -> DeviceBackend | None:
-    """Return the backend if its network runs on a GPU; None otherwise."""
+    """Return the backend if it runs on a GPU, else None."""
     return None if getattr(backend, "device_index", None) is None else cast("DeviceBackend", backend)

@@ -27,7 +27,7 @@ class LoadedEngine:
 
     Raises:
         MissingFileError: if it was deleted since the check.
-        BackendError: if it cannot be read, the library refuses it, or GPU memory runs out.
+        BackendError: if it cannot be read, the library rejects it, or GPU memory runs out.
     """
 
     def __init__(self, library: Library, path: Path) -> None:
@@ -68,14 +68,14 @@ class LoadedEngine:
     def execution(
         self, profile: int, input_name: str, shape: tuple[int, ...], outputs: tuple[str, ...], memory: DeviceMemory
     ) -> EngineExecution:
-        """Return a context with memory for inputs of one shape.
+        """Make a context with memory for inputs of one shape.
 
         Args:
             profile: index of a profile that takes the shape.
             input_name: name of the engine's input.
             shape: shape of the input.
             outputs: names of the outputs to expose.
-            memory: of the GPU that the engine was loaded on.
+            memory: memory on the GPU of the engine.
 
         Raises:
             InputError: if the engine does not take this shape.
@@ -157,7 +157,7 @@ class EngineExecution:
             )
         tensor = self._memory.tensor(shape, dtype)
         if not self._context.set_tensor_address(name, tensor.address):
-            raise BackendError(f"{self._library.description} refuses an address for {name!r}; report this as a bug")
+            raise BackendError(f"{self._library.description} rejects the address of {name!r}; report this as a bug")
         return tensor
 
     def enqueue(self, stream: Any) -> None:
@@ -188,7 +188,7 @@ def map_file(path: Path) -> Iterator[mmap.mmap]:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except FileNotFoundError as error:
         raise MissingFileError(f"{path} was deleted while it was opened; open it or build it again") from error
-    except (OSError, ValueError) as error:  # ValueError: it is empty
+    except (OSError, ValueError) as error:  # ValueError: the file is empty
         raise BackendError(f"cannot read {path}: {error}; check its permissions, or build it again") from error
     with data:
         yield data

@@ -1,4 +1,4 @@
-"""OnnxRuntimeBackend: ONNX Runtime on the CPU, or on CUDA where that is really there."""
+"""Backend for ONNX Runtime on the CPU or on CUDA."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class OnnxRuntimeBackend:
 
     Args:
         path: the model.
-        outputs: names of the outputs to compute; the graph may have more.
+        outputs: names of the outputs to compute. The graph may have more.
         device: "cpu", "cuda", "cuda:<index>", or "auto": CUDA if its provider loads, the CPU otherwise.
-        threads: CPU threads for one inference; None takes every core that this process may use.
+        threads: CPU threads for one inference. None takes every core that this process may use.
 
     Raises:
-        BackendUnavailableError: if CUDA was asked for by name and its provider does not load.
+        BackendUnavailableError: if CUDA is requested by name and its provider does not load.
         BackendError: if ONNX Runtime rejects the model.
     """
 
@@ -56,7 +56,7 @@ class OnnxRuntimeBackend:
         on_cuda = self._session.get_providers()[0] == CUDA
         if wants_cuda and not on_cuda:
             raise BackendUnavailableError(
-                f"device {device!r} was asked for, but the CUDA provider did not load; "
+                f"device {device!r} was requested, but the CUDA provider did not load; "
                 "check the driver with nvidia-smi, pip install 'onnxruntime-gpu[cuda,cudnn]', or use device='cpu'"
             )
         self.device = f"cuda:{index}" if on_cuda else "cpu"
@@ -69,7 +69,7 @@ class OnnxRuntimeBackend:
         _log.info("%r", self)
 
     def max_batch_size(self, input_hw: Size) -> int | None:
-        """Return the fixed batch size of the graph; None if it is free."""
+        """Return the fixed batch size of the graph, or None."""
         del input_hw
         return self.batch_size
 
@@ -79,9 +79,9 @@ class OnnxRuntimeBackend:
         return self.batch_size or count
 
     def execution(self, shape: tuple[int, ...], memory: DeviceMemory) -> Execution:
-        """Return the network in the memory of a GPU; see `DeviceBackend.execution`."""
+        """Make an execution. See `DeviceBackend.execution`."""
         if self._open_session() is None or self.device_index is None:
-            raise BackendUnavailableError(f"{self.description} has no memory of a GPU; open it with device='cuda'")
+            raise BackendUnavailableError(f"{self.description} has no GPU memory; open it with device='cuda'")
         from ._onnxruntime_execution import OnnxRuntimeExecution
 
         return OnnxRuntimeExecution(self._session, self._path, self._outputs, shape, memory, self.device_index)
@@ -96,7 +96,7 @@ class OnnxRuntimeBackend:
         return f"<{self.description}; {self.reason}>"
 
     def infer(self, batch: Tensor, out: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Run the network on a batch; see `Backend.infer`."""
+        """Run the network on a batch. See `Backend.infer`."""
         session = self._open_session()
         try:
             binding = session.io_binding()
@@ -114,7 +114,7 @@ class OnnxRuntimeBackend:
             raise BackendError(f"{self.description} failed on a batch {got}: {join_lines(error)}") from error
 
     def close(self) -> None:
-        """Free the session; it cannot run afterwards."""
+        """Free the session. Calls afterwards raise BackendError."""
         self._session = None
 
     def _open_session(self) -> Any:
@@ -124,18 +124,21 @@ class OnnxRuntimeBackend:
 
 
 def _bind_output(binding: Any, name: str, array: Tensor | None) -> None:
-    """Let the runtime write into an array of an earlier run, whose shape it checks, or into memory of its own."""
+    """Bind an output to an array, or to new memory for None.
+
+    ONNX Runtime checks the shape of the array.
+    """
     if array is None:
         binding.bind_output(name)
     elif array.flags.c_contiguous and array.flags.writeable:
         binding.bind_output(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
     else:
-        raise InputError(f"out[{name!r}] must be writable and contiguous; hand back what an earlier call returned")
+        raise InputError(f"out[{name!r}] must be writable and contiguous; pass the result of an earlier call")
 
 
 def _reason(device: str, has_cuda: bool, on_cuda: bool) -> str:
     if device != "auto":
-        return f"device {device!r} was asked for"
+        return f"device {device!r} was requested"
     if on_cuda:
         return "the CUDA provider loaded"
     return "the CUDA provider did not load" if has_cuda else "this ONNX Runtime has no CUDA provider"

@@ -1,4 +1,4 @@
-"""TensorRtBackend: an engine of TensorRT, or of TensorRT for RTX, in the memory of the GPU that it was built for."""
+"""Backend for engines of TensorRT and TensorRT for RTX."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ def build_and_open(
     device: str,
     on_progress: Progress | None,
 ) -> TensorRtBackend:
-    """Take the engine of an .onnx file from the cache, or build it, and load it."""
+    """Load the engine of an .onnx file.
+
+    The engine comes from the cache, or is built.
+    """
     options = options or EngineOptions()
     if options.library not in ("auto", library):
         raise InputError(f"engine options name the library {options.library}, got backend {library!r}; leave one out")
@@ -49,18 +52,18 @@ def build_and_open(
 
 
 class TensorRtBackend:
-    """Runs an engine; see `Backend` and `DeviceBackend`.
+    """Runs an engine. See `Backend` and `DeviceBackend`.
 
     Args:
-        engine: what `seginfer build` made, read and found whole.
+        engine: an intact engine of `seginfer build`.
         device: "auto", "cuda" or "cuda:<index>".
 
     Raises:
-        BackendUnavailableError: if there is no GPU, or the library that built the engine is not installed.
+        BackendUnavailableError: if no GPU is available, or the library that built the engine is not installed.
         BackendError: if the engine was built for another GPU or version, or GPU memory runs out.
     """
 
-    batch_size = None  # `infer` cuts and pads
+    batch_size = None  # `infer` cuts and pads batches
 
     def __init__(self, engine: EngineFile, *, device: str = "auto") -> None:
         self.device_index = _index(device, engine.path)
@@ -92,16 +95,22 @@ class TensorRtBackend:
 
     @property
     def opt_hw(self) -> Size:
-        """(height, width) of the input that the engine was tuned for."""
+        """(height, width) of the input that TensorRT optimised for."""
         shape = self._report.profiles[0].opt
         return shape[2:] if self._spec.input.layout == "NCHW" else shape[1:3]  # type: ignore[return-value]
 
     def max_batch_size(self, input_hw: Size) -> int:
-        """Return the most images of this size that a profile takes; 1 if none takes this size."""
+        """Return the largest batch size of all profiles for this size.
+
+        It is 1 if no profile takes this size.
+        """
         return max((shapes.max[0] for shapes in self._profiles_for(input_hw)), default=1)
 
     def padded_batch_size(self, count: int, input_hw: Size) -> int:
-        """Return the least number of images of this size, `count` or more, that a profile takes."""
+        """Return the smallest batch size that holds `count` images.
+
+        A profile takes this batch size at this input size.
+        """
         fitting = [shapes for shapes in self._profiles_for(input_hw) if count <= shapes.max[0]]
         return min((max(count, shapes.min[0]) for shapes in fitting), default=count)
 
@@ -115,14 +124,15 @@ class TensorRtBackend:
         ]
 
     def execution(self, shape: tuple[int, ...], memory: DeviceMemory) -> Execution:
-        """Return the network with memory of its own; see `DeviceBackend.execution`."""
+        """Make an execution. See `DeviceBackend.execution`."""
         if self._engine is None:
             raise BackendError(CLOSED)
         outputs = tuple(output.name for output in self._spec.outputs)
         return self._engine.execution(self._profile(shape), self._spec.input.name, shape, outputs, memory)
 
     def _profile(self, shape: tuple[int, ...]) -> int:
-        """Return the profile that takes a shape; the narrowest if there are several, since it is tuned best."""
+        """Return the index of the narrowest profile for a shape."""
+        # Narrow profiles are optimised best.
         fitting = [
             (sum(shapes.max) - sum(shapes.min), i)
             for i, shapes in enumerate(self._report.profiles)
@@ -137,13 +147,19 @@ class TensorRtBackend:
         return min(fitting)[1]
 
     def infer(self, batch: Tensor, out: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Run the network on a batch of the host's memory, in pieces that a profile takes; see `Backend.infer`."""
+        """Run the network on a batch in host memory. See `Backend.infer`.
+
+        The batch is cut into pieces that a profile takes.
+        """
         if self._engine is None:
             raise BackendError(CLOSED)
         return self._calls(batch, out)
 
     def close(self) -> None:
-        """Free engine and memory, after the call in flight; executions must be closed."""
+        """Free engine and memory after the call in flight.
+
+        Executions must be closed.
+        """
         if self._engine is not None:
             self._calls.close()
             self._engine.close()
@@ -152,11 +168,12 @@ class TensorRtBackend:
 
 
 def usable_gpu(device: str, path: object) -> int:
-    """Return which GPU to build for and run on: a build may take minutes, and would be for nothing without.
+    """Return the index of the GPU to build for and run on.
 
     Raises:
-        BackendUnavailableError: if there is none, or packages for it are missing.
+        BackendUnavailableError: if no GPU is available, or packages for it are missing.
     """
+    # Checked before a build, which may take minutes.
     index = _index(device, path)
     find_gpu(index)
     require_cuda()

@@ -1,4 +1,7 @@
-"""TorchBackend: a PyTorch module as the backend, the oracle that other backends are compared with."""
+"""Backend for PyTorch modules.
+
+It is the reference for other backends.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,16 @@ if TYPE_CHECKING:
 
 
 class TorchBackend:
-    """Runs a module that maps one batch tensor to a tuple of output tensors, where the module's weights are.
+    """Runs a PyTorch module on the device of its weights.
 
     Args:
-        module: called under inference mode; put it into eval mode first.
+        module: maps one batch tensor to a tuple of output tensors. It runs in inference mode and must be in eval mode.
         outputs: one name per tensor of the tuple.
-        input_dtype: of the batches.
+        input_dtype: dtype of the batches.
     """
 
     name = "torch"
-    reason = "asked for by name"
+    reason = "requested by name"
     batch_size = None
 
     def __init__(self, module: torch.nn.Module, outputs: Sequence[str], *, input_dtype: str = "float32") -> None:
@@ -39,16 +42,16 @@ class TorchBackend:
 
     @property
     def device(self) -> str:
-        """Where the module's weights are."""
+        """Device of the module's weights."""
         return str(self._device)
 
     @property
     def device_index(self) -> int | None:
-        """Which GPU the weights are on; None if on none."""
+        """Index of the weights' GPU. None on the CPU."""
         return (self._device.index or 0) if self._device.type == "cuda" else None
 
     def max_batch_size(self, input_hw: Size) -> None:
-        """Return None: a module takes any number."""
+        """Return None, because a module takes any number."""
         del input_hw
 
     def padded_batch_size(self, count: int, input_hw: Size) -> int:
@@ -57,8 +60,8 @@ class TorchBackend:
         return count
 
     def execution(self, shape: tuple[int, ...], memory: DeviceMemory) -> TorchExecution:
-        """Return the module with memory of its own GPU; see `DeviceBackend.execution`."""
-        del memory  # PyTorch's allocator has the memory, because the module's own tensors need it anyway
+        """Make an execution. See `DeviceBackend.execution`."""
+        del memory  # the module's tensors need PyTorch's allocator, which serves input and outputs too
         if self._module is None:
             raise BackendError(CLOSED)
         batch = torch.zeros(shape, dtype=self._input_dtype, device=self._device)
@@ -73,7 +76,10 @@ class TorchBackend:
         return f"<{self.description}; {self.reason}>"
 
     def infer(self, batch: Tensor, out: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
-        """Run the module on a batch; see `Backend.infer`. `out` is filled by a copy."""
+        """Run the module on a batch. See `Backend.infer`.
+
+        `out` is filled by a copy.
+        """
         if self._module is None:
             raise BackendError(CLOSED)
         with torch.inference_mode():
@@ -86,26 +92,29 @@ class TorchBackend:
         return out
 
     def close(self) -> None:
-        """Let go of the module; it cannot run afterwards."""
+        """Release the module. Calls afterwards raise BackendError."""
         self._module = None
 
 
 class TorchExecution:
-    """See `Execution`. A pool of its own keeps the memory that a CUDA graph has recorded from being given away."""
+    """PyTorch's `Execution`."""
 
     obstacle = ""
 
     def __init__(self, module: torch.nn.Module, outputs: Sequence[str], batch: torch.Tensor) -> None:
         self._module: torch.nn.Module | None = module
         self._input = batch
+        # An own pool reserves the memory that a CUDA graph has recorded.
         self._pool: Any = torch.cuda.MemPool()
         self._results = [tensor.contiguous().clone() for tensor in self._run()]
-        torch.cuda.current_stream(batch.device).synchronize()  # of the device would break what others are recording
+        torch.cuda.current_stream(
+            batch.device
+        ).synchronize()  # a wait for the whole device would break captures of other threads
         self.input = _device_tensor(batch)
         self.outputs = {name: _device_tensor(tensor) for name, tensor in zip(outputs, self._results, strict=True)}
 
     def enqueue(self, stream: Any) -> None:
-        """Start the module; see `Execution.enqueue`."""
+        """Start the module. See `Execution.enqueue`."""
         external = torch.cuda.ExternalStream(int(stream.handle), self._input.device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(external):
             for result, tensor in zip(self._results, self._run(), strict=True):
@@ -130,10 +139,8 @@ class TorchExecution:
 
 @contextmanager
 def _use_pool(pool: Any, device: torch.device) -> Iterator[None]:
-    """Take memory from a pool within the block, and know nothing of a graph that is recorded around it.
-
-    `torch.cuda.use_mem_pool` wants a graph of torch's own where a stream is being recorded, from torch 2.13 or so on.
-    """
+    """Allocate from a pool within the block."""
+    # From about torch 2.13, `torch.cuda.use_mem_pool` requires a graph of torch while a stream is captured.
     index = device.index or 0
     torch._C._cuda_beginAllocateCurrentThreadToPool(index, pool.id)
     try:
@@ -148,6 +155,9 @@ def _device_tensor(tensor: torch.Tensor) -> DeviceTensor:
 
 
 def device_of(module: torch.nn.Module) -> torch.device:
-    """Return the device of a module's weights; the CPU if it has none."""
+    """Return the device of a module's weights.
+
+    It is the CPU if there are none.
+    """
     tensor = next(chain(module.parameters(), module.buffers()), None)
     return torch.device("cpu") if tensor is None else tensor.device
