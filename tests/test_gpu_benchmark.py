@@ -104,9 +104,10 @@ def test_what_is_not_there_is_listed_with_its_reason(record: dict[str, Any]) -> 
 
 def main_with_wrong(folder: str) -> int:
     """Run the benchmark where the network sees a mirror, then where all masks are two pixels to the side."""
-    import gpu
+    import gpu  # type: ignore[import-not-found, unused-ignore]
 
-    infer, segment = OnnxRuntimeBackend.infer, Segmenter._segment
+    infer: Any = OnnxRuntimeBackend.infer
+    segment: Any = Segmenter._segment
 
     def mirrored(self: OnnxRuntimeBackend, batch: Any, out: Any = None) -> Any:
         return {name: np.ascontiguousarray(array[..., ::-1]) for name, array in infer(self, batch, out).items()}
@@ -140,10 +141,10 @@ OBSTACLES = {"": "one CUDA graph", "it waits for the host": "plain launches"}
 
 def main_with_a_fake_gpu(library: str, folder: str) -> int:
     """Run the benchmark on the GPU's pipeline, with a CPU behind cuda-core and behind the network, by obstacle."""
-    import _gpu_cases
-    import _gpu_machine
-    import cuda_kernels
-    import gpu
+    import _gpu_cases  # type: ignore[import-not-found, unused-ignore]
+    import _gpu_machine  # type: ignore[import-not-found, unused-ignore]
+    import cuda_kernels  # type: ignore[import-not-found, unused-ignore]
+    import gpu  # type: ignore[import-not-found, unused-ignore]
 
     def opened(name: str, case: Any) -> Segmenter:
         del name
@@ -170,7 +171,7 @@ def main_with_a_fake_gpu(library: str, folder: str) -> int:
             for module in (_gpu_cases, _gpu_machine):
                 patch.setattr(module, "free_and_total_bytes", lambda: (MEMORY - world.of_device(), MEMORY))
             codes.append(gpu.main(["--json", f"{folder}/{i}.json", *ONE_CASE, "--backends", "onnxruntime"]))
-    return max(codes)
+    return int(max(codes))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")

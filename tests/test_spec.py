@@ -28,13 +28,13 @@ def channels(values: st.SearchStrategy[float], count: int) -> st.SearchStrategy[
 
 @st.composite
 def inputs(draw: st.DrawFn) -> InputSpec:
-    color = draw(st.sampled_from(["rgb", "bgr", "gray"]))
+    color: Any = draw(st.sampled_from(["rgb", "bgr", "gray"]))
     count = 1 if color == "gray" else 3
-    dtype = draw(st.sampled_from(["float32", "float16", "uint8"]))
+    dtype: Any = draw(st.sampled_from(["float32", "float16", "uint8"]))
     size = draw(st.none() | st.tuples(st.integers(1, 4096), st.integers(1, 4096)))
     resamplings = ["opencv", "pillow", "nearest"] + ["torch", "torch-antialias"] * (dtype != "uint8")
-    raw = {"scale": 1.0, "mean": (0.0,), "std": (1.0,)}
-    scaled = {
+    raw: dict[str, Any] = {"scale": 1.0, "mean": (0.0,), "std": (1.0,)}
+    scaled: dict[str, Any] = {
         "scale": draw(st.floats(1e-6, 1e3)),
         "mean": draw(channels(FINITE, count)),
         "std": draw(channels(st.floats(1e-6, 1e3), count)),
@@ -71,7 +71,7 @@ def certificates(draw: st.DrawFn) -> Certificate:
 
 @st.composite
 def specs(draw: st.DrawFn) -> ModelSpec:
-    task = draw(st.sampled_from(["semantic", "binary", "multilabel"]))
+    task: Any = draw(st.sampled_from(["semantic", "binary", "multilabel"]))
     count = 2 if task == "binary" else draw(st.integers(1, 8))
     names = tuple(draw(st.lists(TEXT, min_size=count, max_size=count, unique=True)))
     colors = draw(st.just(()) | st.lists(COLOR, min_size=count, max_size=count).map(tuple))
@@ -135,7 +135,7 @@ def test_a_spec_cannot_be_changed_and_lists_become_tuples() -> None:
     assert spec.input.mean == (0.1, 0.2, 0.3)
     assert hash(spec.input) == hash(make_spec(mean=(0.1, 0.2, 0.3)).input)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        spec.task = "binary"
+        spec.task = "binary"  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
