@@ -31,14 +31,14 @@ MEMORY = 1 << 34
 
 def run_script(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 def run_here(call: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Call a function of this file in a process of its own: benchmarks and tests have modules of one name."""
     folders = [str(BENCHMARKS), str(Path(__file__).parent)]
     code = f"import sys; sys.path[:0] = {folders!r}; import test_gpu_benchmark as t; sys.exit(t.{call}(*sys.argv[1:]))"
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=600)
 
 
 def left_in(folder: Path) -> list[str]:
