@@ -10,7 +10,7 @@ import numpy as np
 from _errors import check
 from _settings import Settings
 from _timing import Stage
-from networks import small_network
+from cpu_networks import small_network
 from pictures import picture
 
 from seginfer import Segmenter

@@ -13,8 +13,8 @@ from _errors import PeerUnavailableError, check
 from _peers import PeerProcess
 from _settings import Settings, missing
 from _timing import Stage, measure_in_turns
+from cpu_networks import CLASSES, MEAN, STD, small_network, unet
 from idioms import Array, cv2_mask, margin_where_different, numpy_batch, torch_batch, torch_mask
-from networks import CLASSES, MEAN, STD, small_network, unet
 from pictures import mixed_share, picture
 
 from seginfer import Segmenter, preprocess

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from networks import MEAN, STD
+from cpu_networks import MEAN, STD
 from numpy.typing import NDArray
 
 Array = NDArray[Any]

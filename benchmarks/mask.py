@@ -8,8 +8,8 @@ import numpy as np
 from _errors import check
 from _settings import Settings, missing
 from _timing import Stage, measure_in_turns
+from cpu_networks import CLASSES, make_spec
 from idioms import NEAR_TIE, cv2_mask, margin_where_different, torch_mask
-from networks import CLASSES, make_spec
 from numpy.typing import NDArray
 from pictures import mixed_share, noise_logits, picture, smooth_logits
 

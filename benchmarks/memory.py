@@ -19,7 +19,7 @@ import numpy as np
 from _errors import CheckError, check
 from _settings import Settings
 from _timing import Stage
-from networks import small_network
+from cpu_networks import small_network
 from pictures import picture
 
 from seginfer import Segmenter, preprocess

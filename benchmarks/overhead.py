@@ -9,7 +9,7 @@ import numpy as np
 from _errors import check
 from _settings import Settings
 from _timing import Stage, measure_in_turns
-from networks import trivial_network
+from cpu_networks import trivial_network
 from pictures import picture
 
 from seginfer import Segmenter, postprocess, preprocess

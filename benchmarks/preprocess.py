@@ -9,8 +9,8 @@ import numpy as np
 from _errors import check
 from _settings import Settings, missing
 from _timing import Stage, measure_in_turns
+from cpu_networks import STD, make_spec
 from idioms import Array, blob_batch, blob_params_batch, numpy_batch, torch_batch
-from networks import STD, make_spec
 from pictures import picture
 
 import seginfer

@@ -41,7 +41,7 @@ def flip_byte(path: Path, at: int) -> None:
     path.write_bytes(content)
 
 
-def edit_sidecar(engine: Path, edit: Callable[[dict[str, Any]], None], *, seal: bool) -> None:
+def edit_sidecar(engine: Path, edit: Callable[[dict[str, Any]], object], *, seal: bool) -> None:
     """Change the sidecar of an engine; with `seal`, as seginfer itself would have written it."""
     document = json.loads(sidecar_path(engine).read_text())
     edit(document)

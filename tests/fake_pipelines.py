@@ -44,6 +44,7 @@ def assert_same(found: Segmentation, expected: Segmentation) -> None:
     assert (found.margin is None, found.confidence is None) == (expected.margin is None, expected.confidence is None)
     if expected.margin is not None and expected.confidence is not None:
         np.testing.assert_array_equal(found.margin, expected.margin)
+        assert found.confidence is not None
         np.testing.assert_allclose(found.confidence, expected.confidence, rtol=0, atol=1e-6)
 
 

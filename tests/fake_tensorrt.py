@@ -109,7 +109,7 @@ class ICudaEngine(Counted):
         return getattr(REAL.DataType, names.get(dtype, dtype.upper()))
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return self._tensor(name).shape
+        return tuple(self._tensor(name).shape)
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         assert name == self._report.inputs[0].name

@@ -70,7 +70,7 @@ def mask_step(held: Held, case: MaskCase, results: list[ResultsAt]) -> MaskStep:
     """Return the step of a case."""
     output, faults = held.upload(case.output), held.upload(np.zeros(len(case.geometries), np.uint32))
     at = OutputAt(address(output), case.output.dtype.name)
-    options = {"faults": address(faults), "remap": case.remap or (), "mask_dtype": case.masks[0].dtype}
+    options: dict[str, Any] = {"faults": address(faults), "remap": case.remap or (), "mask_dtype": case.masks[0].dtype}
     step: MaskStep = held.step(MaskStep(held.gpu, case.geometries, case.hw(), case.spec, at, results, **options))
     return step
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seginfer import ClassSpec, InputSpec, ModelSpec, OutputSpec, postprocess, preprocess
 from seginfer._geometry.geometry import Geometry
+from seginfer._inputs.formats import PixelFormat
 from seginfer._reference.mask import blend
-from seginfer._spec.model_spec import UpsampleSpec
+from seginfer._spec.model_spec import TaskName, UpsampleSpec
 from seginfer._tasks.dense.postprocess import confidence, margin
 
-FORMATS = ("rgb", "bgr", "rgba", "bgra", "gray", "nv12", "yuyv")
+T = TypeVar("T")
+FORMATS: tuple[PixelFormat, ...] = ("rgb", "bgr", "rgba", "bgra", "gray", "nv12", "yuyv")
 RESAMPLINGS = ("opencv", "pillow", "torch", "torch-antialias", "nearest")
 Array = NDArray[Any]
 
@@ -27,7 +29,7 @@ class InputCase:
     """A batch to be made, and what the CPU makes of it."""
 
     spec: ModelSpec
-    color: str
+    color: PixelFormat
     images: list[Array]
     expected: Array
     geometries: list[Geometry]
@@ -44,7 +46,7 @@ def input_case(seed: int) -> InputCase:
     color = FORMATS[seed % len(FORMATS)]
     resampling = RESAMPLINGS[seed // len(FORMATS) % len(RESAMPLINGS)]
     spec = _input_spec(rng, color, resampling)
-    limits = {"pad": spec.input.size or (), "tile": (40, 40)}
+    limits = {"pad": spec.input.size or (40, 40), "tile": (40, 40)}
     limit = limits.get(spec.input.resize, (140, 130))
     images = [_image(rng, color, limit) for _ in range(rng.integers(1, 4))]
     return InputCase(spec, color, images, *preprocess(images, spec, color=color))
@@ -103,7 +105,8 @@ class MaskCase:
             return self.output.shape[1:]
         return self.output.shape[2:] if self.spec.output.layout == "NCHW" else self.output.shape[1:3]
 
-    def per_geometry(self, arrays: list[Array]) -> list[Array]:
+    def per_geometry(self, arrays: list[T]) -> list[T]:
+        """Return what belongs to the image of every geometry."""
         corners = [g.tile is None or g.tile.corner_yx == (0, 0) for g in self.geometries]
         return [arrays[i] for i in np.cumsum(corners) - 1]
 
@@ -111,15 +114,16 @@ class MaskCase:
 def mask_case(seed: int) -> MaskCase:
     """Draw a spec, geometries and an output; every task, kind and number of taps turns up."""
     rng = np.random.default_rng(10_000 + seed)
-    task = ("semantic", "semantic", "binary", "multilabel")[seed % 4]
-    resize = ("stretch", "letterbox", "center-crop", "tile")[seed // 4 % 4]
+    tasks: tuple[TaskName, ...] = ("semantic", "semantic", "binary", "multilabel")
+    task = tasks[seed % 4]
+    resize: Any = ("stretch", "letterbox", "center-crop", "tile")[seed // 4 % 4]
     classes = 2 if task == "binary" else int(rng.choice([1, 2, 3, 19, 300, 1100], p=[0.1, 0.2, 0.2, 0.38, 0.1, 0.02]))
     if task == "multilabel":
         classes = min(classes, 7)
     names = tuple(f"c{i}" for i in range(classes))
     output = _output_spec(rng, task, is_tile=resize == "tile")
-    size = {"size": (int(rng.integers(4, 60)), int(rng.integers(4, 60)))}
-    tile = {"size": (24, 24), "tile_margin": 7, "multiple_of": 4}
+    size: dict[str, Any] = {"size": (int(rng.integers(4, 60)), int(rng.integers(4, 60)))}
+    tile: dict[str, Any] = {"size": (24, 24), "tile_margin": 7, "multiple_of": 4}
     source = InputSpec(resize=resize, **(tile if resize == "tile" else size))
     spec = ModelSpec(task, source, ClassSpec(names, ignore_index=2000 if classes > 255 else 255), (output,))
     return _with_output(rng, spec, classes)
@@ -127,12 +131,13 @@ def mask_case(seed: int) -> MaskCase:
 
 def _output_spec(rng: np.random.Generator, task: str, *, is_tile: bool) -> OutputSpec:
     is_labels = task == "semantic" and rng.random() < 0.15
-    kind = "labels" if is_labels else str(rng.choice(["logits", "probabilities"]))
+    kind: Any = "labels" if is_labels else str(rng.choice(["logits", "probabilities"]))
     corners, inner = (bool(rng.integers(2)) and not is_tile for _ in range(2))
     factor = 0 if is_labels or rng.random() < 0.7 else 2 if is_tile else int(rng.integers(2, 5))
+    layout: Any = str(rng.choice(["NCHW", "NHWC"]))
     return OutputSpec(
         kind=kind,
-        layout=str(rng.choice(["NCHW", "NHWC"])),
+        layout=layout,
         stride=(2 if factor else 4) if is_tile else 1,
         align_corners=corners,
         upsample=UpsampleSpec(factor, align_corners=inner) if factor else None,
@@ -143,11 +148,12 @@ def _output_spec(rng: np.random.Generator, task: str, *, is_tile: bool) -> Outpu
 def _with_output(rng: np.random.Generator, spec: ModelSpec, classes: int) -> MaskCase:
     limit = (40, 50) if spec.input.resize == "tile" else (90, 160)
     sizes = [
-        (1 if rng.random() < 0.1 else int(rng.integers(1, n + 1)) for n in limit) for _ in range(rng.integers(1, 4))
+        [1 if rng.random() < 0.1 else int(rng.integers(1, n + 1)) for n in limit] for _ in range(rng.integers(1, 4))
     ]
-    geometries = [tile for size in sizes for tile in Geometry.place(tuple(size), spec.input).tiles(spec.input)]
+    geometries = [tile for h, w in sizes for tile in Geometry.place((h, w), spec.input).tiles(spec.input)]
     if spec.input.resize == "tile":
-        hw = tuple(n // spec.output.graph_stride for n in spec.input.size or ())
+        assert spec.input.size is not None
+        hw = spec.input.size[0] // spec.output.graph_stride, spec.input.size[1] // spec.output.graph_stride
     else:
         hw = int(rng.integers(2, 24)), int(rng.integers(2, 24))
     output = _output(rng, spec, len(geometries), hw)

@@ -189,9 +189,10 @@ def check_overlay(cpu: Cpu, seed: int) -> None:
     """Hold the kernel to the specification; every other batch is painted in place."""
     case = overlay_case(seed)
     outs = [_garbage(expected) for expected in case.expected]
-    images = list(case.images)
+    images: list[Array | None] = list(case.images)
     if seed % 2 and images[0] is not None and images[0].ndim == 3:
-        images = outs = [image.copy() for image in images if image is not None]
+        outs = [image.copy() for image in images if image is not None]
+        images = [*outs]
     addresses = [
         (0 if image is None else image.ctypes.data, mask.ctypes.data, out.ctypes.data)
         for image, mask, out in zip(images, case.masks, outs, strict=True)

@@ -31,7 +31,7 @@ _TO_LAST, _TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 
 
 def make_spec(
-    task: str = "semantic",
+    task: Any = "semantic",
     *,
     size: tuple[int, int] | None = SIZE,
     output: dict[str, Any] | None = None,
@@ -63,7 +63,8 @@ SPECS = {
 def logits_of(batch: NDArray[Any], task: str) -> NDArray[np.float32]:
     """Return what the network of `make_onnx` yields for an (N, 3, h, w) batch at stride 1."""
     planes = batch.astype(np.float32)
-    return np.einsum("cd,ndhw->nchw", _WEIGHTS[task], planes) + np.float32(_BIAS[task])
+    logits: NDArray[np.float32] = np.einsum("cd,ndhw->nchw", _WEIGHTS[task], planes) + np.float32(_BIAS[task])
+    return logits
 
 
 def make_onnx(spec: ModelSpec, *, batch: int | str = "N") -> onnx.ModelProto:
@@ -73,7 +74,7 @@ def make_onnx(spec: ModelSpec, *, batch: int | str = "N") -> onnx.ModelProto:
 
     def then(op: str, tensor: str, *weights: str, **attributes: Any) -> str:
         nodes.append(helper.make_node(op, [tensor, *weights], [f"{op}_{len(nodes)}"], **attributes))
-        return nodes[-1].output[0]
+        return str(nodes[-1].output[0])
 
     x = spec.input.name
     if spec.input.layout == "NHWC":

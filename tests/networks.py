@@ -43,17 +43,18 @@ class Returning(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         logits = self.net(x)
-        return {
+        made = {
             "tensor": lambda: logits,
             "tuple": lambda: (logits, x),
             "dict out": lambda: {"aux": x, "out": logits},
             "dict logits": lambda: {"logits": logits},
             "object": lambda: SimpleNamespace(logits=logits, hidden=x),
             "nothing": lambda: {"boxes": x},
-        }[self.form]()
+        }[self.form]
+        return made()  # type: ignore[no-untyped-call]
 
 
-def make_spec(task: str = "semantic", *, output: dict[str, Any] | None = None, **input_fields: Any) -> ModelSpec:
+def make_spec(task: Any = "semantic", *, output: dict[str, Any] | None = None, **input_fields: Any) -> ModelSpec:
     """Return a spec for Tiny; `input_fields` are those of InputSpec, `output` those of OutputSpec."""
     fields = {"size": SIZE, "mean": (0.45,), "std": (0.22,), **input_fields}
     names = NAMES[:2] if task == "binary" else NAMES

@@ -21,8 +21,8 @@ WEIGHT = np.random.default_rng(0).normal(size=(4, 3, 3, 3)).astype(np.float32)
 
 def node(op: str, inputs: str, outputs: str, name: str = "", **attributes: Any) -> onnx.NodeProto:
     """Return a node; names of tensors are separated by spaces, and "-" is one left out."""
-    names = [["" if part == "-" else part for part in text.split()] for text in (inputs, outputs)]
-    return helper.make_node(op, *names, name=name, **attributes)
+    names, outs = (["" if part == "-" else part for part in text.split()] for text in (inputs, outputs))
+    return helper.make_node(op, names, outs, name=name, **attributes)
 
 
 def conv(inputs: str = "x", output: str = "c") -> onnx.NodeProto:
@@ -37,9 +37,9 @@ def model(
     opset: int = 18,
     **weights: NDArray[Any],
 ) -> onnx.ModelProto:
-    values = [[helper.make_tensor_value_info(*value) for value in side] for side in (inputs, outputs)]
+    ins, outs = ([helper.make_tensor_value_info(*value) for value in side] for side in (inputs, outputs))
     tensors = [numpy_helper.from_array(array, name) for name, array in {"w": WEIGHT, **weights}.items()]
-    graph = helper.make_graph(list(nodes), "graph", *values, tensors)
+    graph = helper.make_graph(list(nodes), "graph", ins, outs, tensors)
     domains = {node.domain for node in nodes if node.domain}
     opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=9)
@@ -51,7 +51,11 @@ def roi_align() -> onnx.ModelProto:
 
 
 def non_max_suppression() -> onnx.ModelProto:
-    limits = {"most": np.array([10]), "iou": np.array([0.5], np.float32), "score": np.array([0.1], np.float32)}
+    limits: dict[str, Any] = {
+        "most": np.array([10]),
+        "iou": np.array([0.5], np.float32),
+        "score": np.array([0.1], np.float32),
+    }
     nodes = [node("NonMaxSuppression", "boxes scores most iou score", name, f"{name}/NMS") for name in ("y", "z")]
     inputs: list[Value] = [("boxes", F32, [1, 100, 4]), ("scores", F32, [1, 2, 100])]
     return model(nodes, inputs=inputs, outputs=[("y", I64, None), ("z", I64, None)], **limits)

@@ -30,7 +30,7 @@ from seginfer import (
     attach_spec,
     read_model,
 )
-from seginfer._files import onnx_file as onnx_file
+from seginfer._files import onnx_file, protobuf
 from seginfer._files.model_file import pipeline_sha256
 from seginfer._system.atomic import atomic_path
 
@@ -74,7 +74,7 @@ def test_attaching_again_replaces_the_older_spec(bare: Path) -> None:
 
 
 def test_a_certificate_of_another_pipeline_is_left_out(bare: Path, caplog: pytest.LogCaptureFixture) -> None:
-    numbers = dict.fromkeys(("images", "pixels"), 1) | {
+    numbers: dict[str, Any] = dict.fromkeys(("images", "pixels"), 1) | {
         field.name: 1.0 for field in dataclasses.fields(Certificate) if field.type == "float"
     }
     for graph_of, is_kept in [(SPEC, True), (NEW_SPEC, False)]:
@@ -117,7 +117,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(
     target = bare if in_place else bare.with_name("target.onnx")
     attach_spec(bare, SPEC, target)
     before = {path: path.read_bytes() for path in bare.parent.iterdir()}
-    copy, calls = onnx_file.copy_bytes, []
+    copy, calls = protobuf.copy_bytes, []
 
     def interrupted_copy(data: Any, start: int, end: int, out: Any) -> None:
         copy(data, start, end, out)

@@ -82,7 +82,7 @@ def test_a_bad_buffer_is_refused(out: Any, semantic_model: Path) -> None:
         with refuses(InputError, "out must hold 2 arrays"):
             segmenter([image, image], out=[np.zeros((24, 32), np.uint8)])
         with refuses(InputError, "out must hold 1 arrays"):
-            segmenter([image], out=7)
+            segmenter([image], out=7)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("out", [np.zeros((1, 3, 24, 31), np.float32), np.zeros((1, 3, 24, 32)), [1]], ids=type)

@@ -29,7 +29,7 @@ PLACE = "# title\n\n<!-- benchmarks:begin -->\nold\n<!-- benchmarks:end -->\n\nt
 
 def run_script(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "benchmarks" / name), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(scope="module")

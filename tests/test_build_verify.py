@@ -5,11 +5,11 @@ The precision of a layer decides the speed of an engine, and nothing else shows 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import half_networks
 import networks
@@ -30,6 +30,7 @@ from seginfer._tensorrt.inspect import count_logged_kernels, parse_build_log
 from seginfer._tensorrt.isolated import build_isolated
 from seginfer._tensorrt.library import Message, find_library
 from seginfer._tensorrt.parse import ParsedNetwork, parse
+from seginfer._tensorrt.report import ShapeRange
 from seginfer._tensorrt.shapes import resolve_profiles
 from seginfer._tensorrt.verify import check_precisions, check_spec_precision, list_expected_layers, verify
 from seginfer.assets import SOCCER
@@ -59,7 +60,9 @@ class Case(NamedTuple):
 def built(path: Path, *profiles: EngineProfile) -> Case:
     parsed = parse(find_library(), path)
     ranges = resolve_profiles(parsed.inputs, None, EngineOptions(profiles=profiles or (EngineProfile(),)))
-    free = [] if min(parsed.inputs[0].shape) >= 0 else [{parsed.inputs[0].name: shapes} for shapes in ranges]
+    free: list[Mapping[str, ShapeRange]] = (
+        [] if min(parsed.inputs[0].shape) >= 0 else [{parsed.inputs[0].name: shapes} for shapes in ranges]
+    )
     return Case(parsed, free, build_network(parsed, free).messages)
 
 
@@ -158,7 +161,7 @@ def fp32_node(op: str, then: list[str]) -> onnx.ModelProto:
     last = nodes[-1].output[0]
     nodes += [node("Cast", last, "k", to=F16), node("Conv", "k w2", "z", "last/Conv"), node("Cast", "z", "y", to=F32)]
     rng = np.random.default_rng(0)
-    weights = {
+    weights: dict[str, Any] = {
         "w": rng.normal(size=(16, 3, 3, 3)).astype(np.float16),
         "w2": rng.normal(size=(4, 16, 1, 1)).astype(np.float16),
         "w32": rng.normal(size=(16, 16, 1, 1)).astype(np.float32),
@@ -177,7 +180,7 @@ def test_quantized_layers_are_counted_as_what_they_became(tmp_path: Path) -> Non
         node("DequantizeLinear", "wq ws wz", "wd", axis=0),
         node("Conv", "xd wd", "y", "first/Conv", pads=[1] * 4),
     ]
-    scales = {"s": np.array(0.02, np.float32), "zero": np.array(0, np.int8)}
+    scales: dict[str, Any] = {"s": np.array(0.02, np.float32), "zero": np.array(0, np.int8)}
     scales |= {"ws": np.full(4, 0.01, np.float32), "wz": np.zeros(4, np.int8)}
     case = built(nvidia_models.save(lambda: nvidia_models.model(nodes, **scales), tmp_path / "m.onnx"))
     assert case.verify() == {"int8": 1}

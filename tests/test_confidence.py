@@ -62,7 +62,7 @@ def test_confidence_is_that_of_interpolated_values(
     geometry = Geometry.place(image_hw, spec.input)
     logits = np.random.default_rng(seed).normal(size=(1, spec.num_channels, *input_hw)).astype(np.float32)
     output = torch.from_numpy(logits) if kind == "logits" else activated(torch.from_numpy(logits), task)
-    content = output[(..., *geometry.content.slices)]
+    content = output[(...,) + geometry.content.slices]  # noqa: RUF005, mypy takes the other form for Python 3.11
     values = F.interpolate(content, image_hw, mode="bilinear", align_corners=align_corners)[0]
     (ours,) = confidence(output.numpy(), [geometry], spec)
     assert_close(ours, expected_confidence(values, spec), tolerances.CONFIDENCE.limit)

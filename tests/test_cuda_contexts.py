@@ -59,7 +59,7 @@ def test_callers_wait_while_every_slot_is_lent(backend: FakeDeviceBackend) -> No
 
     with on_gpu(backend) as segmenter, ThreadPoolExecutor(6) as pool:
         segmenter(picture((24, 32)))
-        backend.infer = slow  # type: ignore[method-assign]
+        backend.infer = slow  # type: ignore[assignment, method-assign]
         list(pool.map(segmenter, [picture((24, 32), seed=i) for i in range(24)]))
         assert most <= 2
         assert len(backend.opened) <= 2
@@ -150,7 +150,7 @@ def test_closing_waits_for_calls_in_flight_and_refuses_those_that_wait(
         assert may_go.wait(30)
         return infer(*arguments)
 
-    backend.infer = held  # type: ignore[method-assign]
+    backend.infer = held  # type: ignore[assignment, method-assign]
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(segmenter, picture((40, 50)))
         assert is_in_flight.wait(30)
@@ -174,7 +174,7 @@ def test_ctrl_c_gives_up_the_slot_and_the_next_call_runs(
     with on_gpu(backend) as segmenter:
         infer: Any = backend.infer
         segmenter(picture((40, 50)))
-        backend.infer = interrupted  # type: ignore[method-assign]
+        backend.infer = interrupted  # type: ignore[assignment, method-assign]
         with pytest.raises(KeyboardInterrupt):
             segmenter(picture((40, 50)))
         assert not world.buffers

@@ -23,6 +23,7 @@ import pytest
 
 from seginfer import BackendUnavailableError
 from seginfer._cuda import compiler, gpu, kernel_args
+from seginfer._cuda.steps import Launch
 from seginfer._system.driver import has_gpu
 
 PARITY = {"seginfer_preprocess", "seginfer_preprocess_filtered", "seginfer_label", "seginfer_mask", "seginfer_overlay"}
@@ -60,7 +61,7 @@ def ptx(*, contracts: bool) -> str:
     _, size = nvrtc.nvrtcGetPTXSize(program)
     text = b" " * size
     nvrtc.nvrtcGetPTX(program, text)
-    return text.decode()
+    return str(text.decode())
 
 
 def arithmetic(text: str) -> dict[str, Counter[str]]:
@@ -154,6 +155,8 @@ def test_an_unknown_architecture_is_named_with_its_remedy() -> None:
 def test_records_are_laid_out_as_in_cpp(cpu: on_cpu.Cpu) -> None:
     expected: list[int] = []
     for record in (kernel_args.PREPROCESS, kernel_args.LABEL, kernel_args.MASK, kernel_args.OVERLAY):
+        assert record.fields is not None
+        assert record.names is not None
         expected += [record.itemsize, *(record.fields[name][1] for name in record.names)]
     found = (ctypes.c_int * (len(expected) + 1))(*[-1] * (len(expected) + 1))
     cpu.library.layout(found)
@@ -164,7 +167,7 @@ def test_records_are_laid_out_as_in_cpp(cpu: on_cpu.Cpu) -> None:
 def test_enumerations_are_as_in_cpp() -> None:
     text = (compiler.include_folder() / "seginfer" / "kernels" / "enums.h").read_text()
     found = dict(re.findall(r"enum class (\w+) : int {([^}]*)};", text))
-    twins = {
+    twins: dict[str, Any] = {
         one.__name__: one for one in vars(kernel_args).values() if isinstance(one, EnumMeta) and one is not IntEnum
     }
     assert found.keys() == set(re.findall(r"^enum \w+ (\w+)", text, re.M)) == twins.keys()
@@ -214,19 +217,19 @@ def test_overlays_equal_the_specification_bit_for_bit(cpu: on_cpu.Cpu) -> None:
     ("value", "kind", "fault"),
     [(np.nan, np.float32, 1), (-np.inf, np.float16, 1), (3, np.int64, 2), (-1, np.int32, 2), (3, np.uint8, 2)],
 )
-def test_bad_values_are_reported_of_their_image_alone(cpu: on_cpu.Cpu, value: float, kind: type, fault: int) -> None:
+def test_bad_values_are_reported_of_their_image_alone(cpu: on_cpu.Cpu, value: float, kind: Any, fault: int) -> None:
     records = np.zeros(2, kernel_args.LABEL)
     is_labels = issubclass(kind, np.integer)
     values = np.zeros((2, 1 if is_labels else 3, 9, 5), kind)
     values[1, -1, 8, 4] = value
     labels, faults = np.zeros((2, 9, 5), np.uint16), np.zeros(2, np.uint32)
-    kinds = {np.float32: 0, np.float16: 1, np.uint8: 2, np.int32: 3, np.int64: 4}
+    kinds: dict[Any, int] = {np.float32: 0, np.float16: 1, np.uint8: 2, np.int32: 3, np.int64: 4}
     records["kind"], records["classes"], records["height"], records["width"] = kinds[kind], 3, 9, 5
     records["channel_stride"], records["row_stride"], records["column_stride"] = 45, 5, 1
     for i, record in enumerate(records):
         record["values"], record["labels"] = values[i].ctypes.data, labels[i].ctypes.data
         record["faults"] = faults[i:].ctypes.data
-    cpu.run(on_cpu.Launch("seginfer_label", records, (1, 2, 2)))
+    cpu.run(Launch("seginfer_label", records, (1, 2, 2)))
     assert faults.tolist() == [0, fault]
     assert labels.max() < 3
 
@@ -264,7 +267,7 @@ def test_steps_launch_what_they_must(cpu: on_cpu.Cpu) -> None:
 @needs_compiler
 def test_the_benchmark_measures_every_kernel(cpu: on_cpu.Cpu, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(on_cpu.ROOT / "benchmarks"))
-    import cuda_kernels
+    import cuda_kernels  # type: ignore[import-not-found, unused-ignore]
 
     sizes = {"IMAGE_HW": (54, 96), "INPUT_HW": (32, 48), "LOGITS_HW": (8, 12), "COPIED_BYTES": 1 << 16}
     for name, value in {**sizes, "ROUNDS": 2, "WARM_UP": 1, "CALLS": 1}.items():

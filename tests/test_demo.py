@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from picture_files import read_picture
 
 from seginfer import read_model
 from seginfer._cli import main
@@ -36,8 +37,8 @@ def test_the_demo_exports_certifies_and_reports(tmp_path: Path, capsys: pytest.C
 def _check_pictures(paths: dict[str, object]) -> None:
     assert len(list(VideoReader(str(paths["video"])))) == 48
     for overlay, mask in zip(paths["overlays"], paths["masks"], strict=True):  # type: ignore[call-overload]
-        assert cv2.imread(overlay).shape == (360, 640, 3)
-        classes = set(cv2.imread(mask, cv2.IMREAD_UNCHANGED).ravel().tolist())
+        assert read_picture(overlay).shape == (360, 640, 3)
+        classes = set(read_picture(mask, cv2.IMREAD_UNCHANGED).ravel().tolist())
         assert {1, 4} <= classes <= set(range(8))  # the clip follows the ball on the field
     report = Path(str(paths["report"]))
     text = report.read_text(encoding="utf-8")

@@ -15,7 +15,7 @@ from engine_cases import names, needs_rtx, run_python
 from models import SPECS, save_model
 
 from seginfer import OutputWriteError
-from seginfer._system.cache_folder import cache_folder
+from seginfer._system.environment import cache_folder
 from seginfer._tensorrt.cache import ENGINE_NAME, entry_path, lock_path
 from seginfer._tensorrt.engine_file import read_engine
 from seginfer._tensorrt.engines import build_engine

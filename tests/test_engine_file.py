@@ -267,7 +267,7 @@ def test_a_model_that_is_replaced_while_it_is_read_has_no_engine(
     semantic_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its spec would be that of the old file, and its network that of the new one."""
-    read = engines.read_model
+    read: Any = vars(engines)["read_model"]
 
     def read_and_replace(path: str | Path) -> Any:
         model = read(path)
@@ -351,10 +351,15 @@ def test_two_builds_of_one_name_never_mix(built: EngineFile, tmp_path: Path, mon
         write_engine(target, Path("tiny.onnx"), built.key, built.spec, build)
 
     first = threading.Thread(target=write, args=(b"first",))
-    monkeypatch.setattr(atomic.os, "replace", replace_and_wait)
+    monkeypatch.setattr(os, "replace", replace_and_wait)
     first.start()
     assert first_is_between.wait(30)
-    second = threading.Thread(target=lambda: (write(b"second"), second_is_done.set()))
+
+    def write_second() -> None:
+        write(b"second")
+        second_is_done.set()
+
+    second = threading.Thread(target=write_second)
     second.start()
     first.join()
     second.join()

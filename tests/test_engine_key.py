@@ -224,7 +224,7 @@ def _with_node(make: Callable[[], onnx.NodeProto], *, in_function: bool = False)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     if in_function:
         model.functions.append(helper.make_function("d", "f", [], ["c"], [make()], model.opset_import))
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def test_constants_of_nodes_branches_and_functions_count(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_flips_are_counted_by_margin(module: torch.nn.Module, engine: EngineFile
         certificate = certify(module, segmenter, IMAGES)
     edges = [count.margin_below for count in certificate.flips]
     assert edges[-1] is None
-    assert edges[:-1] == sorted(edges[:-1])  # type: ignore[type-var]
+    assert edges[:-1] == sorted(edges[:-1])
     assert sum(count.pixels for count in certificate.flips) == certificate.pixels
     flipped = sum(count.flipped for count in certificate.flips)
     assert flipped == round((1 - certificate.pixel_agreement) * certificate.pixels)

@@ -271,7 +271,7 @@ def test_probes_report_what_a_fake_gpu_does(cpu: on_cpu.Cpu, tmp_path: Path) -> 
 def test_a_probe_that_fails_is_reported_and_the_next_one_runs() -> None:
     if has_gpu():
         pytest.skip("there is a GPU")
-    command = [sys.executable, BENCHMARKS / "first_contact_probe.py", "copies", "environment"]
+    command = [sys.executable, str(BENCHMARKS / "first_contact_probe.py"), "copies", "environment"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stdout.splitlines()[:2] == ["== copies", "PROBE copies: FAILED with exit code 1"]

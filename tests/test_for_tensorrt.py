@@ -4,6 +4,9 @@ ONNX has a usable GroupNormalization from opset 21 on and Attention from 23; Ten
 to opset 20. What is exported instead must not cost kernels.
 """
 
+# mypy: no-warn-return-any
+# Calling a module of torch yields Any.
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -15,7 +15,7 @@ FUZZERS = Path(__file__).parent / "fuzz"
 
 def fuzz(name: str, folder: Path, seconds: int) -> str:
     """Run a fuzzer in a process of its own to its good end and return what it printed."""
-    command = [sys.executable, FUZZERS / name, "--seconds", str(seconds)]
+    command = [sys.executable, str(FUZZERS / name), "--seconds", str(seconds)]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120 + seconds * 8)
     if done.returncode:
         found = "".join(

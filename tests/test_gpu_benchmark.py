@@ -31,14 +31,14 @@ MEMORY = 1 << 34
 
 def run_script(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 def run_here(call: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Call a function of this file in a process of its own: benchmarks and tests have modules of one name."""
     folders = [str(BENCHMARKS), str(Path(__file__).parent)]
     code = f"import sys; sys.path[:0] = {folders!r}; import test_gpu_benchmark as t; sys.exit(t.{call}(*sys.argv[1:]))"
-    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=600)
 
 
 def left_in(folder: Path) -> list[str]:
@@ -104,9 +104,10 @@ def test_what_is_not_there_is_listed_with_its_reason(record: dict[str, Any]) -> 
 
 def main_with_wrong(folder: str) -> int:
     """Run the benchmark where the network sees a mirror, then where all masks are two pixels to the side."""
-    import gpu
+    import gpu  # type: ignore[import-not-found, unused-ignore]
 
-    infer, segment = OnnxRuntimeBackend.infer, Segmenter._segment
+    infer: Any = OnnxRuntimeBackend.infer
+    segment: Any = Segmenter._segment
 
     def mirrored(self: OnnxRuntimeBackend, batch: Any, out: Any = None) -> Any:
         return {name: np.ascontiguousarray(array[..., ::-1]) for name, array in infer(self, batch, out).items()}
@@ -169,7 +170,7 @@ def main_with_a_fake_gpu(library: str, folder: str) -> int:
             for module in (cases, machine):
                 patch.setattr(module, "free_and_total_bytes", lambda: (MEMORY - world.of_device(), MEMORY))
             codes.append(gpu.main(["--json", f"{folder}/{i}.json", *ONE_CASE, "--backends", "onnxruntime"]))
-    return max(codes)
+    return int(max(codes))
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")

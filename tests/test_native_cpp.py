@@ -97,8 +97,7 @@ def placed(policy: str, image_h: int, image_w: int, input_h: int, input_w: int, 
 @needs_compiler
 def test_the_geometry_of_cpp_is_that_of_python(build: Path, rng: np.random.Generator) -> None:
     cases = list(placements(rng))
-    lines = "\n".join(" ".join(str(int(value) if value is not policy else value) for value in (policy, *rest))
-                      for policy, *rest in cases)  # fmt: skip
+    lines = "\n".join(" ".join((policy, *(str(int(n)) for n in numbers))) for policy, *numbers in cases)
     printed = run(build / "check_geometry", text=lines).splitlines()
     expected = [placed(*case) for case in cases]
     assert sum(one is not None for one in expected) > len(cases) / 2

@@ -55,7 +55,7 @@ def cases(draw: st.DrawFn) -> tuple[ModelSpec, NDArray[Any], list[Geometry]]:
     classes = 1 if task == "binary" else draw(many if task == "semantic" else st.integers(1, 5))
     stride = draw(st.sampled_from([1, 1, 2, 3, 4, 8]))
     factor = draw(st.sampled_from([0, 0, 0, 2, 3]))
-    kind = draw(st.sampled_from(["logits", "probabilities"]))
+    kind: Any = draw(st.sampled_from(["logits", "probabilities"]))
     upsample = UpsampleSpec(factor, align_corners=draw(st.booleans())) if factor else None
     output = OutputSpec(
         kind=kind, stride=stride, align_corners=draw(st.booleans()), upsample=upsample,
@@ -178,7 +178,7 @@ def test_ties_take_the_lowest_class_and_margins_are_zero() -> None:
 
 def test_every_float16_value_is_read_and_written_exactly() -> None:
     """All 63488 finite float16 values, as labels of a threshold between each value and the next."""
-    halves = np.arange(65536, dtype=np.uint16).view(np.float16)
+    halves: NDArray[np.float16] = np.arange(65536, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)].reshape(1, 1, 248, 256)
     spec = spec_of("binary", 1, (248, 256), OutputSpec())
     geometries = [Geometry.place((248, 256), spec.input)]

@@ -26,7 +26,7 @@ def test_overlays_of_every_format_and_mask(data: st.DataObject) -> None:
     image = image_of(color, draw(sides(60)), draw(sides(200)), rng, draw(st.integers(0, 5)))
     height, width = (image.shape[0] // 3 * 2 if color == "nv12" else image.shape[0]), image.shape[1]
     count = draw(st.sampled_from([1, 2, 5, 254, 300]))
-    dtype = draw(st.sampled_from([np.uint8, np.uint16]))
+    dtype: Any = draw(st.sampled_from([np.uint8, np.uint16]))
     cell = draw(st.sampled_from([1, 3, 40]))  # runs of one class, short and long
     small = rng.integers(0, min(count + 3, np.iinfo(dtype).max), (-(-height // cell), -(-width // cell)), dtype=dtype)
     mask = small.repeat(cell, 0).repeat(cell, 1)[:height, :width]

@@ -115,7 +115,8 @@ def test_camera_formats_equal_opencv(code: PixelFormat, rng: np.random.Generator
     conversion = {"nv12": cv2.COLOR_YUV2RGB_NV12, "yuyv": cv2.COLOR_YUV2RGB_YUYV}[code]
     reference = {"nv12": rgb_from_nv12, "yuyv": rgb_from_yuyv}[code]
     for _ in range(20):
-        image = image_of(code, *(2 * rng.integers(1, 200, 2)), rng)
+        height, width = (2 * rng.integers(1, 200, 2)).tolist()
+        image = image_of(code, height, width, rng)
         np.testing.assert_array_equal(reference(np.ascontiguousarray(image)), cv2.cvtColor(image, conversion))
     grid = np.stack(np.meshgrid(np.arange(256), np.arange(256), indexing="ij"), -1).astype(np.uint8)
     luma = rng.integers(0, 256, (2, 256 * 256), dtype=np.uint8)

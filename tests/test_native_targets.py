@@ -37,12 +37,29 @@ TARGETS = {
 
 def digests(target: Target, folder: Path) -> dict[str, str]:
     """Build the library and the program, and return a digest by instruction set."""
-    cmake = ["cmake", "-S", CORE, "-B", folder, "-DSEGINFER_PYTHON=OFF", f"-DCMAKE_CXX_COMPILER={target.compiler}"]
+    cmake: list[str | Path] = [
+        "cmake",
+        "-S",
+        CORE,
+        "-B",
+        folder,
+        "-DSEGINFER_PYTHON=OFF",
+        f"-DCMAKE_CXX_COMPILER={target.compiler}",
+    ]
     subprocess.run([*cmake, *target.options], check=True, capture_output=True)
     built = subprocess.run(["cmake", "--build", folder, "-j2"], check=True, capture_output=True, text=True)
     assert "warning" not in built.stdout + built.stderr
     program = folder / "digest"
-    flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-pthread", "-static", f"-I{CORE / 'include'}", "-o", program]
+    flags: list[str | Path] = [
+        "-std=c++17",
+        "-O1",
+        "-ffp-contract=off",
+        "-pthread",
+        "-static",
+        f"-I{CORE / 'include'}",
+        "-o",
+        program,
+    ]
     sources = [ROOT / "tests" / "cpp" / "digest.cpp", folder / "libseginfer.a"]
     subprocess.run([target.compiler, *flags, *sources], check=True)
     printed = subprocess.run([*target.runner, program], check=True, capture_output=True, text=True).stdout

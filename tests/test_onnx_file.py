@@ -17,7 +17,7 @@ from seginfer import ModelSpec, read_model
 from seginfer._files.onnx_file import graph_sha256, read_onnx, write_metadata
 from seginfer._spec.tensor_info import TensorInfo
 
-NUMPY_NAMES = {
+NUMPY_NAMES: dict[int, str] = {
     TensorProto.FLOAT: "float32",
     TensorProto.UINT8: "uint8",
     TensorProto.INT8: "int8",

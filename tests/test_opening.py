@@ -104,7 +104,7 @@ def test_what_is_no_number_of_threads_is_refused(threads: Any, semantic_model: P
 
 
 @pytest.mark.parametrize("color", ["gray", "argb", "BGR"])
-def test_a_colour_that_the_network_cannot_take_is_refused(color: str, semantic_model: Path) -> None:
+def test_a_colour_that_the_network_cannot_take_is_refused(color: Any, semantic_model: Path) -> None:
     with pytest.raises(InputError, match="color"):
         Segmenter.open(semantic_model, color=color)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -33,12 +34,12 @@ class Operator(nn.Module):
         return self.function(*inputs)
 
 
-def transposed(**arguments: int) -> Operator:
+def transposed(**arguments: Any) -> Operator:
     return Operator(lambda image: F.conv_transpose2d(image, KERNEL, **arguments))
 
 
 def unpooled(values: Tensor, indices: Tensor) -> Tensor:
-    return F.max_unpool2d(values, indices, kernel_size=2, stride=2)
+    return F.max_unpool2d(values, indices, kernel_size=(2, 2), stride=(2, 2))
 
 
 def export(module: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> None:
@@ -169,7 +170,7 @@ def test_a_transposed_convolution_is_as_large_as_the_formula_says(
 ) -> None:
     more = (more_rows, more_columns)
     assume(all(extra < max(axis[2], axis[4]) for extra, axis in zip(more, (rows, columns), strict=True)))
-    expected = [transposed_length(*axis, extra) for axis, extra in zip((rows, columns), more, strict=True)]
+    expected = [transposed_length(*axis, extra) for axis, extra in zip((rows, columns), more, strict=True)]  # type: ignore[call-arg]
     assume(min(expected) > 0)
     size, kernel, stride, padding, dilation = zip(rows, columns, strict=True)
     image, weight = torch.empty(1, 2, *size, device="meta"), torch.empty(2, 3, *kernel, device="meta")

@@ -17,6 +17,7 @@ TASKS = ["semantic", "binary", "multilabel"]
 
 def outputs(spec: ModelSpec, rng: np.random.Generator) -> tuple[NDArray[np.float32], list[Geometry]]:
     """Return random NCHW logits for two images of different size."""
+    assert spec.input.size is not None
     logits = rng.normal(size=(2, spec.num_channels, *spec.input.size)).astype(np.float32)
     return logits, [Geometry.place(image_hw, spec.input) for image_hw in IMAGES]
 
@@ -33,7 +34,7 @@ def test_channels_last_outputs_give_the_same_masks_and_confidence(task: str, rng
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 @pytest.mark.parametrize("task", TASKS)
-def test_other_floats_give_the_masks_of_their_float32_values(task: str, dtype: type, rng: np.random.Generator) -> None:
+def test_other_floats_give_the_masks_of_their_float32_values(task: str, dtype: Any, rng: np.random.Generator) -> None:
     spec = make_spec(task, resize="letterbox")
     logits, geometries = outputs(spec, rng)
     other = logits.astype(dtype)
@@ -95,7 +96,7 @@ def test_a_multilabel_mask_of_more_than_256_classes_holds_bytes() -> None:
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("where", [(0, 0, 0, 0), (1, 2, 23, 31), (1, 1, 7, 9)])
-def test_a_value_that_is_not_finite_is_refused(poison: float, dtype: type, where: tuple[int, ...]) -> None:
+def test_a_value_that_is_not_finite_is_refused(poison: float, dtype: Any, where: tuple[int, ...]) -> None:
     spec = make_spec()
     logits = np.zeros((2, 3, 24, 32), dtype)
     logits[where] = poison
@@ -129,7 +130,7 @@ def test_an_output_of_another_shape_or_dtype_is_refused(output: NDArray[Any]) ->
 def test_an_output_that_is_no_array_is_refused(kind: str) -> None:
     spec = make_spec(output={"kind": kind})
     with pytest.raises(InputError, match="as a NumPy array, got list"):
-        postprocess([[0.0]], [Geometry.place((9, 9), spec.input)], spec)
+        postprocess([[0.0]], [Geometry.place((9, 9), spec.input)], spec)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("labels", [[[3]], [[-1]], [[0.0]], [[[0]], [[1]]], []], ids=str)

@@ -25,7 +25,7 @@ CELLS = st.tuples(st.integers(1, 40), st.integers(1, 40))
 SEED = st.integers(0, 2**32)
 
 
-def spec_of(task: str, channels: int, input_hw: Size, resize: str = "stretch", **output: Any) -> ModelSpec:
+def spec_of(task: Any, channels: int, input_hw: Size, resize: Any = "stretch", **output: Any) -> ModelSpec:
     names = tuple(f"class {i}" for i in range(2 if task == "binary" else channels))
     ignore = 255 if len(names) < 256 else 65535
     return ModelSpec(
@@ -161,7 +161,7 @@ def test_thresholds_are_applied_to_interpolated_values(
 ) -> None:
     spec = spec_of(task, channels, (23, 31), "letterbox", kind=kind, threshold=threshold)
     geometry = Geometry.place((61, 50), spec.input)
-    output = rng.normal(scale=3, size=(1, channels, 23, 31)).astype(np.float32)
+    output: NDArray[Any] = rng.normal(scale=3, size=(1, channels, 23, 31)).astype(np.float32)
     limit = math.log(threshold / (1 - threshold))
     if kind == "probabilities":
         output, limit = 1 / (1 + np.exp(-output)), threshold

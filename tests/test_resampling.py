@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import cv2
 import numpy as np
@@ -55,7 +56,8 @@ def ipp(is_on: bool) -> Iterator[None]:
 
 
 def cv2_resize(image: Pixels, size: Size) -> Pixels:
-    return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR).reshape(*size, -1)
+    result = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR).reshape(*size, -1)
+    return result.astype(np.uint8, copy=False)
 
 
 def pillow_resize(image: Pixels, *sizes: Size) -> Pixels:
@@ -66,17 +68,17 @@ def pillow_resize(image: Pixels, *sizes: Size) -> Pixels:
     return np.asarray(picture).reshape(*sizes[-1], -1)
 
 
-def torch_resize(image: Pixels, size: Size, **mode: object) -> NDArray[np.float32]:
+def torch_resize(image: Pixels, size: Size, **mode: Any) -> NDArray[np.float32]:
     """Resize the image in 0..1 and return (h, w, c)."""
     tensor = torch.from_numpy(image.astype(np.float32) / np.float32(255)).permute(2, 0, 1)[None].contiguous()
     return F.interpolate(tensor, size, **mode)[0].permute(1, 2, 0).numpy()
 
 
-def transposed(image: NDArray) -> NDArray:
+def transposed(image: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(image.transpose(1, 0, 2))
 
 
-def largest_difference(a: NDArray, b: NDArray) -> float:
+def largest_difference(a: NDArray[Any], b: NDArray[Any]) -> float:
     assert a.shape == b.shape
     return float(np.abs(a.astype(np.float64) - b).max())
 

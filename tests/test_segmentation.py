@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pycocotools import mask as coco
+from picture_files import read_picture
+from pycocotools import mask as coco  # type: ignore[import-untyped]
 
 from seginfer import ClassSpec, Geometry, InputError, OutputWriteError, Segmentation, Timings
 
@@ -34,7 +35,7 @@ MASKS = st.builds(
 )
 
 
-def result_of(mask: NDArray[Any], task: str = "semantic", **fields: Any) -> Segmentation:
+def result_of(mask: NDArray[Any], task: Any = "semantic", **fields: Any) -> Segmentation:
     image_hw = mask.shape[-2:]
     count = {"semantic": 4, "binary": 2, "multilabel": mask.shape[0]}[task]
     classes = ClassSpec(NAMES[:count], COLORS[:count])
@@ -43,7 +44,8 @@ def result_of(mask: NDArray[Any], task: str = "semantic", **fields: Any) -> Segm
 
 
 def decoded(rle: dict[str, Any]) -> NDArray[np.uint8]:
-    return coco.decode(coco.frPyObjects(rle, *rle["size"]))
+    mask: NDArray[np.uint8] = coco.decode(coco.frPyObjects(rle, *rle["size"]))
+    return mask
 
 
 @settings(max_examples=150)
@@ -158,11 +160,11 @@ def test_an_alpha_outside_0_to_1_is_refused(alpha: float) -> None:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("suffix", [".png", ".PNG", ".tif", ".tiff", ".pgm"])
-def test_saved_masks_hold_the_ids_exactly(suffix: str, dtype: type, tmp_path: Path, rng: np.random.Generator) -> None:
+def test_saved_masks_hold_the_ids_exactly(suffix: str, dtype: Any, tmp_path: Path, rng: np.random.Generator) -> None:
     mask = rng.integers(0, np.iinfo(dtype).max + 1, (33, 47)).astype(dtype)
     path = tmp_path / f"mask{suffix}"
     result_of(mask).save(path)
-    read = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    read = read_picture(path, cv2.IMREAD_UNCHANGED)
     assert read.dtype == dtype
     np.testing.assert_array_equal(read, mask)
     assert [p.name for p in tmp_path.iterdir()] == [path.name]

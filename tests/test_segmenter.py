@@ -21,7 +21,7 @@ Image = NDArray[np.uint8]
 def picture(height: int, width: int, seed: int = 0) -> Image:
     """Return smooth colours, so that a mask has regions."""
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
 
 
 def expected_mask(image: Image, spec: ModelSpec) -> NDArray[np.uint8]:
@@ -146,6 +146,7 @@ def test_results_own_their_memory(semantic_model: Path) -> None:
     with Segmenter.open(semantic_model) as segmenter:
         first = segmenter(picture(40, 50, 1), confidence=True)
         trace = segmenter.trace(picture(40, 50, 1))
+        assert first.confidence is not None
         kept = [array.copy() for array in (first.mask, first.confidence, trace.batch, trace.output, trace.mask)]
         for seed in range(2, 6):
             assert not np.array_equal(segmenter(picture(40, 50, seed), confidence=True).mask, first.mask)
@@ -187,7 +188,8 @@ def test_a_failed_call_leaves_the_segmenter_usable(semantic_model: Path) -> None
 
 def test_plans_are_kept_for_a_few_sizes_only(semantic_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seginfer._segmenter._PLANS_KEPT", 3)
-    images, planned = [picture(20 + i, 30) for i in range(8)], []
+    images = [picture(20 + i, 30) for i in range(8)]
+    planned: list[tuple[int, int]] = []
     with Segmenter.open(semantic_model, device="cpu") as segmenter:
         plan = segmenter.pipeline.plan
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from picture_files import read_picture
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "soccer"
 
@@ -39,8 +40,8 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_rendered_frames_are_labelled(frames: Path) -> None:
-    masks = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in sorted(frames.glob("*_mask.png"))]
-    images = [cv2.imread(str(path)) for path in sorted(frames.glob("????.png"))]
+    masks = [read_picture(path, cv2.IMREAD_UNCHANGED) for path in sorted(frames.glob("*_mask.png"))]
+    images = [read_picture(path) for path in sorted(frames.glob("????.png"))]
     assert [mask.shape for mask in masks] == [(360, 640)] * 4
     assert [image.shape for image in images] == [(360, 640, 3)] * 4
     shares = np.bincount(np.concatenate([mask.ravel() for mask in masks]), minlength=8) / (4 * 360 * 640)
@@ -61,6 +62,6 @@ def test_the_shipped_model_holds_its_promise_on_fresh_frames(frames: Path) -> No
     agreement = []
     with Segmenter.open(SOCCER / "pitch.onnx") as segmenter:
         for path in sorted(frames.glob("????.png")):
-            truth = cv2.imread(str(path.with_name(f"{path.stem}_mask.png")), cv2.IMREAD_UNCHANGED)
+            truth = read_picture(path.with_name(f"{path.stem}_mask.png"), cv2.IMREAD_UNCHANGED)
             agreement.append((segmenter(read_image(path)).mask == truth).mean())
     assert np.mean(agreement) > 0.95

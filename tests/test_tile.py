@@ -1,5 +1,8 @@
 """Masks of tiles are those of one pass over the whole mirrored image, bit for bit where the arithmetic is exact."""
 
+# mypy: no-warn-return-any
+# Calling a module of torch yields Any.
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -50,7 +53,8 @@ class Lattice(nn.Module):
         sizes = [(3, 4), (4, 4), (4, channels)]
         self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=int(is_padded), bias=False) for a, b in sizes)
         for part in self.convolutions:
-            part.weight = nn.Parameter(torch.randint(-1, 2, part.weight.shape, generator=generator).float())
+            shape = part.get_parameter("weight").shape
+            part.weight = nn.Parameter(torch.randint(-1, 2, shape, generator=generator).float())
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,10 +85,11 @@ def cases(draw: st.DrawFn, strides: tuple[int, ...] = (1, 2, 4)) -> Case:
     margin = (CONTEXT[stride] if is_padded else DROPPED[stride] + stride - 1) + draw(st.integers(0, 3))
     remainder = 2 if stride == 4 and not is_padded else 0
     sides = [2 * margin + multiple * draw(st.integers(1, 4)) for _ in range(2)]
+    height, width = (side + (remainder - side) % multiple for side in sides)
     layouts = st.sampled_from(["NCHW", "NHWC"])
     spec = make_spec(
         task,
-        size=tuple(side + (remainder - side) % multiple for side in sides),
+        size=(height, width),
         resize="tile",
         multiple_of=multiple,
         tile_margin=margin,
@@ -173,6 +178,7 @@ def test_tiles_show_the_image_as_numpy_reflects_it(case: Case) -> None:
     assert len(batch) == len(geometries)
     tiles = iter(batch if spec.layout == "NHWC" else batch.transpose(0, 2, 3, 1))
     for image in case.images:
+        assert spec.size is not None
         frame, (height, width) = mirrored(image, spec), spec.size
         for top in range(0, image.shape[0], spec.tile_step[0]):
             for left in range(0, image.shape[1], spec.tile_step[1]):

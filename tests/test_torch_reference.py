@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import tolerances
 from hypothesis import given, settings
@@ -24,7 +26,7 @@ SIDE = st.integers(1, 24).map(lambda n: 4 * n)
     seed=st.integers(0, 2**32 - 1),
 )
 def test_masks_equal_torch_wherever_the_margin_exceeds_rounding(
-    resize: str,
+    resize: Any,
     channels: int,
     stride: int,
     align_corners: bool,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def batch(name: str, count: int) -> torch.Tensor:
 def spec_of(name: str, size: tuple[int, int] | None, step: int = 1) -> ModelSpec:
     """Return the spec of a network whose classes are those of its paper."""
     num_classes = {"segnet": 11, "unet_same": 2}.get(name, 21)
-    color = "rgb" if CASES[name].channels == 3 else "gray"
+    color: Literal["rgb", "gray"] = "rgb" if CASES[name].channels == 3 else "gray"
     fields = InputSpec(size=size, multiple_of=step, color=color, mean=(0.45,), std=(0.22,))
     return ModelSpec("semantic", fields, ClassSpec(tuple(f"class {i}" for i in range(num_classes))))
 
@@ -79,7 +79,8 @@ def spec_of(name: str, size: tuple[int, int] | None, step: int = 1) -> ModelSpec
 def test_every_kernel_learns(name: str) -> None:
     network = build(name).train()
     logits = network(batch(name, 3))
-    torch.nn.functional.cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.int64)).backward()
+    loss = torch.nn.functional.cross_entropy(logits, torch.zeros_like(logits[:, 0], dtype=torch.int64))
+    loss.backward()  # type: ignore[no-untyped-call]
     kernels = {key: p for key, p in network.named_parameters() if p.ndim > 1}
     fixed = {"up.weight"} if isinstance(network, FCN) else set()
     assert {key for key, kernel in kernels.items() if kernel.grad is None} == fixed

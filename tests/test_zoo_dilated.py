@@ -134,7 +134,7 @@ def test_noise_tells_apart_the_channels_of_one_class() -> None:
 
 def test_a_context_that_is_not_in_the_paper_is_refused() -> None:
     with pytest.raises(ValueError, match="basic"):
-        dilated_context(context="huge")  # type: ignore[arg-type]
+        dilated_context(context="huge")
 
 
 @pytest.mark.parametrize("size", [(64, 96), None], ids=["fixed", "free"])

@@ -1,5 +1,8 @@
 """FastFCN is that of the paper: as many weights, features restored to an 8th of the picture, logits at its size."""
 
+# mypy: no-warn-return-any
+# Calling a module of torch yields Any.
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -1,5 +1,8 @@
 """Gated-SCNN is that of the paper: as many weights, two outputs at the picture's size, gates, and an exact gradient."""
 
+# mypy: no-warn-return-any
+# Calling a module of torch yields Any.
+
 from __future__ import annotations
 
 from pathlib import Path

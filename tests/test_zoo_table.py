@@ -180,7 +180,7 @@ def compare(name: str, precision: str, row: dict[str, Any]) -> None:
         assert row["kernels"] == pytest.approx(expected["kernels"], rel=0.1 if precision == "fp16" else 0)
     for share in {"decisive", "undecided", "all"} & row.keys() & expected.keys():
         # What is undecided follows the single largest error.
-        near = {"rel": 0.5, "abs": 0.002} if share == "undecided" else {"abs": 0.002}
+        near: dict[str, Any] = {"rel": 0.5, "abs": 0.002} if share == "undecided" else {"abs": 0.002}
         assert row[share] == pytest.approx(expected[share], **near), share
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from seginfer import ClassSpec, InputSpec, ModelSpec, OutputSpec
 
@@ -41,7 +41,7 @@ class Entry(NamedTuple):
 
     def spec(self, size: tuple[int, int]) -> ModelSpec:
         """Return the spec for inputs of this size."""
-        color = "gray" if self.gray else "rgb"
+        color: Literal["gray", "rgb"] = "gray" if self.gray else "rgb"
         image = InputSpec(size=size, color=color, mean=(0.45,), std=(0.22,), **self.fields)
         return ModelSpec(
             "semantic", image, ClassSpec(tuple(f"class {i}" for i in range(self.num_classes))), self.outputs

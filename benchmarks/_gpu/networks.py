@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 import torch
-from networks import CLASSES, UNET_WIDTHS, make_spec
+from cpu_networks import CLASSES, UNET_WIDTHS, make_spec
 from numpy.typing import NDArray
 from torch import nn
 
@@ -129,7 +129,7 @@ def _write(
 def _unet(thin: bool) -> nn.Module:
     """U-Net, with logits at the resolution of the input.
 
-    The four positions of a transposed convolution share their weights, as in `networks.unet`. Independent random
+    The four positions of a transposed convolution share their weights, as in `cpu_networks.unet`. Independent random
     weights make a checkerboard, while trained networks make regions.
     """
     module: nn.Module = UNet(3, CLASSES, _THIN_WIDTHS if thin else UNET_WIDTHS)

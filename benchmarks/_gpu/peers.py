@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from _settings import missing
+from cpu_networks import MEAN, STD
 from idioms import cv2_mask, numpy_batch
-from networks import MEAN, STD
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F

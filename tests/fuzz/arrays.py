@@ -22,7 +22,8 @@ def any_size(provider: Provider) -> int:
 
 def any_value(provider: Provider) -> Any:
     """Return what no argument is meant to be."""
-    values = (None, True, "", "rgb", b"rgb", 1.5, float("nan"), float("inf"), (), (1,), [1, 2, 3], {}, object())
+    some: tuple[object, ...] = (None, True, "", "rgb", b"rgb", 1.5, float("nan"), float("inf"))
+    values = (*some, (), (1,), [1, 2, 3], {}, object())
     kind = provider.integer(0, len(values) + 2)
     if kind < len(values):
         return values[kind]

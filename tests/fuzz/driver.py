@@ -14,7 +14,7 @@ from types import FunctionType, ModuleType
 from typing import TypeVar
 
 try:
-    import atheris
+    import atheris  # type: ignore[import-untyped, unused-ignore]
 except ImportError:  # it has no wheels for every machine; inputs are random then, not guided by what code they reach
     atheris = None
 

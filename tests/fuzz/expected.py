@@ -84,8 +84,8 @@ def expected_results(
 
 def axis_of(arguments: dict[str, Any], i: int) -> Axis:
     """Return one axis of a placement whose visible part is any part."""
-    sizes = (arguments[key][i] for key in ("image_hw", "resized_hw", "input_hw", "offset_yx"))
-    return Axis(*sizes, (arguments["visible"][i], arguments["visible"][i + 2]))
+    image, resized, whole, offset = (arguments[key][i] for key in ("image_hw", "resized_hw", "input_hw", "offset_yx"))
+    return Axis(image, resized, whole, offset, (arguments["visible"][i], arguments["visible"][i + 2]))
 
 
 def expected_taps(arguments: dict[str, Any], axis: int) -> Taps:
@@ -112,6 +112,6 @@ def expected_labels(labels: NDArray[Any], arguments: dict[str, Any], old: NDArra
         )
         for i in (0, 1)
     ]
-    mask = old.copy()
+    mask: NDArray[Any] = old.copy()
     mask[slice_of(arguments)] = labels[np.ix_(*cells)]
     return mask

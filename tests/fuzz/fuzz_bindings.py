@@ -86,7 +86,8 @@ def window(provider: Provider, arguments: dict[str, Any]) -> dict[str, Any]:
     """Add an output, the whole one or a part of it, and which pixels it answers for."""
     visible = geometry_of(arguments).visible
     whole = size(provider)
-    corner, cells = (0, 0), whole
+    corner: tuple[int, ...] = (0, 0)
+    cells: tuple[int, ...] = whole
     if provider.chance(4):
         cells = tuple(provider.integer(1, n) for n in whole)
         corner = tuple(provider.integer(-2, n) for n in whole)

@@ -45,4 +45,5 @@ class Arena:
         if high - low + shift > self.size:
             return None
         offset = (self.size - high if at_end else -low) + (-shift if at_end else shift)
-        return np.ndarray(shape, dtype, self.bytes, offset, strides)
+        array: NDArray[Any] = np.ndarray(shape, dtype, self.bytes, offset, strides)
+        return array
