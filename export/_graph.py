@@ -13,6 +13,7 @@ import torch
 from torch.export import ExportedProgram
 
 from seginfer._errors import ExportError
+from seginfer._files.model_file import METADATA_KEY
 from seginfer._spec.model_spec import InputSpec, ModelSpec
 
 from ._program import export_error, locals_of, quiet
@@ -56,20 +57,41 @@ def onnx_graph(program: ExportedProgram, spec: ModelSpec) -> onnx.ModelProto:
     return model
 
 
-def write_graph(model: onnx.ModelProto, path: Path) -> None:
+def write_graph(model: onnx.ModelProto, path: Path) -> int:
     """Check a graph and write it as one file.
+
+    Returns:
+        The size of the file in bytes.
 
     Raises:
         ExportError: if it is not valid ONNX, or larger than the 2 GB that one file may hold.
     """
     try:
-        onnx.checker.check_model(model)
-        onnx.save_model(model, path)
+        data = model.SerializeToString()
+        onnx.checker.check_model(data)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ExportError(
             f"the exported graph is not valid ONNX of opset {OPSET}: {' '.join(str(error).split())}; "
             "use other operators in the module, or report this with it"
         ) from error
+    return path.write_bytes(data)
+
+
+def append_spec(path: Path, graph_size: int, spec: ModelSpec) -> None:
+    """Write a spec behind a graph, in place of an earlier spec.
+
+    Args:
+        path: a file of `write_graph`. It is changed in place, so it must be a temporary one.
+        graph_size: as `write_graph` returned it.
+        spec: the model's contract.
+    """
+    # Fields of a protobuf message may come in any order: the metadata can follow a graph that is not written again.
+    entry = onnx.ModelProto()
+    entry.metadata_props.add(key=METADATA_KEY, value=spec.to_json())
+    with open(path, "r+b") as file:
+        file.truncate(graph_size)
+        file.seek(graph_size)
+        file.write(entry.SerializeToString())
 
 
 def module_path(node: torch.fx.Node) -> str:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from seginfer._errors import InputError
-from seginfer._files.model_file import attach_spec, pipeline_sha256
+from seginfer._files.model_file import pipeline_sha256
 from seginfer._inputs.preprocess import preprocess
 from seginfer._segmenter import Segmenter
 from seginfer._spec.certificate import Certificate, ParityError
@@ -22,7 +22,7 @@ from seginfer._spec.model_spec import ModelSpec, Provenance
 from seginfer._system.atomic import atomic_path
 
 from . import surgery
-from ._graph import OPSET, onnx_graph, write_graph
+from ._graph import OPSET, append_spec, onnx_graph, write_graph
 from ._images import select_images
 from ._network import Network, check_outputs, eval_mode
 from ._program import example_batch, export_program
@@ -93,17 +93,17 @@ def export_onnx(
         program = export_program(network, spec, example, batch_size)
         spec = _apply_rewrites(program, spec, split_head=split_head)
         conversion = target.convert(onnx_graph(program, spec), _inputs(calibration, spec))
-        certificate = _measure(module, spec, conversion, target, images, part, on_progress)
+        size, certificate = _measure(module, spec, conversion, target, images, part, on_progress)
         if not certificate.passed:
             raise ParityError(_refusal(certificate, path, spec, conversion.suspects), certificate)
         spec = replace(spec, provenance=_provenance(module, spec, precision, conversion))
         if target.simulated:
-            write_graph(conversion.model, part)
-            attach_spec(part, spec, part)
+            size = write_graph(conversion.model, part)
+            append_spec(part, size, spec)
             Segmenter.open(part, device="cpu").close()  # it must load too
             certificate = replace(certificate, runtime=f"{certificate.runtime}, {precision} values rounded explicitly")
         certificate = replace(certificate, pipeline_sha256=pipeline_sha256(part, spec))
-        attach_spec(part, replace(spec, provenance=replace(spec.provenance, certificate=certificate)), part)
+        append_spec(part, size, replace(spec, provenance=replace(spec.provenance, certificate=certificate)))
     _log.info("wrote %s: %s", path, certificate.summary())
     return certificate
 
@@ -116,16 +116,20 @@ def _measure(
     images: Sequence[NDArray[np.uint8]],
     part: Path,
     on_progress: Progress | None,
-) -> Certificate:
-    """Measure a graph, and change it in favour of agreement until it passes or nothing is left to change."""
+) -> tuple[int, Certificate]:
+    """Write a graph and measure it, and change it until it passes or nothing is left to change.
+
+    Returns:
+        The size of the graph in the file, and its certificate.
+    """
     while True:
-        write_graph(conversion.simulated, part)
-        attach_spec(part, spec, part)
+        size = write_graph(conversion.simulated, part)
+        append_spec(part, size, spec)
         with Segmenter.open(part, device="cpu") as segmenter:
             check_other_sizes(module, segmenter)
             certificate = certify(module, segmenter, images, precision=precision.name, on_progress=on_progress)
         if certificate.stage != "network" or not conversion.retry():
-            return certificate
+            return size, certificate
 
 
 def _inputs(images: Sequence[NDArray[np.uint8]], spec: ModelSpec) -> Iterator[NDArray[Any]]:
