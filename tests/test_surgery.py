@@ -120,7 +120,7 @@ def test_a_network_that_takes_fewer_sizes_than_the_spec_says_is_refused() -> Non
     def skip(x: Tensor) -> Tensor:  # the two differ in size where a side is odd
         return x + F.interpolate(F.max_pool2d(x, 2), scale_factor=2)
 
-    with pytest.raises(ExportError, match=r"input\.multiple_of says 1; set it to 2"):
+    with pytest.raises(ExportError, match=r"input\.multiple_of is 1; set it to 2"):
         apply_surgery(skip, None, 1)
 
 
@@ -190,7 +190,7 @@ def test_a_kernel_with_its_holes_filled_by_zeros_is_the_dilated_one(
     x, weight = tied(1, 4, 6, 7), tied(4, 3, *kernel, seed=1) - 1  # whole numbers: every sum is exact
     assume(all((n - 1) * stride + d * (k - 1) >= 2 * padding for n, k, d in zip((6, 7), kernel, dilation, strict=True)))
     expected = F.conv_transpose2d(x, weight, None, stride, padding, groups=groups, dilation=dilation)
-    filled = _transposed.with_holes(weight, dilation)
+    filled = _transposed.insert_zeros(weight, dilation)
     assert torch.equal(F.conv_transpose2d(x, filled, None, stride, padding, groups=groups), expected)
 
 

@@ -86,7 +86,7 @@ class Half:
 
     @property
     def simulated(self) -> onnx.ModelProto:
-        """A float32 graph that rounds as the float16 graph does on hardware."""
+        """A float32 graph that rounds like the float16 graph."""
         return simulate_fp16(self.model)
 
     def retry(self) -> bool:
@@ -127,7 +127,7 @@ class Half:
         return {**self._reasons, **{key: LOST for loss in losses for key in loss.keys}}
 
     def _layers_of(self, losses: list[Loss]) -> tuple[str, ...]:
-        """Return the names of the layers that lose anything, the worst first."""
+        """Return the names of layers with losses, the worst first."""
         nodes = {key_of(node): node for node in self._graph.computing()}
         lost = [nodes[key] for loss in losses if loss.error > 0 for key in loss.keys]
         return tuple(label_of(node) for node in [node for node in lost if node.op_type in MULTIPLYING] or lost)
