@@ -1,9 +1,10 @@
-"""seginfer.export: the workstation half, PyTorch in and a certified .onnx file out.
+"""Export of PyTorch modules to certified .onnx files.
 
-Needs `pip install 'seginfer[export]'`.
+Needs `pip install 'seginfer[export]'`:
 
-from seginfer.export import export_onnx
-certificate = export_onnx(model, spec, "pitch.onnx", images=[...])
+    from seginfer.export import export_onnx
+
+    certificate = export_onnx(model, spec, "pitch.onnx", images=[...])
 """
 
 from seginfer._tensorrt import CheckReport, EngineTensor, NodeProblem

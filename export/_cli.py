@@ -32,14 +32,14 @@ from .precision import find_precision
 
 
 def export(args: argparse.Namespace, output: Output) -> int:
-    """Export a module, and keep the file only if it says what PyTorch says."""
-    with redirect_stdout(sys.stderr):  # what the user's code prints must not mix with the result
-        certificate = _exported(args, output)
+    """Export a module to a certified .onnx file."""
+    with redirect_stdout(sys.stderr):  # output of the user's code must not mix with the result
+        certificate = _export(args, output)
     _report(output, certificate, {"path": args.output}, f"wrote {args.output}")
     return 0
 
 
-def _exported(args: argparse.Namespace, output: Output) -> Certificate:
+def _export(args: argparse.Namespace, output: Output) -> Certificate:
     spec = ModelSpec.load(args.spec)
     source = _source(args, output)
     given = _images(args.calibration, args, spec.input) if args.calibration else None
@@ -48,7 +48,7 @@ def _exported(args: argparse.Namespace, output: Output) -> Certificate:
     )
     if not spec.provenance.source:
         spec = replace(spec, provenance=replace(spec.provenance, source=source.name))
-    with _comparing(output, len(images), "exporting and ") as on_progress:
+    with _show_progress(output, len(images), "exporting and ") as on_progress:
         return export_onnx(
             source.module,
             spec,
@@ -63,21 +63,21 @@ def _exported(args: argparse.Namespace, output: Output) -> Certificate:
 
 
 def parity(args: argparse.Namespace, output: Output) -> int:
-    """Compare a model file or an engine with PyTorch; exit code 1 if a limit is not met."""
+    """Compare a model file or an engine with PyTorch. Exit with 1 if a limit is not met."""
     if args.builds is not None:
         return _parity_of_builds(args, output)
     with redirect_stdout(sys.stderr):
-        certificate = _compared(args, output)
+        certificate = _compare(args, output)
     _report(output, certificate, {"path": args.model}, certificate.summary())
     return 0 if certificate.passed else 1
 
 
-def _compared(args: argparse.Namespace, output: Output) -> Certificate:
+def _compare(args: argparse.Namespace, output: Output) -> Certificate:
     model = read_any_model(args.model)
     spec = model.spec
     source = _source(args, output)
     images = _images(args.images, args, spec.input)
-    with open_segmenter(args, output, args.model) as segmenter, _comparing(output, len(images)) as on_progress:
+    with open_segmenter(args, output, args.model) as segmenter, _show_progress(output, len(images)) as on_progress:
         precision = spec.provenance.precision or "fp32"
         certificate = certify(source.module, segmenter, images, precision=precision, on_progress=on_progress)
     sha256 = pipeline_sha256(args.model, spec) if isinstance(model, ModelFile) else model.key.digest()
@@ -85,14 +85,14 @@ def _compared(args: argparse.Namespace, output: Output) -> Certificate:
 
 
 def _parity_of_builds(args: argparse.Namespace, output: Output) -> int:
-    """Build several engines of an .onnx file, and compare each; exit code 1 if one does not meet a limit."""
+    """Build engines and compare each with PyTorch. Exit with 1 if one does not meet a limit."""
     with redirect_stdout(sys.stderr):
-        found = _compared_builds(args, output)
+        found = _compare_builds(args, output)
     _report_builds(output, args.model, found)
     return 0 if all(certificate.passed for certificate in found.certificates) else 1
 
 
-def _compared_builds(args: argparse.Namespace, output: Output) -> RepeatedBuilds:
+def _compare_builds(args: argparse.Namespace, output: Output) -> RepeatedBuilds:
     model = read_any_model(args.model)
     if not isinstance(model, ModelFile):
         raise InputError(f"--builds builds from an .onnx file, got the engine {args.model}; leave --builds out")
@@ -100,7 +100,7 @@ def _compared_builds(args: argparse.Namespace, output: Output) -> RepeatedBuilds
         raise InputError(f"--builds needs --backend tensorrt or tensorrt_rtx, got {args.backend}")
     source = _source(args, output)
     images = _images(args.images, args, model.spec.input)
-    with _comparing(output, len(images) * args.builds, "building and ") as on_progress:
+    with _show_progress(output, len(images) * args.builds, "building and ") as on_progress:
         options = EngineOptions(library=args.backend)
         return certify_builds(
             source.module,
@@ -127,20 +127,20 @@ def _images(paths: Sequence[Path], args: argparse.Namespace, spec: InputSpec) ->
     return sample(paths, args.max_images, gray=spec.color == "gray")
 
 
-def _batch_size(asked: int | None, source: Source) -> int | None:
-    if asked and source.batch_size and asked != source.batch_size:
-        raise InputError(f"{source.name} takes batches of {source.batch_size} only, got --batch-size {asked}")
-    return asked or source.batch_size
+def _batch_size(requested: int | None, source: Source) -> int | None:
+    if requested and source.batch_size and requested != source.batch_size:
+        raise InputError(f"{source.name} takes batches of {source.batch_size} only, got --batch-size {requested}")
+    return requested or source.batch_size
 
 
 @contextmanager
-def _comparing(output: Output, total: int, before: str = "") -> Iterator[Callable[[int, int], None]]:
+def _show_progress(output: Output, total: int, before: str = "") -> Iterator[Callable[[int, int], None]]:
     with output.progress(f"{before}comparing with PyTorch", total) as advance:
         shown = 0
 
         def show(done: int, _total: int) -> None:
             nonlocal shown
-            if done > shown:  # a graph that was changed is compared from the first image again
+            if done > shown:  # a changed graph is compared from the first image on
                 shown = done
                 advance()
 

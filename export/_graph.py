@@ -1,4 +1,4 @@
-"""onnx_graph(): an ExportedProgram becomes an ONNX graph whose nodes are named after the modules they come from."""
+"""Translation of exported programs to ONNX graphs, and their files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import torch
 from torch.export import ExportedProgram
 
 from seginfer._errors import ExportError
+from seginfer._files.model_file import METADATA_KEY
 from seginfer._spec.model_spec import InputSpec, ModelSpec
 
 from ._program import export_error, locals_of, quiet
 
 OPSET = 18
-IR_VERSION = 8  # all that opset 18 needs; older runtimes on devices refuse newer ones
+IR_VERSION = 8  # enough for opset 18; older runtimes on devices refuse newer ones
 
 _SCOPES = "pkg.torch.onnx.name_scopes"  # what torch calls the path of modules to a node
 _WRAPPER = "module."  # Network holds the user's module under this name
@@ -30,7 +31,7 @@ def onnx_graph(program: ExportedProgram, spec: ModelSpec) -> onnx.ModelProto:
     Nodes are called `<module path>/<operator>`, initializers as in the module's state dict.
 
     Raises:
-        ExportError: if an operator has no ONNX form; the message names it and the module that calls it.
+        ExportError: if an operator has no ONNX form. The message names it and the module that calls it.
     """
     try:
         with quiet():
@@ -56,24 +57,45 @@ def onnx_graph(program: ExportedProgram, spec: ModelSpec) -> onnx.ModelProto:
     return model
 
 
-def write_graph(model: onnx.ModelProto, path: Path) -> None:
+def write_graph(model: onnx.ModelProto, path: Path) -> int:
     """Check a graph and write it as one file.
+
+    Returns:
+        The size of the file in bytes.
 
     Raises:
         ExportError: if it is not valid ONNX, or larger than the 2 GB that one file may hold.
     """
     try:
-        onnx.checker.check_model(model)
-        onnx.save_model(model, path)
+        data = model.SerializeToString()
+        onnx.checker.check_model(data)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise ExportError(
             f"the exported graph is not valid ONNX of opset {OPSET}: {' '.join(str(error).split())}; "
             "use other operators in the module, or report this with it"
         ) from error
+    return path.write_bytes(data)
+
+
+def append_spec(path: Path, graph_size: int, spec: ModelSpec) -> None:
+    """Write a spec behind a graph, or replace it.
+
+    Args:
+        path: a file of `write_graph`. It is changed in place, so it must be a temporary one.
+        graph_size: as `write_graph` returned it.
+        spec: the model's contract.
+    """
+    # Fields of a protobuf message may come in any order: the metadata can follow a graph that is not written again.
+    entry = onnx.ModelProto()
+    entry.metadata_props.add(key=METADATA_KEY, value=spec.to_json())
+    with open(path, "r+b") as file:
+        file.truncate(graph_size)
+        file.seek(graph_size)
+        file.write(entry.SerializeToString())
 
 
 def module_path(node: torch.fx.Node) -> str:
-    """Return the path of the module that a node of a program comes from, "" for the outermost one."""
+    """Return the path of a node's module, "" for the outermost."""
     stack = node.meta.get("nn_module_stack") or {}
     path = str(next(reversed(stack.values()))[0]) if stack else ""
     return _without_wrapper(path)
@@ -84,7 +106,7 @@ def _without_wrapper(path: str) -> str:
 
 
 def _translation_error(error: Exception) -> ExportError:
-    """Name the operator that torch.onnx was translating when it failed, and the module that calls it."""
+    """Return an error that names the operator and its module."""
     nodes = [node for node in locals_of(error, "node") if isinstance(node, torch.fx.Node)]
     if not nodes:
         return export_error(error, "")
@@ -94,11 +116,11 @@ def _translation_error(error: Exception) -> ExportError:
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:
-    """Call every node `<module path>/<operator>`, with a number where several would share a name."""
+    """Name nodes `<module path>/<operator>`, numbered where names would repeat."""
     weights = {tensor.name for tensor in graph.initializer}
     seen: Counter[str] = Counter()
     for node in graph.node:
-        # A convolution that absorbed its normalization bears that one's path: its weight knows better.
+        # A convolution that absorbed its normalization has that module's path. Its weight has the right one.
         own = [name.removesuffix(".weight") for name in node.input if name in weights and name.endswith(".weight")]
         path = own[0] if own else _scope(node)
         name = f"{path}/{node.op_type}" if path else node.op_type
@@ -113,7 +135,7 @@ def _scope(node: onnx.NodeProto) -> str:
 
 
 def _name_dimensions(graph: onnx.GraphProto, spec: InputSpec) -> None:
-    """Replace torch's symbols for sizes that vary (s40) by what they are."""
+    """Replace torch's symbols of dynamic sizes (s40) by names."""
     k = spec.multiple_of
     height, width = ("height", "width") if k == 1 else (f"height_{k}", f"width_{k}")
     names = ("batch", "channels", height, width) if spec.layout == "NCHW" else ("batch", height, width, "channels")
@@ -128,30 +150,31 @@ def _name_dimensions(graph: onnx.GraphProto, spec: InputSpec) -> None:
 def _name_initializers(graph: onnx.GraphProto) -> None:
     """Drop the wrapper's name from the weights' names."""
     taken = {value.name for value in (*graph.input, *graph.output)}
-    taken |= {name for nested in _nested(graph) for node in nested.node for name in node.output}
+    taken |= {name for nested in _walk_graphs(graph) for node in nested.node for name in node.output}
     names = {tensor.name: tensor.name.removeprefix(_WRAPPER) for tensor in graph.initializer}
     names = {old: new for old, new in names.items() if new not in taken}
     for tensor in graph.initializer:
         tensor.name = names.get(tensor.name, tensor.name)
     for value in graph.value_info:
         value.name = names.get(value.name, value.name)
-    for nested in _nested(graph):
+    for nested in _walk_graphs(graph):
         for node in nested.node:
             node.input[:] = [names.get(name, name) for name in node.input]
 
 
-def _nested(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+def _walk_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """Yield a graph and the graphs inside its nodes' attributes."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _nested(attribute.g)
+                yield from _walk_graphs(attribute.g)
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Remove stack traces and other notes of the exporter: they hold the paths of the machine that exported."""
-    for graph in (*_nested(model.graph), *model.functions):
+    """Remove stack traces and other notes of the exporter."""
+    # They hold paths of the machine that exported.
+    for graph in (*_walk_graphs(model.graph), *model.functions):
         graph.doc_string = ""
         del graph.metadata_props[:]
         for node in graph.node:

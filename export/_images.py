@@ -1,4 +1,4 @@
-"""Images for a certificate, and other images to learn ranges from."""
+"""Choice of images to compare and to learn ranges from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .precision import Precision
 
 Images = Sequence[NDArray[np.uint8]]
 
-# Half of so many images is still enough to measure on. Fewer are all measured on, and ranges come from synthetic ones.
+# Half of so many images is enough to measure on. Fewer are all measured on, and ranges come from synthetic images.
 _ENOUGH = 8
 
 _log = logging.getLogger("seginfer")
@@ -26,26 +26,27 @@ _log = logging.getLogger("seginfer")
 def select_images(
     spec: InputSpec, precision: Precision, images: Images | None, calibration: Images | None
 ) -> tuple[Images, Images]:
-    """Part the images to compare from the images to learn ranges from.
+    """Separate images to compare from images to learn ranges from.
 
-    No image is in both. A certificate measured on the images that a graph was fitted to says little about others.
+    No image is in both: a certificate on images that a graph was fitted to shows little about others.
 
     Args:
         spec: input of the model.
-        precision: of the export. fp32 learns nothing.
-        images: for the certificate; None for synthetic ones.
-        calibration: to learn from; None for every second one of `images` if these are 8 or more, else synthetic ones.
+        precision: of the export. Ranges are learned only if it needs calibration.
+        images: for the certificate. None takes synthetic ones.
+        calibration: to learn from. None takes every second one of `images` if these are 8 or more, else synthetic ones.
 
     Returns:
         The images to compare, and the images to learn from.
 
     Raises:
-        InputError: if an image does not fit the model, a list is empty, or `calibration` is given and useless.
+        InputError: if an image does not fit the model, or a list is empty. If `calibration` is given to a precision
+            that learns nothing, or holds no image that `images` lacks.
     """
     compared = sample_images(spec) if images is None else _check("images", images, spec)
     if not precision.needs_calibration:
         if calibration is not None:
-            raise InputError(f"precision {precision.name!r} learns nothing from images; leave calibration out")
+            raise InputError(f"precision {precision.name!r} takes no calibration images; leave calibration out")
         return compared, ()
     learned: Images = ()
     if calibration is not None:
@@ -71,5 +72,5 @@ def _without(images: Images, others: Images) -> Images:
     known = {(image.shape[:2], image.tobytes()) for image in others}
     kept = [image for image in images if (image.shape[:2], image.tobytes()) not in known]
     if len(kept) < len(images):
-        _log.warning("%d calibration images are left out: they are compared too", len(images) - len(kept))
+        _log.warning("%d calibration images are left out, because they are compared too", len(images) - len(kept))
     return kept

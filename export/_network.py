@@ -1,4 +1,4 @@
-"""Network: any PyTorch segmentation module, seen as one batch tensor in and the spec's output tensors out."""
+"""Wrapper that gives segmentation modules one form."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LOGIT_KEYS = ("logits", "out")
 
 
 class Network(nn.Module):
-    """Wraps a module so that its input and outputs are exactly what the spec says.
+    """Module with the input and the outputs of its spec.
 
-    The module itself takes (N, C, h, w) float32 and returns a tensor, a dict, an object with `.logits`, or a tuple;
-    layout and dtype of the spec are produced around it and so become part of the exported graph.
+    The wrapped module takes (N, C, h, w) float32 and returns a tensor, a dict, an object with `.logits`, or a tuple.
+    The wrapper converts layout and dtype, so these conversions are part of the exported graph.
 
     Args:
         module: any segmentation module.
@@ -34,9 +34,8 @@ class Network(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return the spec's outputs, in its order."""
-        x = (
-            image if self._spec.input.dtype == "float32" else image.float()
-        )  # first: TensorRT takes uint8 to a Cast only
+        # The cast comes first: TensorRT takes uint8 as the input of a Cast only.
+        x = image if self._spec.input.dtype == "float32" else image.float()
         result = self.module(x if self._spec.input.layout == "NCHW" else x.permute(0, 3, 1, 2))
         tensors = (_select(result, output, i) for i, output in enumerate(self._spec.outputs))
         return tuple(
@@ -47,7 +46,7 @@ class Network(nn.Module):
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Put every submodule into eval mode, and back into its own mode at the end."""
+    """Put every submodule into eval mode, and restore its mode."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -58,13 +57,17 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
 
 
 def check_outputs(network: Network, spec: ModelSpec, batch: Tensor) -> None:
-    """Run the network once and raise an ExportError if its mask output is not what the spec says."""
+    """Run the network once, and check its mask output.
+
+    Raises:
+        ExportError: if the network fails on the batch, or its output contradicts the spec.
+    """
     try:
         with torch.inference_mode():
             outputs = network(batch)
     except ExportError:
         raise
-    except Exception as error:  # whatever the user's module raises
+    except Exception as error:  # the user's module may raise anything
         raise ExportError(
             f"the module failed on a batch {tuple(batch.shape)} {batch.dtype}: {error}; "
             "check input.size and input.color of the spec"
@@ -89,12 +92,13 @@ def check_outputs(network: Network, spec: ModelSpec, batch: Tensor) -> None:
             raise ExportError(problem)
     elif (height * expected.stride, width * expected.stride) != input_hw:
         raise ExportError(
-            f"the module maps {input_hw} to {(height, width)}, but outputs[0].stride says {expected.stride}"
+            f"expected outputs[0].stride {expected.stride}, but the module maps {input_hw} to {(height, width)}; "
+            "correct the stride"
         )
 
 
 def _select(result: Any, output: OutputSpec, index: int) -> Tensor:
-    """Find one output in whatever the module returned."""
+    """Find one output in the result of a module."""
     found: Any = None
     if isinstance(result, Tensor):
         found = result if index == 0 else None
@@ -106,7 +110,7 @@ def _select(result: Any, output: OutputSpec, index: int) -> Tensor:
         found = getattr(result, output.name, getattr(result, "logits", None) if index == 0 else None)
     if not isinstance(found, Tensor):
         raise ExportError(
-            f"no tensor for output {output.name!r} in what the module returned ({_what(result)}); expected a tensor, "
+            f"no tensor for output {output.name!r} in the module's result ({_describe(result)}); expected a tensor, "
             "a dict with 'out' or 'logits', an object with .logits, or a tuple: wrap the module to return one of these"
         )
     return found
@@ -117,7 +121,7 @@ def _from_mapping(result: Mapping[str, Any], name: str, index: int) -> Any:
     return next((result[key] for key in keys if key in result), None)
 
 
-def _what(result: Any) -> str:
+def _describe(result: Any) -> str:
     if isinstance(result, Mapping):
         return f"dict with keys {list(result)}"
     if isinstance(result, (tuple, list)):

@@ -1,4 +1,4 @@
-"""export_onnx(): a PyTorch module becomes one .onnx file that carries its spec and its parity certificate."""
+"""Export of a PyTorch module to one certified .onnx file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from seginfer._errors import InputError
-from seginfer._files.model_file import attach_spec, pipeline_sha256
+from seginfer._files.model_file import pipeline_sha256
 from seginfer._inputs.preprocess import preprocess
 from seginfer._segmenter import Segmenter
 from seginfer._spec.certificate import Certificate, ParityError
@@ -22,7 +22,7 @@ from seginfer._spec.model_spec import ModelSpec, Provenance
 from seginfer._system.atomic import atomic_path
 
 from . import surgery
-from ._graph import OPSET, onnx_graph, write_graph
+from ._graph import OPSET, append_spec, onnx_graph, write_graph
 from ._images import select_images
 from ._network import Network, check_outputs, eval_mode
 from ._program import example_batch, export_program
@@ -33,7 +33,7 @@ from .precision import Conversion, Precision, find_precision
 
 _TILE_REMEDY = (
     "tiles and one pass over the whole image differ: raise input.tile_margin to the radius of the receptive field, set "
-    "input.multiple_of to the product of the network's strides; what pools over the whole image cannot be tiled"
+    "input.multiple_of to the product of the network's strides; networks that pool over the whole image cannot be tiled"
 )
 _NAMED = 5  # layers in a message
 
@@ -52,34 +52,36 @@ def export_onnx(
     precision: str = "fp32",
     on_progress: Progress | None = None,
 ) -> Certificate:
-    """Export a segmentation module to ONNX, and keep the file only if it says what PyTorch says.
+    """Export a segmentation module to a certified ONNX file.
+
+    The file is kept only if its pipeline agrees with PyTorch's.
 
     Args:
         module: any module that maps (N, C, h, w) float32 to a tensor, a dict with `out` or `logits`, an object with
             `.logits`, or a tuple. It is left as it was.
-        spec: the model's contract; its provenance is filled in.
-        path: the .onnx file to write; replaced only on success.
+        spec: the model's contract. Its provenance is filled in.
+        path: the .onnx file to write, replaced only on success.
         images: (H, W, 3) uint8 RGB, or (H, W) for a gray model, for the certificate. Best from where the model will
             run. None takes synthetic pictures.
-        calibration: images like these for a precision that learns ranges, as fp16 does. An image that is also in
-            `images` is compared only. None takes every second one of `images` if these are 8 or more, and compares the
-            others; it takes synthetic pictures otherwise.
-        batch_size: bind the graph to this many images; None leaves the batch free.
-        split_head: leave a final bilinear upsampling out of the graph and to the mask step, with the same masks.
-        precision: "fp32", or "fp16": weights and activations in float16, but for nodes that would overflow or lose
-            agreement; inputs stay what the spec says, outputs are float32. Its certificate is measured on a CPU with
-            every float16 value rounded; a GPU may add in another order, and round less often in fused kernels.
-        on_progress: called with (images compared, images in all); from the start again where a graph is changed after
-            a first comparison failed.
+        calibration: images to learn ranges from, for "fp16". An image that is also in `images` is left out. None takes
+            every second one of `images` if these are 8 or more, and compares the others. With fewer, ranges are learned
+            from synthetic pictures.
+        batch_size: bind the graph to this many images. None leaves the batch free.
+        split_head: leave a final bilinear upsampling to the mask step, with the same masks.
+        precision: "fp32" or "fp16". In fp16, weights and activations are float16, except for nodes that would overflow
+            or lose agreement. Inputs have the type of the spec, outputs are float32. The certificate is measured on a
+            CPU that rounds every float16 value. A GPU may add in another order, and rounds less in fused kernels.
+        on_progress: called with (images compared, images in all). It starts again if a graph is changed after its
+            comparison failed.
 
     Returns:
-        The certificate, which the file carries too.
+        The certificate, which is in the file too.
 
     Raises:
         InputError: if an argument is not as above, or `calibration` is given for "fp32".
-        ExportError: if the module's output is not what the spec says, or PyTorch cannot export it.
-        ParityError: if the exported pipeline disagrees with PyTorch; no file is left behind.
-        OutputWriteError: if the file cannot be written; an old file stays intact.
+        ExportError: if the module's output contradicts the spec, or PyTorch cannot export it.
+        ParityError: if the exported pipeline disagrees with PyTorch. No file is left behind.
+        OutputWriteError: if the file cannot be written. An old file stays intact.
     """
     target = find_precision(precision)
     _check_module(module)
@@ -93,17 +95,17 @@ def export_onnx(
         program = export_program(network, spec, example, batch_size)
         spec = _apply_rewrites(program, spec, split_head=split_head)
         conversion = target.convert(onnx_graph(program, spec), _inputs(calibration, spec))
-        certificate = _measure(module, spec, conversion, target, images, part, on_progress)
+        size, certificate = _measure(module, spec, conversion, target, images, part, on_progress)
         if not certificate.passed:
             raise ParityError(_refusal(certificate, path, spec, conversion.suspects), certificate)
         spec = replace(spec, provenance=_provenance(module, spec, precision, conversion))
         if target.simulated:
-            write_graph(conversion.model, part)
-            attach_spec(part, spec, part)
+            size = write_graph(conversion.model, part)
+            append_spec(part, size, spec)
             Segmenter.open(part, device="cpu").close()  # it must load too
             certificate = replace(certificate, runtime=f"{certificate.runtime}, {precision} values rounded explicitly")
         certificate = replace(certificate, pipeline_sha256=pipeline_sha256(part, spec))
-        attach_spec(part, replace(spec, provenance=replace(spec.provenance, certificate=certificate)), part)
+        append_spec(part, size, replace(spec, provenance=replace(spec.provenance, certificate=certificate)))
     _log.info("wrote %s: %s", path, certificate.summary())
     return certificate
 
@@ -116,34 +118,38 @@ def _measure(
     images: Sequence[NDArray[np.uint8]],
     part: Path,
     on_progress: Progress | None,
-) -> Certificate:
-    """Measure a graph, and change it in favour of agreement until it passes or nothing is left to change."""
+) -> tuple[int, Certificate]:
+    """Write and measure a graph, and retry while it can change.
+
+    Returns:
+        The size of the graph in the file, and its certificate.
+    """
     while True:
-        write_graph(conversion.simulated, part)
-        attach_spec(part, spec, part)
+        size = write_graph(conversion.simulated, part)
+        append_spec(part, size, spec)
         with Segmenter.open(part, device="cpu") as segmenter:
             check_other_sizes(module, segmenter)
             certificate = certify(module, segmenter, images, precision=precision.name, on_progress=on_progress)
         if certificate.stage != "network" or not conversion.retry():
-            return certificate
+            return size, certificate
 
 
 def _inputs(images: Sequence[NDArray[np.uint8]], spec: ModelSpec) -> Iterator[NDArray[Any]]:
-    """Yield what the network takes for these images, one at a time."""
+    """Yield the network inputs of images one by one."""
     for image in images:
         batch, _ = preprocess([image], spec)
         yield from np.split(batch, len(batch))
 
 
 def _apply_rewrites(program: ExportedProgram, spec: ModelSpec, *, split_head: bool) -> ModelSpec:
-    """Rewrite what TensorRT lacks, say so in the log, and return the spec of the graph that results."""
+    """Rewrite operators that TensorRT lacks, and return the new spec."""
     rewrites = surgery.apply_rewrites(program)
     upsample = surgery.split_head(program, spec) if split_head else None
     if upsample:
         rewrites.append(surgery.Rewrite("", f"final upsampling by {upsample.factor} left to the mask step"))
     for rewrite in rewrites:
         _log.info("surgery: %s: %s", rewrite.module_path or "(outermost module)", rewrite.what)
-    provenance = replace(spec.provenance, certificate=None)  # one from an earlier export is not this graph's
+    provenance = replace(spec.provenance, certificate=None)  # an earlier one belongs to another graph
     outputs = (replace(spec.output, upsample=upsample), *spec.outputs[1:])
     return replace(spec, outputs=outputs, provenance=provenance)
 
@@ -172,11 +178,11 @@ def _refusal(certificate: Certificate, path: str | Path, spec: ModelSpec, suspec
     if certificate.undecided_share > 0.5:
         kind = "undecided"
     remedies = {
-        "undecided": "either PyTorch itself hardly decides (check the weights, and give images like those it will "
-        "see), or the exported graph computes something else than the module (report this with the module)",
+        "undecided": "either PyTorch itself hardly decides (check the weights, and give images like those of the "
+        "application), or the exported graph is wrong (report this with the module)",
         "labels": "export the model with its logits: labels decided inside the graph flip at near-ties",
         "preprocess": "check input.resampling, color, mean and std of the spec",
-        "network": "the exported graph computes something else than the module: report this with the module",
+        "network": "the exported graph is wrong: report this with the module",
         "postprocess": "check outputs.align_corners and stride of the spec",
     }
     remedy = remedies[kind]

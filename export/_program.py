@@ -1,4 +1,4 @@
-"""export_program(): a wrapped module becomes torch's ExportedProgram, or an error that names the part that cannot."""
+"""Capture of modules as torch.export programs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from seginfer.backends.torch import device_of
 from ._network import Network, check_outputs
 
 _MAX_BATCH = 1024
-_MIN_SIDE, _MAX_SIDE = 32, 16384  # what torch is told to expect: networks may fail on a handful of pixels
+_MIN_SIDE, _MAX_SIDE = 32, 16384  # range for torch: networks may fail on fewer pixels
 _REMEDY = (
     "avoid Python branches on tensor values, check input.size and input.multiple_of of the spec, "
     "or bind the batch with batch_size=1"
@@ -34,12 +34,12 @@ def export_program(network: Network, spec: ModelSpec, example: Tensor, batch_siz
 
     Args:
         network: the wrapped module, in eval mode.
-        spec: says which dimensions vary.
+        spec: defines the dimensions that vary.
         example: a batch that the network takes.
-        batch_size: bind the graph to this many images; None leaves the batch free.
+        batch_size: bind the graph to this many images. None leaves the batch free.
 
     Raises:
-        ExportError: if PyTorch cannot capture it; the message names the module inside that failed.
+        ExportError: if PyTorch cannot capture it. The message names the inner module that failed.
     """
     shapes = (_dynamic_shapes(spec, batch_size),)
     failures: list[Exception] = []
@@ -48,7 +48,7 @@ def export_program(network: Network, spec: ModelSpec, example: Tensor, batch_siz
         for attempt in _attempts(network, spec, example):
             try:
                 program = _export(network, example, shapes, **attempt)
-            except Exception as error:  # torch.export raises whatever the user's module raises, and kinds of its own
+            except Exception as error:  # torch.export raises many kinds, and those of the user's module
                 failures.append(error)
                 continue
             if batch_size is None and isinstance(_image_shape(program)[0], int):
@@ -61,29 +61,32 @@ def export_program(network: Network, spec: ModelSpec, example: Tensor, batch_siz
             steps = steps or found
     if steps:
         raise ExportError(
-            f"the module takes heights and widths in steps of {steps}, input.multiple_of says "
+            f"the module takes heights and widths in steps of {steps}, but input.multiple_of is "
             f"{spec.input.multiple_of}; set it to {math.lcm(*steps)}, or fix input.size"
         )
     raise export_error(failures[0], failing_module(network, failures[0])) from failures[0]
 
 
 def _attempts(network: Network, spec: ModelSpec, example: Tensor) -> Iterator[dict[str, Any]]:
-    """Yield options of `_export`, the next ones for when the last did not take every size of the spec."""
+    """Yield options of `_export` to try in turn."""
     yield {"is_oblivious": True}
-    if spec.input.size is None and _runs_elsewhere(network, spec, example):
-        # torch could not prove a condition that does hold: keep it as an assertion, which ONNX leaves out.
+    if spec.input.size is None and _runs_at_another_size(network, spec, example):
+        # torch could not prove a condition that holds. It becomes an assertion, which ONNX leaves out.
         yield {"is_oblivious": True, "prefer_deferred_runtime_asserts_over_guards": True}
     yield {"is_oblivious": False}
-    # Dynamo reads the bytecode instead of running it, and takes some modules that tracing does not.
+    # Dynamo reads bytecode instead of running it, and captures some modules that tracing cannot.
     yield {"is_oblivious": True, "strict": True}
 
 
 def _export(network: Network, example: Tensor, shapes: Any, *, is_oblivious: bool, **options: bool) -> ExportedProgram:
-    """Run torch.export; `is_oblivious` is torch.onnx's own way to treat sizes that may be 1 like any other."""
+    """Run torch.export.
+
+    `is_oblivious` treats sizes that may be 1 like all others, as torch.onnx does.
+    """
     with torch.fx.experimental._config.patch(backed_size_oblivious=is_oblivious):  # type: ignore[attr-defined]
         try:
             return torch.export.export(network, (example,), dynamic_shapes=shapes, **options)  # type: ignore[arg-type]
-        except torch._dynamo.exc.UserError as error:  # a .pt2 program has ranges of its own, narrower than ours
+        except torch._dynamo.exc.UserError as error:  # a .pt2 program has narrower ranges of its own
             try:
                 narrower = refine_dynamic_shapes_from_suggested_fixes(error.msg, shapes)
             except Exception:  # the message suggests nothing
@@ -92,7 +95,7 @@ def _export(network: Network, example: Tensor, shapes: Any, *, is_oblivious: boo
 
 
 def _unexpected_steps(program: ExportedProgram, spec: ModelSpec) -> list[int]:
-    """Return the steps of heights and widths that a program takes, if these are not those of the spec."""
+    """Return a program's steps of height and width if they contradict the spec."""
     shape = _image_shape(program)
     sides = shape[2:] if spec.input.layout == "NCHW" else shape[1:3]
     if spec.input.size is not None:
@@ -102,13 +105,13 @@ def _unexpected_steps(program: ExportedProgram, spec: ModelSpec) -> list[int]:
 
 
 def _image_shape(program: ExportedProgram) -> Any:
-    """Return the shape of a program's input; what varies is symbolic."""
+    """Return the shape of a program's input. Dynamic sizes are symbolic."""
     image = next(node for node in program.graph.nodes if node.name in program.graph_signature.user_inputs)
     return image.meta["val"].shape
 
 
-def _runs_elsewhere(network: Network, spec: ModelSpec, example: Tensor) -> bool:
-    """Tell whether the module itself takes a size that differs from the example's by the smallest step of the spec."""
+def _runs_at_another_size(network: Network, spec: ModelSpec, example: Tensor) -> bool:
+    """Return whether the module takes a size one step larger."""
     first = 2 if spec.input.layout == "NCHW" else 1
     shape = list(example.shape)
     for axis in (first, first + 1):
@@ -124,8 +127,15 @@ def _runs_elsewhere(network: Network, spec: ModelSpec, example: Tensor) -> bool:
 def example_batch(
     network: Network, spec: ModelSpec, batch_size: int | None, size: tuple[int, int] | None = None
 ) -> Tensor:
-    """Return a batch of seeded noise on the module's own device, of (height, width) `size` where the spec leaves it."""
-    n = batch_size or 2  # not 1, which torch.export would take for a constant
+    """Return a batch of seeded noise on the module's device.
+
+    Args:
+        network: the wrapped module.
+        spec: its input defines shape and type.
+        batch_size: number of images. None takes 2.
+        size: (height, width) if the spec leaves the size free.
+    """
+    n = batch_size or 2  # torch.export would make 1 a constant
     k = spec.input.multiple_of
     height, width = spec.input.size or size or (k * -(-96 // k), k * -(-160 // k))
     shape = (n, spec.input.channels, height, width)
@@ -137,14 +147,20 @@ def example_batch(
 
 
 def failing_module(network: Network, error: BaseException) -> str:
-    """Return the path of the innermost module whose code was running when the error rose; "" if it is unknown."""
+    """Return the path of the innermost module in an error's traceback.
+
+    It is "" if the module is unknown.
+    """
     paths = {id(part): name for name, part in network.module.named_modules()}
     running = [paths[id(part)] for part in locals_of(error, "self") if id(part) in paths]
     return running[-1] if running else ""
 
 
 def locals_of(error: BaseException, name: str) -> Iterator[Any]:
-    """Yield what a local variable of this name held in the calls that an error went through, the innermost last."""
+    """Yield a local variable of all frames in an error's traceback.
+
+    The value of the innermost call is the last.
+    """
     for cause in _chain(error):
         trace = cause.__traceback__
         while trace is not None:
@@ -154,10 +170,10 @@ def locals_of(error: BaseException, name: str) -> Iterator[Any]:
 
 
 def export_error(error: BaseException, module_path: str, remedy: str = _REMEDY) -> ExportError:
-    """Return the one-line ExportError for whatever torch raised.
+    """Return a one-line ExportError for an error of torch.
 
     Raises:
-        KeyboardInterrupt: if it was Ctrl-C, which torch wraps like any other failure.
+        KeyboardInterrupt: if the cause was Ctrl-C, which torch wraps like any failure.
     """
     cause = list(_chain(error))[-1]
     if isinstance(cause, KeyboardInterrupt):
@@ -172,7 +188,7 @@ def export_error(error: BaseException, module_path: str, remedy: str = _REMEDY) 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporter's progress lines, graph dumps, log and deprecation warnings away from the user."""
+    """Suppress output, log and warnings of torch's exporter."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -196,7 +212,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _dynamic_shapes(spec: ModelSpec, batch_size: int | None) -> dict[int, Any]:
-    """Return which dimensions of the input vary, and in what steps."""
+    """Return the dynamic dimensions of the input."""
     shapes: dict[int, Any] = {} if batch_size else {0: torch.export.Dim("batch", min=1, max=_MAX_BATCH)}
     if spec.input.size is None:
         k = spec.input.multiple_of

@@ -1,4 +1,4 @@
-"""Where a module comes from: a factory in a Python module, or a .pt2 exported program."""
+"""Modules from factories and from .pt2 exported programs."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ from seginfer._errors import ExportError, MissingFileError, WeightsError
 
 
 class Source(NamedTuple):
-    """A module and the batch size that it is bound to; None if any."""
+    """Module to export."""
 
     module: nn.Module
     batch_size: int | None
+    """Batch size that the module is bound to. None if it takes any."""
     name: str
 
 
 def load_source(source: str, kwargs: dict[str, Any] | None = None) -> Source:
-    """Load a module from "package.module:factory" or from a path that ends in .pt2.
+    """Load a module from a factory or an exported program.
 
     Args:
-        source: a factory is imported from the Python path or the current folder, and called with `kwargs`.
+        source: "package.module:factory", or a path that ends in .pt2. A factory is imported from the Python path or the
+            current folder.
         kwargs: keyword arguments of the factory.
 
     Raises:
@@ -48,12 +50,12 @@ def _from_factory(source: str, kwargs: dict[str, Any]) -> nn.Module:
         raise ExportError(f"expected package.module:factory or a .pt2 file, got {source!r}")
     try:
         factory = getattr(_import(name), attribute)
-    except Exception as error:  # whatever the user's module raises while it is imported
+    except Exception as error:  # the user's module may raise anything while it is imported
         reason = f"{type(error).__name__}: {error}"
         raise ExportError(f"cannot import {source} ({reason}); run in its folder or install its package") from error
     try:
         module = factory(**kwargs)
-    except (Exception, SystemExit) as error:  # whatever the user's factory raises
+    except (Exception, SystemExit) as error:  # the user's factory may raise anything
         raise ExportError(
             f"{source} failed with {type(error).__name__}: {error}; pass its arguments with kwargs"
         ) from error
@@ -63,7 +65,7 @@ def _from_factory(source: str, kwargs: dict[str, Any]) -> nn.Module:
 
 
 def _import(name: str) -> Any:
-    """Import a module as `python -m` would: the current folder counts."""
+    """Import a module, from the current folder too."""
     here = os.getcwd()
     added = here not in sys.path
     if added:
@@ -90,7 +92,7 @@ def _from_program(path: Path) -> Source:
 
 
 class _Program(nn.Module):
-    """An exported program as a module; its mode was fixed when it was exported, and torch refuses to be asked."""
+    """Exported program as a module."""
 
     def __init__(self, program: nn.Module) -> None:
         super().__init__()
@@ -101,13 +103,14 @@ class _Program(nn.Module):
         return self.program(x)
 
     def train(self, mode: bool = True) -> _Program:
-        """Keep the mode that the program was exported in."""
+        """Keep the mode of the export, which torch cannot change."""
         del mode
         return self
 
 
 def _refuse_unsafe_objects(path: Path) -> None:
-    """Check that everything pickled inside the archive is plain tensors; torch.export.load itself would unpickle it."""
+    """Refuse archives with pickled objects other than tensors."""
+    # torch.export.load unpickles them without a check.
     try:
         with zipfile.ZipFile(path) as archive:
             for name in _pickled_members(archive):
@@ -116,7 +119,7 @@ def _refuse_unsafe_objects(path: Path) -> None:
         raise ExportError(
             f"{path} is not a complete .pt2 archive ({error}); save it again with torch.export"
         ) from error
-    except Exception as error:  # torch.load raises many kinds; all mean that the object is not plain tensors
+    except Exception as error:  # torch.load raises many kinds for objects that are not plain tensors
         raise WeightsError(
             f"{path} holds objects that are not plain tensors, and loading them would run code; "
             "save the program without custom constants, or export from a factory"

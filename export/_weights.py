@@ -1,4 +1,4 @@
-"""Checkpoints: read safely, fitted strictly, and identified by a hash."""
+"""Checkpoints: read safely, fitted strictly, identified by a hash."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
 def load_weights(module: nn.Module, path: str | Path) -> None:
-    """Load a checkpoint into a module; every tensor must fit.
+    """Load a checkpoint into a module. Every tensor must fit.
 
     Args:
         module: changed in place, or left as it was if the checkpoint does not fit.
-        path: `.safetensors`, or anything that `torch.load(weights_only=True)` reads; nothing is unpickled blindly.
+        path: `.safetensors`, or a file that `torch.load(weights_only=True)` reads. Nothing is unpickled blindly.
 
     Raises:
         MissingFileError: if there is no such file.
@@ -41,7 +41,7 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
 
 
 def weights_sha256(module: nn.Module) -> str:
-    """Return a hash over names, types, shapes and values of a module's state."""
+    """Hash names, types, shapes and values of a module's state."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
@@ -67,18 +67,21 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _state_dict_of(checkpoint: Any, path: Path) -> dict[str, Tensor]:
-    for candidate in (checkpoint, *_nested(checkpoint)):
+    for candidate in (checkpoint, *_find_nested(checkpoint)):
         if isinstance(candidate, Mapping) and candidate and all(isinstance(v, Tensor) for v in candidate.values()):
             return dict(candidate)
     raise WeightsError(f"{path} holds no state dict (got {type(checkpoint).__name__}); save module.state_dict()")
 
 
-def _nested(checkpoint: Any) -> list[Any]:
+def _find_nested(checkpoint: Any) -> list[Any]:
     return [checkpoint[key] for key in _STATE_DICT_KEYS if key in checkpoint] if isinstance(checkpoint, Mapping) else []
 
 
 def _unwrap(state: dict[str, Tensor], wanted: Any) -> dict[str, Tensor]:
-    """Drop a wrapper's prefix if every name has it and the module knows no such name."""
+    """Drop a wrapper's prefix from all names.
+
+    It is dropped if every name has it and no name of the module does.
+    """
     for prefix in _WRAPPER_PREFIXES:
         if all(name.startswith(prefix) for name in state) and not any(name.startswith(prefix) for name in wanted):
             return _unwrap({name[len(prefix) :]: tensor for name, tensor in state.items()}, wanted)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import onnx
 import pytest
 import rtx
 import torch
+from half_graphs import FLOAT, HALF, IMAGES, assert_sound, batches, types_of
 from networks import SIZE, Tiny, make_spec, pictures
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
@@ -34,24 +34,15 @@ from seginfer import (
     OutputSpec,
     ParityError,
     Segmenter,
-    preprocess,
     read_model,
 )
 from seginfer._cli import main
 from seginfer._cli.inputs import sample
 from seginfer.assets import SOCCER
 from seginfer.export import certify, export_onnx, load_source, load_weights
-from seginfer.export._graph import onnx_graph
-from seginfer.export._network import Network, eval_mode
-from seginfer.export._program import example_batch, export_program
-from seginfer.export.precision._graph import Graph
-from seginfer.export.precision._ranges import observe
 from seginfer.export.precision._session import Session
 from seginfer.export.precision._simulate import simulate_fp16
-from seginfer.export.precision.fp16 import Half
 
-IMAGES = pictures((90, 120), SIZE)
-FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 SUMS, LARGE, SMALL = "sums, exponentials, divisions", "values near the end of float16's range", "values so small that"
 CONTROL, CONSTANTS, LOST = "control flow", "weights that float16 cannot hold", "lost agreement with PyTorch"
 
@@ -75,38 +66,11 @@ CASES: dict[str, tuple[nn.Module, dict[str, set[str]]]] = {
 }
 
 
-def batches(spec: ModelSpec) -> Iterator[NDArray[Any]]:
-    """Return the network's input for each picture."""
-    return (preprocess([image], spec)[0] for image in IMAGES)
-
-
 @pytest.fixture(scope="module", params=CASES)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     path = tmp_path_factory.mktemp("half") / "m.onnx"
     export_onnx(CASES[request.param][0], make_spec(), path, images=IMAGES, precision="fp16")
     return request.param, path
-
-
-def types_of(model: onnx.ModelProto) -> dict[str, int]:
-    graph = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
-    values = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input, *graph.output)}
-    return values | {tensor.name: tensor.data_type for tensor in graph.initializer}
-
-
-def assert_sound(model: onnx.ModelProto) -> None:
-    """Check that a file is valid, that no cast is wasted, and that it still says what it is."""
-    onnx.checker.check_model(model, full_check=True)
-    assert [opset.version for opset in model.opset_import if opset.domain == ""] == [18]
-    assert model.ir_version == 8
-    assert all(output.type.tensor_type.elem_type in (FLOAT, TensorProto.INT64) for output in model.graph.output)
-    types = types_of(model)
-    casts = [node for node in model.graph.node if node.op_type == "Cast" and types[node.output[0]] in (FLOAT, HALF)]
-    assert len({(cast.input[0], types[cast.output[0]]) for cast in casts}) == len(casts), "a tensor is cast twice"
-    assert not {cast.input[0] for cast in casts} & {cast.output[0] for cast in casts}, "a cast reads a cast"
-    assert not {cast.input[0] for cast in casts} & {tensor.name for tensor in model.graph.initializer}
-    assert all(types[cast.input[0]] != types[cast.output[0]] for cast in casts)
-    read = {name for node in model.graph.node for name in node.input} | {value.name for value in model.graph.output}
-    assert all(cast.output[0] in read for cast in casts), "a cast that nobody reads"
 
 
 def test_every_network_is_certified_with_its_float32_nodes_named(case: tuple[str, Path]) -> None:
@@ -158,79 +122,6 @@ def test_the_runtime_loads_what_was_certified(case: tuple[str, Path]) -> None:
     shipped, rounded = (Session(m).run(batch)["logits"] for m in (model, simulate_fp16(model)))
     assert shipped.dtype == np.float32
     assert np.abs(shipped - rounded).max() <= HALF_ON_CPU.limit * np.abs(rounded).max()
-
-
-def test_a_plain_network_has_two_casts() -> None:
-    model = Half(fp32_graph(networks.Body(nn.Identity())), batches(make_spec())).model
-    assert [node.op_type for node in model.graph.node].count("Cast") == 2  # into the body, out of it
-
-
-def test_cheap_operators_between_float32_nodes_join_them() -> None:
-    half = Half(fp32_graph(networks.Body(networks.WrittenNorm())), batches(make_spec()))
-    assert [node.op_type for node in half.model.graph.node].count("Cast") == 4  # two more around the whole norm
-    assert_sound(half.model)
-
-
-SHAPES = """
-<ir_version: 8, opset_import: ["": 18]>
-half (float[N, 3, H, W] image) => (float[N, 3, h, w] logits) {
-    first = Conv <pads = [1, 1, 1, 1]> (image, w1)
-    body = Relu (first)
-    batch = Shape <start = 0, end = 2> (body)
-    size = Shape <start = 2> (body)
-    sizes = Cast <to = 1> (size)
-    scaled = Mul (sizes, factor)
-    floor = Floor (scaled)
-    whole = Cast <to = 7> (floor)
-    target = Concat <axis = 0> (batch, whole)
-    up = Resize <mode = "linear"> (body, , , target)
-    second = Conv <pads = [1, 1, 1, 1]> (up, w2)
-    other = Conv (up, w3)
-    twice = Exp (second)
-    again = Softmax <axis = 1> (second)
-    joined = Concat <axis = 1> (twice, again, other)
-    logits = Conv (joined, w4)
-}
-"""
-
-
-def test_shape_arithmetic_stays_float32_and_casts_are_shared() -> None:
-    model = onnx.parser.parse_model(SHAPES)
-    rng = np.random.default_rng(0)
-    shapes = {"w1": (16, 3, 3, 3), "w2": (16, 16, 3, 3), "w3": (16, 16, 1, 1), "w4": (3, 48, 1, 1)}
-    weights = {name: 0.1 * rng.normal(size=shape) for name, shape in shapes.items()} | {"factor": np.array(1.3)}
-    tensors = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
-    model.graph.initializer.extend(tensors)
-    half = Half(model, [rng.normal(size=(1, 3, 100, 31)).astype(np.float32)])
-    assert_sound(half.model)
-    types = types_of(half.model)
-    assert {types[name] for name in ("sizes", "scaled", "floor", "logits")} == {FLOAT}
-    assert {types[name] for name in ("body", "up", "second", "other")} == {HALF}
-    nodes = {node.output[0]: node for node in half.model.graph.node}
-    assert nodes["batch"].input[0] == nodes["size"].input[0] == "body"
-    batch = rng.normal(size=(1, 3, 100, 31)).astype(np.float32)
-    assert Session(half.simulated).run(batch)["logits"].shape == Session(model).run(batch)["logits"].shape
-
-
-def test_multiplications_are_counted_as_torch_counts_them() -> None:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    middle = nn.Sequential(
-        nn.Conv2d(16, 8, 3, groups=4, stride=2, padding=1), nn.ConvTranspose2d(8, 16, 2, stride=2), networks.Attention()
-    )
-    module, batch = networks.Body(middle).eval(), next(batches(make_spec()))
-    with FlopCounterMode(display=False) as counter:
-        module(torch.from_numpy(batch))
-    counted = observe(Graph(fp32_graph(module)), [batch]).macs
-    assert len(counted) == 8
-    assert 2 * sum(counted.values()) == counter.get_total_flops()
-
-
-def fp32_graph(module: nn.Module, spec: ModelSpec | None = None) -> onnx.ModelProto:
-    spec = spec or make_spec()
-    network = Network(module, spec)
-    with eval_mode(module):
-        return onnx_graph(export_program(network, spec, example_batch(network, spec, None), None), spec)
 
 
 def test_decisions_that_hang_on_what_float16_cannot_tell_apart_are_refused(tmp_path: Path) -> None:
@@ -382,31 +273,6 @@ def test_an_interrupted_retry_leaves_the_old_file(tmp_path: Path) -> None:
         export_onnx(networks.HiddenOffset(), make_spec(), path, images=IMAGES, precision="fp16", on_progress=interrupt)
     assert os.listdir(tmp_path) == ["m.onnx"]
     assert path.read_bytes() == b"the old file"
-
-
-def halves(values: NDArray[Any]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):
-        return values.astype(np.float16).astype(np.float32)
-
-
-def test_the_simulation_rounds_where_the_cpu_provider_does_not() -> None:
-    """The same float16 graph, x -> x * k -> / k: computed with NumPy's float16, it overflows."""
-    make = onnx.helper.make_node
-    nodes = [
-        make("Cast", ["x"], ["h"], to=HALF),
-        make("Mul", ["h", "k"], ["m"]),
-        make("Div", ["m", "k"], ["d"]),
-        make("Cast", ["d"], ["y"], to=FLOAT),
-    ]
-    value = onnx.helper.make_tensor_value_info
-    weight = numpy_helper.from_array(np.float16(300), "k")
-    graph = onnx.helper.make_graph(nodes, "g", [value("x", FLOAT, [1, 4])], [value("y", FLOAT, [1, 4])], [weight])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
-    x = np.array([[0.1234567, 1.0, -77.7, 300.0]], np.float32)
-    expected = halves(halves(halves(x) * np.float32(300)) / np.float32(300))
-    assert np.array_equal(Session(simulate_fp16(model)).run(x)["y"], expected)
-    assert np.isinf(expected[0, 3])
-    assert np.isfinite(Session(model).run(x)["y"]).all()  # why the simulation exists
 
 
 def test_an_fp16_certificate_that_leaves_a_tenth_undecided_is_refused(tmp_path: Path) -> None:

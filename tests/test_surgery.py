@@ -1,4 +1,4 @@
-"""Graph surgery is exact: in PyTorch, in ONNX Runtime, with ties, odd sizes, in half precision, at sizes not traced."""
+"""Graph surgery is exact: in PyTorch, in ONNX Runtime, with ties, at odd sizes, in float16, at sizes not traced."""
 
 # mypy: no-warn-return-any
 # Calling a module of torch yields Any.
@@ -11,14 +11,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import rtx
-import tolerances
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from networks import make_spec
+from surgery_cases import DTYPE, SIDE, apply_surgery, run, tied
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,7 +25,7 @@ from seginfer import ExportError
 from seginfer.export import _graph, surgery
 from seginfer.export._network import Network
 from seginfer.export._program import export_program
-from seginfer.export.surgery import _adaptive_pool, _antialias, _transposed
+from seginfer.export.surgery import _transposed
 from seginfer.export.surgery._unpool import (
     Window,
     indices_from_codes,
@@ -34,44 +33,6 @@ from seginfer.export.surgery._unpool import (
     unpool_codes,
     unpool_indices,
 )
-
-SIDE = st.integers(1, 24)
-DTYPE = st.sampled_from([torch.float32, torch.float16])
-
-
-class Function(nn.Module):
-    """A function as a module, behind one layer so that it has a path."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
-def operated(
-    function: Callable[[Tensor], Tensor], size: tuple[int, int] | None, multiple_of: int = 1
-) -> tuple[onnx.ModelProto, list[str]]:
-    """Export a function of (N, 3, H, W) through the surgery; None leaves height and width free."""
-    spec = make_spec(size=size, multiple_of=multiple_of)
-    network = Network(nn.Sequential(nn.Identity(), Function(function)).eval(), spec)
-    hw = size or (48, 60)
-    program = export_program(network, spec, torch.rand(2, 3, *hw), None)
-    rewrites = surgery.apply_rewrites(program)
-    assert all(rewrite.module_path.startswith("1") for rewrite in rewrites)
-    return _graph.onnx_graph(program, spec), [rewrite.what for rewrite in rewrites]
-
-
-def run(model: onnx.ModelProto, x: Tensor) -> np.ndarray[Any, Any]:
-    session = ort.InferenceSession(model.SerializeToString())
-    return session.run(None, {"image": x.numpy()})[0]
-
-
-def tied(*shape: int, seed: int = 0) -> Tensor:
-    """Small integers after a ReLU: every window holds equal values."""
-    return torch.randint(-3, 4, shape, generator=torch.Generator().manual_seed(seed)).float().relu()
-
 
 # -------------------------------------------------------------------------------------- pooling with indices
 
@@ -140,7 +101,7 @@ def segnet_step(k: int, s: int | None = None, padding: int = 0, **options: Any) 
     ],
 )
 def test_unpooling_is_exact_in_onnx(step: Callable[[Tensor], Tensor], what: str, size: tuple[int, int]) -> None:
-    model, done = operated(step, size)
+    model, done = apply_surgery(step, size)
     x = tied(2, 3, *size)
     assert np.array_equal(run(model, x), step(x).numpy())
     assert what in done[-1]
@@ -152,7 +113,7 @@ def test_unpooling_is_exact_in_onnx(step: Callable[[Tensor], Tensor], what: str,
 @pytest.mark.parametrize("multiple_of", [1, 2])
 @pytest.mark.parametrize("step", [segnet_step(2), segnet_step(3, 2, 1)], ids=["tiling", "overlapping"])
 def test_unpooling_is_exact_at_sizes_that_were_not_traced(step: Callable[[Tensor], Tensor], multiple_of: int) -> None:
-    model, _ = operated(step, None, multiple_of)
+    model, _ = apply_surgery(step, None, multiple_of)
     for size in ((24, 30), (46, 12), *([(31, 17)] if multiple_of == 1 else [])):
         x = tied(3, 3, *size)
         assert np.array_equal(run(model, x), step(x).numpy())
@@ -162,8 +123,8 @@ def test_a_network_that_takes_fewer_sizes_than_the_spec_says_is_refused() -> Non
     def skip(x: Tensor) -> Tensor:  # the two differ in size where a side is odd
         return x + F.interpolate(F.max_pool2d(x, 2), scale_factor=2)
 
-    with pytest.raises(ExportError, match=r"input\.multiple_of says 1; set it to 2"):
-        operated(skip, None, 1)
+    with pytest.raises(ExportError, match=r"input\.multiple_of is 1; set it to 2"):
+        apply_surgery(skip, None, 1)
 
 
 def test_unpooling_into_another_width_keeps_pytorchs_flat_indices() -> None:
@@ -171,7 +132,7 @@ def test_unpooling_into_another_width_keeps_pytorchs_flat_indices() -> None:
         pooled, indices = F.max_pool2d(x, 2, return_indices=True)
         return torch.ops.aten.max_unpool2d(pooled, indices, [18, 24])
 
-    model, _ = operated(skewed, (16, 20))
+    model, _ = apply_surgery(skewed, (16, 20))
     x = tied(2, 3, 16, 20)
     assert np.array_equal(run(model, x), skewed(x).numpy())
 
@@ -181,7 +142,7 @@ def test_indices_that_something_else_reads_are_computed() -> None:
         pooled, indices = F.max_pool2d(x, 2, return_indices=True)
         return F.max_unpool2d(pooled, indices, 2) + indices.float().mean()  # type: ignore[arg-type]  # torch takes a number too
 
-    model, done = operated(both, (16, 20))
+    model, done = apply_surgery(both, (16, 20))
     x = tied(2, 3, 16, 20)
     np.testing.assert_allclose(run(model, x), both(x).numpy(), rtol=1e-6)
     assert done == ["max-pooling indices computed from window positions"]
@@ -192,7 +153,7 @@ def test_one_pooling_may_be_undone_twice() -> None:
         pooled, indices = F.max_pool2d(x, 2, return_indices=True)
         return F.max_unpool2d(pooled, indices, 2) - F.max_unpool2d(pooled * pooled, indices, 2)  # type: ignore[arg-type]  # torch takes a number too
 
-    model, _ = operated(twice, (16, 20))
+    model, _ = apply_surgery(twice, (16, 20))
     x = tied(2, 3, 16, 20)
     assert np.array_equal(run(model, x), twice(x).numpy())
 
@@ -203,13 +164,13 @@ def test_plain_max_pooling_stays_one_node(options: dict[str, Any]) -> None:
         pooled = F.max_pool2d(x, 2, **options)
         return pooled[0] if options else pooled
 
-    model, done = operated(pool, (16, 20))
+    model, done = apply_surgery(pool, (16, 20))
     assert [(node.op_type, len(node.output)) for node in model.graph.node] == [("MaxPool", 1)]
     assert len(done) == len(options)
 
 
 def test_dilated_max_pooling_is_exact() -> None:
-    model, done = operated(lambda x: F.max_pool2d(x, 3, 1, 1, dilation=2), (16, 21))
+    model, done = apply_surgery(lambda x: F.max_pool2d(x, 3, 1, 1, dilation=2), (16, 21))
     x = tied(2, 3, 16, 21)
     assert np.array_equal(run(model, x), F.max_pool2d(x, 3, 1, 1, dilation=2).numpy())
     assert done == ["dilated max pooling as a maximum over slices"]
@@ -232,7 +193,7 @@ def test_a_kernel_with_its_holes_filled_by_zeros_is_the_dilated_one(
     x, weight = tied(1, 4, 6, 7), tied(4, 3, *kernel, seed=1) - 1  # whole numbers: every sum is exact
     assume(all((n - 1) * stride + d * (k - 1) >= 2 * padding for n, k, d in zip((6, 7), kernel, dilation, strict=True)))
     expected = F.conv_transpose2d(x, weight, None, stride, padding, groups=groups, dilation=dilation)
-    filled = _transposed.with_holes(weight, dilation)
+    filled = _transposed.insert_zeros(weight, dilation)
     assert torch.equal(F.conv_transpose2d(x, filled, None, stride, padding, groups=groups), expected)
 
 
@@ -241,117 +202,11 @@ def test_a_strided_dilated_transposed_convolution_is_exact_in_onnx(bias: bool) -
     layer = nn.ConvTranspose2d(3, 6, 3, stride=2, padding=1, output_padding=1, dilation=2, groups=3, bias=bias)
     with torch.no_grad():
         layer.weight.copy_(tied(3, 2, 3, 3, seed=1) - 1)
-    model, done = operated(layer, (16, 20))
+    model, done = apply_surgery(layer, (16, 20))
     assert done == ["dilated transposed convolution with zeros in its kernel"]
     x = tied(2, 3, 16, 20)
     np.testing.assert_allclose(run(model, x), layer(x).detach().numpy(), rtol=1e-6)
     assert [node.op_type for node in model.graph.node] == ["ConvTranspose"]
-
-
-# -------------------------------------------------------------------------------------- adaptive pooling
-
-
-@settings(max_examples=100)
-@given(hw=st.tuples(SIDE, SIDE), bins=st.tuples(st.integers(1, 9), st.integers(1, 9)), dtype=DTYPE)
-def test_adaptive_pooling_equals_torch_for_any_bins(
-    hw: tuple[int, int], bins: tuple[int, int], dtype: torch.dtype
-) -> None:
-    x = torch.randn(2, 3, *hw, generator=torch.Generator().manual_seed(hash(hw))).to(dtype)
-    average, expected = _adaptive_pool.average_by_matrix(x, list(bins)), F.adaptive_avg_pool2d(x.float(), bins)
-    atol = tolerances.ADAPTIVE_POOL.limit if dtype == torch.float32 else tolerances.SURGERY_IN_HALF.limit
-    torch.testing.assert_close(average.float(), expected, rtol=0, atol=atol)
-    assert torch.equal(_adaptive_pool.maximum_by_slices(x, list(bins)), F.adaptive_max_pool2d(x, bins))
-
-
-@pytest.mark.parametrize("size", [(16, 20), None], ids=["fixed", "free"])
-@pytest.mark.parametrize("bins", [(6, 6), (3, 1), (None, 3)], ids=str)
-def test_pyramid_pooling_stays_small_and_exact(bins: tuple[int | None, int], size: tuple[int, int] | None) -> None:
-    model, done = operated(lambda x: F.adaptive_avg_pool2d(x, bins), size)
-    assert done == ["adaptive average pooling as two matrix products"]
-    for hw in [size] if size else [(23, 17), (50, 41)]:
-        x = torch.rand(2, 3, *hw)
-        np.testing.assert_allclose(run(model, x), F.adaptive_avg_pool2d(x, bins).numpy(), atol=1e-6)
-    if size:
-        assert [node.op_type for node in model.graph.node] == ["MatMul", "MatMul"]
-
-
-@pytest.mark.parametrize("size", [(16, 20), None], ids=["fixed", "free"])
-def test_adaptive_max_pooling_is_exact(size: tuple[int, int] | None) -> None:
-    model, done = operated(lambda x: F.adaptive_max_pool2d(x, (3, 6)), size)
-    assert done == ["adaptive max pooling as a maximum over slices"]
-    for hw in [size] if size else [(23, 17), (50, 41)]:
-        x = torch.rand(2, 3, *hw)
-        assert np.array_equal(run(model, x), F.adaptive_max_pool2d(x, (3, 6)).numpy())
-
-
-@pytest.mark.parametrize("bins", [1, (4, 5), (16, 20)], ids=str)
-def test_adaptive_pooling_that_divides_is_left_alone(bins: int | tuple[int, int]) -> None:
-    model, done = operated(lambda x: F.adaptive_avg_pool2d(x, bins), (16, 20))
-    assert not done
-    assert len(model.graph.node) <= 1
-
-
-# -------------------------------------------------------------------------------------- resizing
-
-
-@settings(max_examples=100)
-@given(
-    hw=st.tuples(st.integers(2, 24), st.integers(2, 24)),
-    size=st.tuples(st.integers(1, 40), st.integers(2, 40)),
-    mode=st.sampled_from(["bilinear", "bicubic"]),
-    align_corners=st.booleans(),
-    dtype=DTYPE,
-)
-def test_antialias_by_matrix_equals_torch(
-    hw: tuple[int, int], size: tuple[int, int], mode: str, align_corners: bool, dtype: torch.dtype
-) -> None:
-    x = torch.rand(2, 3, *hw, generator=torch.Generator().manual_seed(hash(hw))).to(dtype)
-    expected = F.interpolate(x.float(), size, mode=mode, align_corners=align_corners, antialias=True)
-    ours = _antialias.resize_by_matrix(x, list(size), align_corners=align_corners, bilinear=mode == "bilinear")
-    atol = tolerances.ANTIALIAS_BY_MATRIX.limit if dtype == torch.float32 else tolerances.SURGERY_IN_HALF.limit
-    torch.testing.assert_close(ours.float(), expected, rtol=0, atol=atol)
-
-
-@pytest.mark.parametrize("traced", [(16, 20), None], ids=["fixed", "free"])
-@pytest.mark.parametrize("arguments", [{"size": (5, 9)}, {"scale_factor": 0.6}, {"scale_factor": (1.7, 0.6)}], ids=str)
-@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
-def test_antialias_is_exact_in_onnx(mode: str, arguments: dict[str, Any], traced: tuple[int, int] | None) -> None:
-    def resize(x: Tensor) -> Tensor:
-        return F.interpolate(x, **arguments, mode=mode, antialias=True)
-
-    model, done = operated(resize, traced)
-    assert done == ["antialiased resize as two matrix products"]
-    assert "Resize" not in {node.op_type for node in model.graph.node}
-    for hw in [traced] if traced else [(23, 17), (50, 41)]:
-        x = torch.rand(2, 3, *hw)
-        np.testing.assert_allclose(run(model, x), resize(x).numpy(), atol=tolerances.ANTIALIAS_BY_MATRIX.limit)
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        {"size": (33, 47), "align_corners": True},
-        {"size": (33, 47), "align_corners": False},
-        {"size": (1, 9), "align_corners": True},
-        {"scale_factor": 1.7, "align_corners": True},
-        {"scale_factor": 1.7, "align_corners": False},
-        {"scale_factor": 0.6, "align_corners": False},
-        {"scale_factor": 1.7, "align_corners": False, "recompute_scale_factor": True},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("traced", [(16, 20), None], ids=["fixed", "free"])
-def test_align_corners_and_factors_arrive_in_onnx_as_they_are(
-    arguments: dict[str, Any], traced: tuple[int, int] | None
-) -> None:
-    def resize(x: Tensor) -> Tensor:
-        return F.interpolate(x, mode="bilinear", **arguments)
-
-    model, done = operated(resize, traced)
-    assert not done
-    for hw in [traced] if traced else [(23, 17), (50, 41)]:
-        x = torch.rand(2, 3, *hw)
-        np.testing.assert_allclose(run(model, x), resize(x).numpy(), atol=tolerances.RESIZE_IN_ONNX.limit)
 
 
 # -------------------------------------------------------------------------------------- NVIDIA's builder
@@ -373,7 +228,7 @@ REWRITTEN: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("size", [(16, 20), (17, 21), None], ids=str)
 @pytest.mark.parametrize("name", REWRITTEN)
 def test_what_was_rewritten_builds(name: str, size: tuple[int, int] | None, tmp_path: Path) -> None:
-    model, done = operated(REWRITTEN[name], size)
+    model, done = apply_surgery(REWRITTEN[name], size)
     assert done
     onnx.save(model, tmp_path / "m.onnx")
     rtx.build(tmp_path / "m.onnx")

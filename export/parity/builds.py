@@ -1,4 +1,7 @@
-"""certify_builds(): certificates of engines that were built afresh, because every build measures and chooses anew."""
+"""Certificates of engines that are built several times.
+
+Every build measures kernels anew and may choose others.
+"""
 
 from __future__ import annotations
 
@@ -25,12 +28,12 @@ Image = NDArray[np.uint8]
 
 
 class RepeatedBuilds(NamedTuple):
-    """What several builds of one file say."""
+    """Comparison of several builds of one file."""
 
     certificates: tuple[Certificate, ...]
-    """Of each engine, compared with PyTorch."""
+    """Comparison of each engine with PyTorch."""
     agreement: tuple[float, ...]
-    """Of each engine: share of all mask pixels with the label that the first engine gives, 0..1."""
+    """Share of all mask pixels, 0..1, on which each engine agrees with the first."""
 
 
 def certify_builds(
@@ -43,15 +46,15 @@ def certify_builds(
     device: str = "auto",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> RepeatedBuilds:
-    """Build an .onnx file several times, and compare every engine with PyTorch on the device itself.
+    """Build engines of an .onnx file, and compare each with PyTorch.
 
-    Engines are built without what earlier builds have measured, and are not kept.
+    Engines run on the device. They are built without timings of earlier builds, and are not kept.
 
     Args:
         module: the module that was exported.
         path: the .onnx file, with its ModelSpec.
-        images: as `certify` takes them.
-        builds: how many.
+        images: as for `certify`.
+        builds: number of builds.
         options: of every build.
         device: "auto", "cuda" or "cuda:<index>".
         on_progress: called with (images compared, images to compare).

@@ -77,7 +77,7 @@ def certify(
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of the packages that take part in an export."""
+    """Return the versions of the packages in an export."""
     import onnx
 
     return {

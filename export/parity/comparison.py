@@ -1,4 +1,4 @@
-"""Differences of an exported pipeline from PyTorch's, added up over images."""
+"""Metric of the differences between two pipelines."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class ParityMetric:
         return bool((self._network_error > self._network_limits(self._precision.limits)).any())
 
     def _pixel_counts(self) -> tuple[int, int, int, int]:
-        """Count decisive pixels, those of them that agree, pixels that agree, and pixels."""
+        """Count pixels: decisive, decisive and equal, equal, all."""
         rounding = ROUNDINGS * float(np.finfo(np.float32).eps) * float(self._largest_value.max())
         limit = 2 * (self._logit_error + rounding)  # known only when every image has been seen
         counts = np.zeros(4, np.int64)
@@ -119,7 +119,7 @@ class ParityMetric:
         return a, b, c, d
 
     def _flips(self) -> tuple[FlipCount, ...]:
-        """Count pixels and flips by PyTorch's margin, in decades of the largest value."""
+        """Count pixels and flips by decades of PyTorch's margin."""
         if self._spec.output.kind == "labels":
             return ()
         largest = float(self._largest_value.max())

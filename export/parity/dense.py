@@ -21,12 +21,12 @@ STRIDE_REMEDY = "set input.multiple_of to the product of the network's strides"
 
 
 def row_axis(output: NDArray[Any], spec: ModelSpec) -> int:
-    """Return the axis of rows; that of columns follows."""
+    """Return the axis of rows. The axis of columns follows it."""
     return 1 if output.ndim == 3 or spec.output.layout == "NHWC" else 2
 
 
 def upsample_output(output: NDArray[Any], spec: OutputSpec) -> NDArray[Any]:
-    """Return a graph's output as the module itself yields it: with the upsampling that export split off."""
+    """Apply the upsampling that the export split off."""
     if spec.upsample is None:
         return output
     axes = (0, 1, 2, 3) if spec.layout == "NCHW" else (0, 3, 1, 2)
@@ -38,7 +38,10 @@ def upsample_output(output: NDArray[Any], spec: OutputSpec) -> NDArray[Any]:
 
 
 def decide(output: NDArray[Any], geometry: Geometry, spec: ModelSpec) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return labels and margins at the image's size: crop, interpolate, then decide."""
+    """Return labels and margins at the size of the image.
+
+    The output is cropped, interpolated, then decided.
+    """
     values = torch.from_numpy(output)
     if spec.input.resize == "tile":
         geometry = _narrow_to_output(geometry, output, spec)
@@ -58,7 +61,8 @@ def decide(output: NDArray[Any], geometry: Geometry, spec: ModelSpec) -> tuple[N
 
 
 def _narrow_to_output(geometry: Geometry, output: NDArray[Any], spec: ModelSpec) -> Geometry:
-    """Return where the image lies in the centre of the input, which is all that unpadded convolutions answer for."""
+    """Place the image in the part of the input that the output covers."""
+    # Unpadded convolutions have no output for the borders of their input.
     axis, stride = row_axis(output, spec), spec.output.stride
     height, width = output.shape[axis : axis + 2]
     problem = size_problem(geometry.input_hw, (height, width), stride, spec.input.tile_margin)
@@ -83,15 +87,16 @@ def _decide_pixels(values: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:
 
 
 def _restore(values: Tensor, geometry: Geometry, align_corners: bool) -> Tensor:
-    """Interpolate (1, C, h, w) values at the visible image pixels.
+    """Interpolate (1, C, h, w) values at visible image pixels.
 
-    Where the content starts and ends on cell borders this is a crop and torch's interpolate. Elsewhere (a stride
-    that does not divide the padding, a center crop) torch's grid_sample takes the same continuous positions.
+    If the content starts and ends on cell borders, this is a crop and torch's interpolate. Otherwise torch's
+    grid_sample takes the same continuous positions, for a stride that does not divide the padding, or a center crop.
     """
     spans = [_cell_span(geometry, axis, values.shape[2 + axis], align_corners) for axis in (0, 1)]
     if all(span.is_exact for span in spans):
         (top, bottom), (left, right) = ((span.low, span.high + 1) for span in spans)
-        crop = values[..., top:bottom, left:right].contiguous()  # torch's channels-last code rounds positions otherwise
+        # Contiguous, because torch's channels-last code rounds positions differently.
+        crop = values[..., top:bottom, left:right].contiguous()
         return F.interpolate(crop, size=geometry.image_hw, mode="bilinear", align_corners=align_corners)
     axes = [
         span.positions(geometry, axis).clamp(span.low, span.high) / max(values.shape[2 + axis] - 1, 1) * 2 - 1
@@ -102,7 +107,10 @@ def _restore(values: Tensor, geometry: Geometry, align_corners: bool) -> Tensor:
 
 
 class _Span(NamedTuple):
-    """The cells along one axis that show the image: first, last, and the map from pixels to cells."""
+    """Cells along one axis that show the image.
+
+    They are the first, the last, and the map from pixels to cells.
+    """
 
     low: int
     high: int
@@ -136,7 +144,10 @@ def _cell_span(geometry: Geometry, axis: int, cells: int, align_corners: bool) -
 
 
 def _restore_labels(labels: Tensor, geometry: Geometry) -> Tensor:
-    """Return the (H, W) labels under the centres of the visible pixels, as torch's nearest-exact does on the crop."""
+    """Return (H, W) labels under the centres of visible pixels.
+
+    Source: torch's interpolate with mode "nearest-exact", on the crop.
+    """
     axes = []
     for axis in (0, 1):
         cells = labels.shape[2 + axis]

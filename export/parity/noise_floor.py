@@ -1,4 +1,4 @@
-"""Noise floor: how far PyTorch's own rounding moves a network's masks."""
+"""Noise floor of the masks of a network in PyTorch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ _DRAWS = 3  # swapped maxima are rare: a single draw may hold none
 def measure_noise_floor(
     module: nn.Module, segmenter: Segmenter, images: Sequence[NDArray[np.uint8]]
 ) -> ParityMetric | None:
-    """Compare PyTorch in float64, on inputs moved by their rounding, with PyTorch in float32.
+    """Measure the effect of rounding in PyTorch itself.
+
+    PyTorch in float64, on inputs moved by their rounding, is compared with PyTorch in float32.
 
     Unpooling puts values back to the places of maxima. A rounding error may choose another place, and everything after
     it differs. No correct implementation can do better than PyTorch's own rounding.
@@ -50,7 +52,7 @@ def measure_noise_floor(
 
 
 class _InFloat64(nn.Module):
-    """Copy of a module that computes in float64, on inputs moved by their rounding."""
+    """Copy of a module in float64, with inputs moved by rounding."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

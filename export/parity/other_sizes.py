@@ -1,4 +1,4 @@
-"""check_other_sizes(): a graph of free height and width says what PyTorch says at sizes that nothing was traced at."""
+"""Comparison of graphs and modules at other sizes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from .._network import Network
 from .._program import example_batch
 from .dense import upsample_output
 
-# Pixels that sizes are made from: odd and even multiples of small steps, square ones, and one above usual thresholds.
+# Odd and even multiples of small steps, a square, and a size above usual thresholds.
 _SIZES = ((100, 100), (131, 67), (67, 131), (384, 512))
-_TOLERANCE = 0.02  # mean error relative to the largest value: rounding, in half precision too, is far below
+_TOLERANCE = 0.02  # mean error, as a share of the largest value; rounding is far below, in float16 too
 
 
 def check_other_sizes(module: nn.Module, segmenter: Segmenter) -> None:
-    """Compare a graph with its module at sizes of its own choosing; a graph of fixed size passes.
+    """Compare a graph with its module at other sizes.
 
-    A module that asks for its input's size in Python may take another way at another size, of which the graph, traced
-    at one, knows nothing.
+    A module that reads the size of its input in Python may compute something else at another size. A graph is traced at
+    one size and cannot. Graphs of fixed size are not compared.
 
     Raises:
-        ExportError: if the graph fails at a size that the module takes, or says something else there.
+        ExportError: if the graph fails or differs at a size that the module takes.
     """
     spec = segmenter.spec
     if spec.input.size is not None:
@@ -37,12 +37,10 @@ def check_other_sizes(module: nn.Module, segmenter: Segmenter) -> None:
         try:
             with torch.inference_mode():
                 expected = network(batch)[0].float().cpu().numpy()
-        except Exception:  # whatever the user's module raises: it does not take this size
+        except Exception:  # the user's module may raise anything at a size that it does not take
             continue
         where = f"at {height} x {width} the exported graph"
-        remedy = (
-            "the module depends on its input's size in Python, or takes other steps: set input.size, or multiple_of"
-        )
+        remedy = "the module depends on its input's size in Python, or takes other steps: set input.size or multiple_of"
         try:
             output = segmenter.backend.infer(batch.cpu().numpy())[spec.output.name]
         except BackendError as error:

@@ -11,7 +11,7 @@ _COUNT = 4
 
 
 def sample_images(spec: InputSpec, *, seed: int = 0) -> list[NDArray[np.uint8]]:
-    """Return four uint8 pictures, (H, W, 3) or (H, W) for gray.
+    """Draw four uint8 pictures, (H, W, 3) or (H, W).
 
     Their sizes exercise the resize policy. They have smooth colours with edges and grain: a constant picture or pure
     noise would exercise a network less.

@@ -1,7 +1,7 @@
-"""PyTorch's own pipeline, image to labels, through the libraries that models are trained with.
+"""PyTorch's own pipeline, from images to labels.
 
-Nothing of seginfer's arithmetic is used here: cv2, Pillow and torch resize, torch normalises and interpolates. Only
-the placement of the image (`Geometry`) is shared, for which there is no library.
+It uses the libraries that models are trained with, and none of seginfer's arithmetic: cv2, Pillow and torch resize,
+torch normalises and interpolates. Only the placement of the image (`Geometry`) is shared. No library defines it.
 """
 
 from __future__ import annotations
@@ -29,25 +29,28 @@ Image = NDArray[np.uint8]
 
 
 class ReferenceOutput(NamedTuple):
-    """What PyTorch's pipeline says about one image."""
+    """Result of PyTorch's pipeline on one image."""
 
     batch: NDArray[Any]
-    """(1, C, h, w) or (1, h, w, C), as the spec says; policy "tile": (T, ...), the tiles of the whole."""
+    """(1, C, h, w) or (1, h, w, C), by the layout of the spec. For policy "tile", (T, ...) with all tiles."""
     output: NDArray[Any]
-    """The network's mask output for that batch; of a tile, the cells that `crop_tile_outputs` leaves."""
+    """The network's mask output for that batch. For tiles, the cells that `crop_tile_outputs` leaves."""
     labels: NDArray[np.int64]
     """(H, W) labels, or (C, H, W) of 0 and 1 for multilabel."""
     margin: NDArray[np.float32]
-    """Same shape: how far the decision is from flipping; twice the distance to the threshold for one channel."""
+    """Distance of each decision from flipping, in the shape of `labels`. For one channel, twice the distance to the
+    threshold."""
 
 
 class TorchReference:
-    """Runs a module on images the way PyTorch users do; for policy "tile", on the whole mirrored image at once.
+    """Runs a module on images as PyTorch users do.
+
+    Policy "tile" runs on the whole mirrored image at once.
 
     Args:
         module: any segmentation module, in eval mode.
         spec: the model's contract.
-        batch_size: how often to repeat an image, for a module that is bound to batches of this size.
+        batch_size: number of times to repeat an image, for a module that is bound to this batch size.
     """
 
     def __init__(self, module: nn.Module, spec: ModelSpec, *, batch_size: int = 1) -> None:
@@ -57,7 +60,7 @@ class TorchReference:
         self.backend = TorchBackend(Network(module, spec), outputs, input_dtype=spec.input.dtype)
 
     def __call__(self, image: Image) -> ReferenceOutput:
-        """Run the whole pipeline on one RGB (or gray) image."""
+        """Run the pipeline on one RGB or gray image."""
         geometry = Geometry.place((image.shape[0], image.shape[1]), self.spec.input)
         batch = prepare(image, geometry, self.spec.input)
         output = self._output(batch)
@@ -69,7 +72,7 @@ class TorchReference:
     def _output(self, batch: NDArray[Any]) -> NDArray[Any]:
         try:
             return self.backend.infer(batch.repeat(self.batch_size, 0))[self.spec.output.name][:1]
-        except Exception as error:  # whatever the user's module raises
+        except Exception as error:  # the user's module may raise anything
             if self.spec.input.resize != "tile":
                 raise
             reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -80,7 +83,10 @@ class TorchReference:
 
 
 def prepare(image: Image, geometry: Geometry, spec: InputSpec) -> NDArray[Any]:
-    """Resize, pad and normalise one RGB (or gray) image as torch and the spec's resampling library do."""
+    """Resize, pad and normalise one RGB or gray image.
+
+    The spec's resampling library resizes, torch does the rest.
+    """
     pixels = image.reshape(*geometry.image_hw, spec.channels)
     pixels = np.ascontiguousarray(pixels[:, :, ::-1] if spec.color == "bgr" else pixels)
     resized = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
@@ -103,7 +109,7 @@ def _pad(resized: Tensor, geometry: Geometry, spec: InputSpec) -> Tensor:
 
 
 def _mirror(pixels: Image, geometry: Geometry) -> Tensor:
-    """Return (1, C, h, w) of the whole frame."""
+    """Mirror the borders of an image. Return (1, C, h, w)."""
     width = [
         (before, frame - before - image)
         for before, frame, image in zip(geometry.offset_yx, geometry.input_hw, geometry.image_hw, strict=True)
@@ -114,7 +120,7 @@ def _mirror(pixels: Image, geometry: Geometry) -> Tensor:
 def _cut_into_tiles(
     batch: NDArray[Any], output: NDArray[Any], geometry: Geometry, spec: ModelSpec
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Cut a pass over the frame into what each tile takes and yields."""
+    """Cut batch and output of one pass into tiles."""
     stride, input_axis, output_axis = (
         spec.output.stride,
         2 if spec.input.layout == "NCHW" else 1,
@@ -131,7 +137,10 @@ def _cut_into_tiles(
 
 
 def crop_tile_outputs(output: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
-    """Return the part of tiles' outputs that masks are made of; other policies answer for all of it."""
+    """Crop outputs of tiles to the cells that masks use.
+
+    Outputs of other policies stay as they are.
+    """
     if spec.input.resize != "tile":
         return output
     axis, reach = row_axis(output, spec), spec.output.stride - 1

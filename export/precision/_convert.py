@@ -14,14 +14,14 @@ _SUFFIX: dict[int, str] = {FLOAT: "float32", HALF: "float16"}
 
 
 def to_float16(graph: Graph, fp32_nodes: Collection[str]) -> onnx.ModelProto:
-    """Return the graph with float16 weights and activations outside of the float32 nodes.
+    """Return a graph with float16 weights and activations.
 
-    Every tensor keeps its name in the type that its producer yields; where another type is needed, one Cast serves all
-    who need it. A Cast that the graph already has is made anew from its source, so that no two follow each other.
+    Every tensor keeps its name in the type that its producer yields. One Cast serves all nodes that need another type.
+    A Cast of the fp32 graph is made anew from its source, so that no Cast follows another.
 
     Args:
-        graph: the fp32 graph, left as it was.
-        fp32_nodes: keys of nodes that stay in float32; among them, each producer of a graph output.
+        graph: the fp32 graph, not modified.
+        fp32_nodes: keys of nodes that stay in float32. All producers of graph outputs must be among them.
     """
     return _Converter(graph, fp32_nodes).convert()
 
@@ -29,7 +29,7 @@ def to_float16(graph: Graph, fp32_nodes: Collection[str]) -> onnx.ModelProto:
 class _Converter:
     def __init__(self, graph: Graph, fp32_nodes: Collection[str]) -> None:
         self._graph = graph
-        self._half = {key_of(node) for node in graph.computing()} - set(fp32_nodes)
+        self._half = {key_of(node) for node in graph.computing_nodes()} - set(fp32_nodes)
         self._types = dict(graph.types)
         self._nodes: list[NodeProto] = []
         self._constants: dict[str, TensorProto] = {}
@@ -90,7 +90,7 @@ class _Converter:
         return result
 
     def _replace_constants(self, graph: onnx.GraphProto) -> None:
-        """Put float16 weights beside the float32 ones, and drop those that nobody reads any longer."""
+        """Add float16 weights, and drop weights that no node reads."""
         graph.initializer.extend(self._constants.values())
         read = {name for node in graph.node for name in node.input} | self._graph.captured | set(self._graph.outputs)
         kept = [tensor for tensor in graph.initializer if tensor.name in read]
@@ -98,7 +98,7 @@ class _Converter:
         graph.initializer.extend(kept)
 
     def _retype(self, graph: onnx.GraphProto) -> None:
-        """Correct what the graph notes of its tensors' types."""
+        """Correct the types in the graph's value_info."""
         made = {name for node in graph.node for name in node.output}
         kept = [value for value in graph.value_info if value.name in made]
         for value in kept:

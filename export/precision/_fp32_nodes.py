@@ -1,4 +1,4 @@
-"""Choice of the nodes of a graph that must stay in float32."""
+"""Choice of nodes that must stay in float32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onnx import NodeProto, numpy_helper
 from ._graph import ANY_TYPE, FLOAT, MULTIPLYING, Graph, attribute_of, key_of, subgraphs
 from ._ranges import Ranges
 
-# Reasons, as provenance tells them.
+# Reasons, as they appear in the provenance.
 HEAD = "head"
 SUMS = "sums, exponentials, divisions"
 LARGE = "values near the end of float16's range"
@@ -22,11 +22,11 @@ FOREIGN = "no float16 operator"
 SUBGRAPH = "control flow"
 BETWEEN = "between float32 nodes"
 
-# Other images reach other values than those observed, and partial sums exceed their result: an eighth of the range.
+# An eighth of the range: other images reach other values, and partial sums exceed their result.
 _LARGEST = float(np.finfo(np.float16).max) / 8
-# Below 2**-14 float16 has a fixed step of 2**-24; a tensor whose largest value is 2**-12 keeps ten bits just so.
+# Below 2**-14 float16 has a fixed step of 2**-24. A tensor whose largest value is 2**-12 just keeps ten bits.
 _SMALLEST = 2.0**-12
-# Rounding to eleven bits leaves a relative error below 2**-11 in normal numbers; more means that some are not normal.
+# Rounding to eleven bits leaves a relative error below 2**-11 in normal numbers. A larger one means subnormal numbers.
 _CONSTANT_ERROR = 2.0**-10
 _WINDOW = 64  # pixels that an average may sum in float16
 
@@ -40,10 +40,10 @@ _POSITIONS = frozenset({"GridSample", "RoiAlign", "AffineGrid"})
 
 
 def choose_fp32_nodes(graph: Graph, ranges: Ranges) -> dict[str, str]:
-    """Return reasons by the key of each node that computes activations and must stay in float32."""
+    """Return the reasons of nodes that must stay in float32, by node key."""
     head = _head(graph)
     fp32_nodes = {}
-    for node in graph.computing():
+    for node in graph.computing_nodes():
         reason = _reason(node, graph, ranges, head)
         if reason:
             fp32_nodes[key_of(node)] = reason
@@ -51,10 +51,13 @@ def choose_fp32_nodes(graph: Graph, ranges: Ranges) -> dict[str, str]:
 
 
 def fill_gaps(graph: Graph, fp32_nodes: Mapping[str, str]) -> dict[str, str]:
-    """Add cheap nodes between float32 nodes, so that no casts are spent on them."""
+    """Add the cheap nodes between float32 nodes.
+
+    Casts to float16 and back around them would cost time and precision for nothing.
+    """
     fp32_nodes = dict(fp32_nodes)
-    cheap = [node for node in reversed(graph.computing()) if node.op_type not in MULTIPLYING]
-    half = {key_of(node) for node in graph.computing()} - fp32_nodes.keys()
+    cheap = [node for node in reversed(graph.computing_nodes()) if node.op_type not in MULTIPLYING]
+    half = {key_of(node) for node in graph.computing_nodes()} - fp32_nodes.keys()
     size = -1
     while size != len(half):
         size = len(half)
@@ -86,7 +89,10 @@ def _reason(node: NodeProto, graph: Graph, ranges: Ranges, head: set[str]) -> st
 
 
 def _head(graph: Graph) -> set[str]:
-    """Return the last multiplying layer before each output and what follows: there near-ties are decided."""
+    """Return the nodes from the last multiplying layers on.
+
+    They decide near-ties.
+    """
     head: set[str] = set()
     names = list(graph.outputs)
     while names:
@@ -100,7 +106,7 @@ def _head(graph: Graph) -> set[str]:
 
 
 def _is_between(node: NodeProto, graph: Graph, half: set[str]) -> bool:
-    """Tell whether all that reads the node is in float32, and what it reads is there in float32 anyway."""
+    """Return whether the readers and an input of a node are float32."""
 
     def float32_readers(names: Iterable[str]) -> list[bool]:
         readers = (reader for name in names for reader in graph.consumers[name])
@@ -115,7 +121,10 @@ def _is_between(node: NodeProto, graph: Graph, half: set[str]) -> bool:
 
 
 def _has_half(node: NodeProto, graph: Graph) -> bool:
-    """Tell whether the operator exists with float16 activations and every type around it is known."""
+    """Return whether the operator takes and yields float16 activations.
+
+    It is False if a type around the node is unknown.
+    """
     if attribute_of(node, "dtype") is not None or not all(
         name in graph.types for name in (*node.input, *node.output) if name
     ):
@@ -131,12 +140,13 @@ def _sums_window(node: NodeProto) -> bool:
 
 
 def _holds(graph: Graph, node: NodeProto, index: int) -> bool:
-    """Tell whether float16 holds a constant input; a Clip bound outside its range bounds nothing and may saturate."""
+    """Return whether float16 holds a constant input."""
     tensor = graph.constants.get(node.input[index])
     if tensor is None or tensor.data_type != FLOAT or not graph.takes_half(node, index):
         return True
     values = numpy_helper.to_array(tensor)
     rounded = to_half(values, saturate=node.op_type == "Clip").astype(np.float64)
+    # A bound of Clip outside of the range bounds nothing, so it may saturate.
     if node.op_type == "Clip" and np.abs(values).max(initial=0) > np.finfo(np.float16).max:
         return True
     finite = np.isfinite(values)
@@ -147,7 +157,7 @@ def _holds(graph: Graph, node: NodeProto, index: int) -> bool:
 
 
 def to_half(values: NDArray[np.float32], *, saturate: bool = False) -> NDArray[np.float16]:
-    """Round to float16; beyond its range to infinity, or to its end."""
+    """Round to float16. Values beyond its range become infinite, or saturate."""
     limit = np.finfo(np.float16).max
     with np.errstate(over="ignore"):
         return (np.clip(values, -limit, limit) if saturate else values).astype(np.float16)

@@ -1,4 +1,4 @@
-"""Graph: an ONNX graph seen as tensors with types, constants, producers and consumers."""
+"""Index of an ONNX graph: types, constants, producers, consumers."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from onnx import NodeProto, TensorProto, defs, inliner, shape_inference
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 
-# Where nearly all arithmetic of a network happens; everything else costs memory traffic.
+# These do nearly all arithmetic of a network. Other operators cost memory traffic.
 MULTIPLYING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum"})
-ANY_TYPE = frozenset({"Cast", "Shape", "Size"})  # what these say does not hang on the precision of what they read
+ANY_TYPE = frozenset({"Cast", "Shape", "Size"})  # their results do not depend on the precision of their inputs
 
 
 class Graph:
-    """Indexes the top level of an fp32 graph.
+    """Index of the top level of an fp32 graph.
 
     Args:
-        model: left as it was; functions are inlined and float constants become initializers in a copy.
+        model: not modified. Functions are inlined and float constants become initializers in a copy.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -37,26 +37,29 @@ class Graph:
         for node in self.nodes:
             for name in dict.fromkeys(node.input):
                 self.consumers[name].append(node)
-        self.varying = self._varying()
+        self.varying = self._find_varying()
 
     def floats(self, names: Any) -> list[str]:
-        """Return those of the names that are float32 activations: no constants, no shapes."""
+        """Return the names of float32 activations, not constants or shapes."""
         return [name for name in names if self.types.get(name) == FLOAT and name in self.varying]
 
-    def computing(self) -> list[NodeProto]:
-        """Return the nodes that compute float32 activations, in the order of the graph."""
+    def computing_nodes(self) -> list[NodeProto]:
+        """Return the nodes that compute float32 activations, in graph order."""
         return [node for node in self.nodes if self.floats(node.output) and node.op_type != "Cast"]
 
     def is_cast_of_pixels(self, node: NodeProto) -> bool:
-        """Tell whether a node only makes float32 activations of another type."""
+        """Return whether a node only converts activations to float32."""
         return bool(node.op_type == "Cast" and self.floats(node.output))
 
     def takes_half(self, node: NodeProto, index: int) -> bool:
-        """Tell whether an input of an operator may be float16; the scales of a Resize, for one, may not."""
+        """Return whether an input may be float16.
+
+        The scales of a Resize, for example, may not.
+        """
         return self._allows_half(node, "inputs", index)
 
     def yields_half(self, node: NodeProto, index: int) -> bool:
-        """Tell whether an output of an operator may be float16."""
+        """Return whether an output may be float16."""
         return self._allows_half(node, "outputs", index)
 
     def _allows_half(self, node: NodeProto, side: str, index: int) -> bool:
@@ -68,8 +71,9 @@ class Graph:
         constraints = {item.type_param_str: item.allowed_type_strs for item in schema.type_constraints}
         return "tensor(float16)" in constraints.get(kind, [kind])
 
-    def _varying(self) -> set[str]:
-        """Return the tensors that hold pixels: shape arithmetic and functions of weights alone are free, and exact."""
+    def _find_varying(self) -> set[str]:
+        """Return the tensors that depend on pixels."""
+        # Shape arithmetic and functions of weights alone cost nothing and stay exact.
         varying = {value.name for value in self.model.graph.input}
         for node in self.nodes:
             if node.op_type not in ("Shape", "Size") and not varying.isdisjoint([*node.input, *captured_names(node)]):
@@ -78,12 +82,12 @@ class Graph:
 
 
 def key_of(node: NodeProto) -> str:
-    """Return what identifies a node: its first output, which no other node may have."""
+    """Return a node's first output, which identifies it."""
     return str(node.output[0])
 
 
 def label_of(node: NodeProto) -> str:
-    """Return a node's name for people."""
+    """Return a node's name for messages."""
     return str(node.name or node.output[0])
 
 
@@ -93,12 +97,12 @@ def attribute_of(node: NodeProto, name: str, default: Any = None) -> Any:
 
 
 def subgraphs(node: NodeProto) -> list[onnx.GraphProto]:
-    """Return the branches of an If and the bodies of loops."""
+    """Return the branches or the loop body of a node."""
     return [graph for a in node.attribute for graph in ([a.g] if a.HasField("g") else a.graphs)]
 
 
 def captured_names(node: NodeProto) -> Iterator[str]:
-    """Yield the names that a node's subgraphs read; some may be their own."""
+    """Yield all names that the subgraphs of a node read."""
     for graph in subgraphs(node):
         yield from (value.name for value in graph.output)
         for inner in graph.node:
@@ -107,7 +111,7 @@ def captured_names(node: NodeProto) -> Iterator[str]:
 
 
 def tensor_types(model: onnx.ModelProto) -> dict[str, int]:
-    """Return the element type of every tensor at the top level that ONNX can tell."""
+    """Return the known element types of top-level tensors."""
     graph = shape_inference.infer_shapes(model).graph
     values = (*graph.value_info, *graph.input, *graph.output)
     types = {value.name: value.type.tensor_type.elem_type for value in values if value.type.HasField("tensor_type")}

@@ -1,4 +1,4 @@
-"""measure_losses(): how much of the outputs' error each layer causes, by trying it in float16 alone."""
+"""Error that each layer causes in float16."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ._graph import MULTIPLYING, Graph, key_of
 from ._session import Session
 from ._simulate import simulate_fp16
 
-# Trials: the graph is converted, loaded and run once for each, which takes seconds where it has hundreds of megabytes.
+# Each trial converts, loads and runs the graph once, which takes seconds for hundreds of megabytes.
 _FEWEST_GROUPS, _MOST_GROUPS = 8, 32
 _TRIAL_BYTES = 4e9
 _OVERFLOWN = 1e30
 
 
 class Loss(NamedTuple):
-    """What one group of neighbouring nodes loses in float16."""
+    """Error that one group of neighbouring nodes causes in float16."""
 
     keys: tuple[str, ...]
     error: float
@@ -28,11 +28,14 @@ class Loss(NamedTuple):
 
 
 def measure_losses(graph: Graph, fp32_nodes: Collection[str], batch: NDArray[Any]) -> list[Loss]:
-    """Return the groups that are in float16 with what each would lose if it were the only one, the worst first.
+    """Measure every group of nodes alone in float16.
 
     Rounding errors of different layers are nearly independent, so their squares add up.
+
+    Returns:
+        The losses, the worst first.
     """
-    everything = {key_of(node) for node in graph.computing()}
+    everything = {key_of(node) for node in graph.computing_nodes()}
     expected = _outputs(graph, everything, batch)
     losses = []
     for keys in _groups(graph, fp32_nodes):
@@ -42,9 +45,12 @@ def measure_losses(graph: Graph, fp32_nodes: Collection[str], batch: NDArray[Any
 
 
 def _groups(graph: Graph, fp32_nodes: Collection[str]) -> list[tuple[str, ...]]:
-    """Cut the float16 nodes before each multiplying layer; neighbours share a group where there are too many."""
+    """Group the float16 nodes, each from a multiplying layer on.
+
+    Neighbours share a group if there are too many.
+    """
     groups: list[list[str]] = []
-    for node in graph.computing():
+    for node in graph.computing_nodes():
         if key_of(node) in fp32_nodes:
             continue
         if node.op_type in MULTIPLYING or not groups:

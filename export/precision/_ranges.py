@@ -1,4 +1,4 @@
-"""observe(): how large every activation of a graph becomes on real batches, and how much each layer computes."""
+"""Ranges of activations, and multiplications of layers."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _INT64 = onnx.TensorProto.INT64
 
 
 class Ranges(NamedTuple):
-    """What was seen."""
+    """Observations of a graph."""
 
     largest: dict[str, float]
-    """Per float32 tensor: its largest absolute value over all batches; NaN if a value was NaN."""
+    """Largest absolute value of each float32 tensor over all batches. NaN if a value was NaN."""
     macs: dict[str, int]
-    """Per multiplying node, by its key: multiplications and additions for the first batch."""
+    """Multiplications and additions of each multiplying node for the first batch, by node key."""
 
 
 def observe(graph: Graph, batches: Iterable[NDArray[Any]]) -> Ranges:
-    """Run the fp32 graph on batches.
+    """Run the fp32 graph on batches, and record its ranges.
 
-    The maxima are taken inside the graph, so only one number per tensor leaves it, whatever the size of the images.
+    The graph computes the maxima itself, so a single number of each tensor leaves it.
     """
     names = [name for name in _float_tensors(graph) if name not in graph.constants]
-    layers = [node for node in graph.computing() if node.op_type in MULTIPLYING]
+    layers = [node for node in graph.computing_nodes() if node.op_type in MULTIPLYING]
     operands = list(dict.fromkeys(name for node in layers for name in (*node.input, *node.output) if name))
     session = Session(_add_observers(graph, names, operands))
     largest: NDArray[Any] = np.zeros(len(names))

@@ -1,4 +1,4 @@
-"""Session: a graph in memory, run on the CPU by ONNX Runtime."""
+"""Session of ONNX Runtime on a graph in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from seginfer._system.environment import usable_cores
 
 
 class Session:
-    """Runs a graph of one input.
+    """Runs a graph of one input on the CPU.
 
     Args:
         model: at most 2 GiB, the limit of a serialized ONNX message.
@@ -36,7 +36,10 @@ class Session:
         self._batch_size = network_input.shape[0] if isinstance(network_input.shape[0], int) else 1
 
     def run(self, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        """Return every output for one image, repeated if the graph takes batches of a fixed size."""
+        """Return every output for one image.
+
+        The image is repeated if the graph takes batches of a fixed size.
+        """
         names = [output.name for output in self._session.get_outputs()]
         values = self._session.run(names, {self._input: batch.repeat(self._batch_size, 0)})
         return dict(zip(names, values, strict=True))

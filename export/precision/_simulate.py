@@ -1,10 +1,12 @@
-"""simulate_fp16(): a float32 graph that yields what a float16 graph yields on hardware that really rounds.
+"""Simulation of float16 rounding in float32 graphs.
 
-ONNX Runtime's CPU provider has no float16 kernels: it computes such a graph in float32 from end to end and leaves out
-the roundings between its operators, overflow included (seen with 1.31, at every optimisation level). A certificate
-of such a run would say nothing about a GPU. The simulate_fp16 computes each operator in float32, rounds its result to
-float16 with a pair of explicit casts, which the runtime keeps, and goes on from there: what tensor cores do, which
-multiply float16 and add in float32. The order of additions may differ on a GPU, and a fused kernel may round less.
+ONNX Runtime's CPU provider has no float16 kernels. It computes float16 graphs in float32 from end to end, without the
+roundings and overflows between operators (seen with 1.31, at every optimisation level). A certificate of such a run
+would not hold on a GPU.
+
+The simulated graph computes each operator in float32 and rounds its result to float16 with a pair of explicit casts,
+which the runtime keeps. Tensor cores do the same: they multiply float16 and add in float32. A GPU may add in another
+order, and a fused kernel may round less.
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ _CHOOSING = frozenset(
 
 
 def simulate_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return the float32 graph with a rounding to float16 wherever `model` holds a float16 value.
+    """Return a float32 graph that rounds float16 values.
 
     Args:
-        model: a graph of float16 and float32 parts; names, inputs and outputs stay as they are.
+        model: a graph of float16 and float32 parts. Names, inputs and outputs stay as they are.
     """
     types = tensor_types(model)
     result = onnx.ModelProto()
@@ -44,7 +46,7 @@ def simulate_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _round_outputs(node: NodeProto, types: dict[str, int], inputs: set[str]) -> list[NodeProto]:
-    """Return the node in float32, and a pair of casts for each float16 result."""
+    """Return a float32 node and casts for each float16 result."""
     copy = NodeProto()
     copy.CopyFrom(node)
     for i, name in enumerate(node.input):

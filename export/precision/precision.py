@@ -1,4 +1,4 @@
-"""Precision: a way to convert an fp32 graph, and the limits of its certificate."""
+"""Precision: conversion of graphs, and limits of certificates."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Graph surgery: operators that NVIDIA's parser lacks or explodes, rewritten exactly into ones that it has.
+"""Exact rewrites of operators that TensorRT lacks.
 
-Works on torch's ExportedProgram, so that it finds operators wherever they were called: as modules, as functions, in a
-.pt2 file. Nothing else in the program changes.
+They work on torch's ExportedProgram, so they find operators of modules, of functions and of .pt2 files alike. Nothing
+else in the program changes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from . import _adaptive_pool, _antialias, _attention, _head, _transposed, _unpoo
 
 _ATEN = torch.ops.aten
 
-# A rule rewrites a node and says what it did, or returns None where the node is fine as it is.
+# A rule rewrites a node and returns a description. It returns None if the node can stay.
 _RULES: dict[Any, Callable[[Node], str | None]] = {
     _ATEN.max_pool2d_with_indices.default: _unpool.pool_with_indices,
     _ATEN.max_pool2d.default: _unpool.pool,
@@ -30,7 +30,7 @@ _RULES: dict[Any, Callable[[Node], str | None]] = {
     _ATEN.adaptive_avg_pool2d.default: _adaptive_pool.average,
     _ATEN.adaptive_max_pool2d.default: _adaptive_pool.maximum,
     _ATEN.conv_transpose2d.input: _transposed.fill_kernel,
-    _ATEN.scaled_dot_product_attention.default: _attention.with_one_head,
+    _ATEN.scaled_dot_product_attention.default: _attention.add_head,
     _ATEN._upsample_bilinear2d_aa.vec: _antialias.resize,
     _ATEN._upsample_bicubic2d_aa.vec: _antialias.resize,
 }
@@ -40,15 +40,15 @@ class Rewrite(NamedTuple):
     """One change to the graph."""
 
     module_path: str
-    """The module whose operator was rewritten, "" for the outermost one."""
+    """The module of the operator, "" for the outermost one."""
     what: str
 
 
 def apply_rewrites(program: ExportedProgram) -> list[Rewrite]:
-    """Rewrite, in place, every operator of a program that needs it.
+    """Rewrite the operators of a program in place.
 
     Returns:
-        What was done, in the order of the graph.
+        The rewrites, in the order of the graph.
     """
     done = []
     for node in list(program.graph.nodes):
@@ -62,9 +62,10 @@ def apply_rewrites(program: ExportedProgram) -> list[Rewrite]:
 
 
 def _apply_rule(rule: Callable[[Node], str | None], node: Node) -> str | None:
-    """Apply a rule; those for images know (N, C, H, W) only, and leave (C, H, W) as it is."""
+    """Apply a rule to a node."""
+    # Rules for images handle (N, C, H, W) only, and leave (C, H, W) as it is.
     image: Any = node.args[0]
-    if rule is not _attention.with_one_head and image.meta["val"].ndim != 4:
+    if rule is not _attention.add_head and image.meta["val"].ndim != 4:
         return None
     try:
         return rule(node)
@@ -76,10 +77,10 @@ def _apply_rule(rule: Callable[[Node], str | None], node: Node) -> str | None:
 
 
 def split_head(program: ExportedProgram, spec: ModelSpec) -> UpsampleSpec | None:
-    """Cut a final bilinear upsampling by a whole factor off the mask output of a program, in place.
+    """Cut a final bilinear upsampling off the mask output, in place.
 
     Returns:
-        What was cut off; None if the network does not end so.
+        The upsampling, which has a whole factor. None if the network does not end with one.
     """
     upsample = _head.split(program, spec)
     if upsample:
@@ -88,7 +89,7 @@ def split_head(program: ExportedProgram, spec: ModelSpec) -> UpsampleSpec | None
 
 
 def _finish(program: ExportedProgram) -> None:
-    """Drop what nothing reads any more, and let the program's signature name its outputs anew."""
+    """Drop dead nodes, and rename the outputs in the signature."""
     program.graph.eliminate_dead_code()
     outputs = program.graph.output_node().args[0]
     for spec, node in zip(program.graph_signature.output_specs, outputs, strict=True):

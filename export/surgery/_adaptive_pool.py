@@ -1,9 +1,10 @@
-"""Adaptive pooling whose output size does not divide its input: two small matrix products, or a maximum over slices.
+"""Adaptive pooling to sizes that do not divide the input.
 
-The exporter writes such an average as one Gather and Add per input row and column, about a hundred nodes for a pyramid,
-and has no form of such a maximum at all.
+An average becomes two small matrix products, a maximum becomes a maximum over slices. The exporter writes such an
+average as one Gather and Add for every row and column, about a hundred nodes for a pyramid. It has no form of such a
+maximum.
 
-Source: torch.nn.AdaptiveAvgPool2d; bin i of o over n samples reaches from floor(i * n / o) to ceil((i + 1) * n / o).
+Source: torch.nn.AdaptiveAvgPool2d. Bin i of o over n samples reaches from floor(i * n / o) to ceil((i + 1) * n / o).
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ def maximum(node: Node) -> str | None:
 
 
 def average_by_matrix(x: Tensor, output_size: list[int]) -> Tensor:
-    """Return the mean of every bin of (N, C, H, W)."""
+    """Average the bins of (N, C, H, W)."""
     rows, columns = (_weights(size, bins, x) for size, bins in zip(x.shape[2:], output_size, strict=True))
     return rows @ (x @ columns.T)
 
 
 def maximum_by_slices(x: Tensor, output_size: list[int]) -> Tensor:
-    """Return the maximum of every bin of (N, C, H, W)."""
+    """Take the maximum of the bins of (N, C, H, W)."""
     for axis, bins in zip((2, 3), output_size, strict=True):
         parts = [
             x.narrow(axis, first, last - first).amax(axis, keepdim=True)
@@ -52,7 +53,7 @@ def maximum_by_slices(x: Tensor, output_size: list[int]) -> Tensor:
 
 
 def _weights(size: int, bins: int, like: Tensor) -> Tensor:
-    """Return the (bins, size) matrix whose rows average the samples of a bin."""
+    """Return the (bins, size) matrix that averages the samples of bins."""
     sample = torch.arange(size, device=like.device)
     first, last = _bin(torch.arange(bins, device=like.device)[:, None], size, bins)
     member: Tensor = (sample >= first) & (sample < last)
@@ -61,12 +62,13 @@ def _weights(size: int, bins: int, like: Tensor) -> Tensor:
 
 
 def _bin(i: Any, size: int, bins: int) -> tuple[Any, Any]:
-    """Return where bin `i` begins and ends."""
+    """Return begin and end of bin `i`."""
     return i * size // bins, ((i + 1) * size + bins - 1) // bins
 
 
 def _divides(node: Node) -> bool:
-    """Tell whether the exporter has one operator for it. Of sizes that vary it would keep those of the example."""
+    """Return whether the exporter has one operator for a pooling."""
+    # It would freeze dynamic sizes at those of the example.
     source: Any = node.args[0]
     pairs = list(zip(sizes(source), sizes(node), strict=True))
     is_global = all(is_known(m == 1) for _, m in pairs)

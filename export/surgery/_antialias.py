@@ -1,6 +1,7 @@
-"""Antialiased resizing as two matrix products: TensorRT's Resize has no antialias.
+"""Antialiased resizing as two matrix products.
 
-Every output row is a weighted sum of input rows, and every column of columns; the weights depend on the sizes alone.
+TensorRT's Resize has no antialias. Every output row is a weighted sum of input rows, and every output column of input
+columns. The weights depend on the sizes alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch.fx import Node
 
 from ._splice import arguments, replace
 
-_BICUBIC = -0.5  # the constant that torch uses with antialias, as Pillow does; without, it is -0.75
+_BICUBIC = -0.5  # torch uses it with antialias, as Pillow does; without antialias it is -0.75
 
 
 def resize(node: Node) -> str:
@@ -40,10 +41,10 @@ def resize_by_matrix(
 
     Args:
         x: (N, C, H, W) floating point.
-        output_size: height and width of the result; None to multiply those of x by `factors`.
-        factors: vertical and horizontal scale factor; positions then follow these rather than the rounded sizes.
+        output_size: height and width of the result. None multiplies those of x by `factors`.
+        factors: vertical and horizontal scale factor. Positions follow these, not the rounded sizes.
         align_corners: as in torch.
-        bilinear: the triangle filter; bicubic otherwise.
+        bilinear: use the triangle filter. Otherwise the filter is bicubic.
     """
     kernel, reach = (_triangle, 1) if bilinear else (_cubic, 2)
     sizes = output_size or [torch.sym_int(n * factor) for n, factor in zip(x.shape[2:], factors or (), strict=True)]
@@ -57,8 +58,8 @@ def resize_by_matrix(
 def _weights(n: int, m: int, scale: Any, kernel: Callable[[Tensor], Tensor], reach: int, like: Tensor) -> Tensor:
     """Return the (m, n) matrix of weights.
 
-    Source: torch's _compute_indices_weights_aa: the filter is widened by the scale where it shrinks the image, cut to
-    the samples whose centres lie within its support, and normalized.
+    Source: torch's _compute_indices_weights_aa. The filter is widened by the scale if the image shrinks, cut to the
+    samples with centres within its support, and normalized.
     """
     widened: Any = torch.sym_max(scale, 1.0)
     centre = scale * (torch.arange(m, device=like.device, dtype=torch.float32)[:, None] + 0.5)
@@ -70,7 +71,7 @@ def _weights(n: int, m: int, scale: Any, kernel: Callable[[Tensor], Tensor], rea
 
 
 def _scale(n: int, m: int, factor: float | None, align_corners: bool) -> Any:
-    """Return how many input samples an output sample advances.
+    """Return the number of input samples per output sample.
 
     Source: torch's area_pixel_compute_scale.
     """

@@ -1,4 +1,7 @@
-"""Attention over (N, L, C), which torch.onnx cannot translate: as attention with one head."""
+"""Attention over (N, L, C) as attention with one head.
+
+torch.onnx cannot translate attention over three dimensions.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from torch.nn import functional as F
 from ._splice import arguments, replace
 
 
-def with_one_head(node: Node) -> str | None:
+def add_head(node: Node) -> str | None:
     """Rewrite aten.scaled_dot_product_attention."""
     given = arguments(node)
     if given["query"].meta["val"].ndim != 3:

@@ -1,8 +1,8 @@
-"""split(): leave the upsampling that ends a network to the mask step, which fuses it with its own.
+"""Removal of the upsampling at the end of a network.
 
-A head that interpolates its logits to the input's size writes, for 19 classes at 1080 x 1920, 158 MB that the mask step
-then reads back. Interpolation is linear: taking it out of the graph and composing it with the interpolation to the
-image's pixels gives the same masks from a graph that stops at the small logits.
+A head that interpolates its logits to the input's size writes 158 MB for 19 classes at 1080 x 1920, which the mask step
+reads back. Interpolation is linear. The mask step composes it with its own interpolation to the image's pixels, and
+makes the same masks from the small logits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PERMUTE = torch.ops.aten.permute.default
 
 
 def split(program: ExportedProgram, spec: ModelSpec) -> UpsampleSpec | None:
-    """Cut the upsampling off the first output; see `split_head` of the package."""
+    """Cut the upsampling off the first output, see `split_head`."""
     output_node = program.graph.output_node()
     first, *others = output_node.args[0]
     to_nhwc = first.target == _PERMUTE
@@ -39,9 +39,9 @@ def split(program: ExportedProgram, spec: ModelSpec) -> UpsampleSpec | None:
 
 
 def _factor(upsampling: Node) -> int | None:
-    """Return the whole number by which a node enlarges both sides, for every size that the program takes."""
+    """Return the whole factor of an upsampling, equal at all sizes."""
     low, high = sizes(upsampling.args[0]), sizes(upsampling)  # type: ignore[arg-type]
-    stated = arguments(upsampling)["scale_factors"]  # where given, positions follow it rather than the sizes
+    stated = arguments(upsampling)["scale_factors"]  # if given, positions follow it, not the sizes
     for factor in range(2, _MAX_FACTOR + 1):
         if stated in (None, [factor, factor]) and all(
             is_known(a == factor * b) for a, b in zip(high, low, strict=True)

@@ -1,4 +1,4 @@
-"""splice(): put the operators of a Python function into a program, in place of one node."""
+"""Insertion of Python functions into exported programs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 
 def splice(node: Node, function: Callable[..., Any], *args: Any) -> Any:
-    """Trace `function` on the shapes that its arguments have in the program, and insert its operators before `node`.
+    """Insert the operators of a function before a node.
+
+    The function is traced on the shapes of its arguments in the program.
 
     Args:
-        node: the node that the new ones stand in for; they inherit its module path.
-        function: takes tensors, and returns a tensor or a tuple of them. Sizes may be symbolic.
-        args: nodes, which the function sees as the tensors and sizes that they yield, and constants.
+        node: the node to replace. The new nodes inherit its module path.
+        function: takes tensors, and returns a tensor or a tuple of tensors. Sizes may be symbolic.
+        args: constants, and nodes. The function gets the tensors and sizes that the nodes yield.
 
     Returns:
         The nodes that hold the function's results, in its structure.
@@ -46,34 +48,40 @@ def splice(node: Node, function: Callable[..., Any], *args: Any) -> Any:
 
 
 def replace(node: Node, function: Callable[..., Any], *args: Any) -> None:
-    """Put a function that returns one tensor in a node's place."""
+    """Replace a node by a function that returns one tensor."""
     node.replace_all_uses_with(splice(node, function, *args))
 
 
 def arguments(node: Node) -> dict[str, Any]:
-    """Return the arguments of an ATen call by the names in its schema, with the schema's defaults."""
+    """Return the arguments of an ATen call by name, with defaults."""
     formals = node.target._schema.arguments  # type: ignore[union-attr]
     given = {formal.name: value for formal, value in zip(formals, node.args, strict=False)}
     return {formal.name: formal.default_value for formal in formals} | given | node.kwargs
 
 
 def pair(value: Any) -> Any:
-    """Return a schema's list of one or two numbers as a pair; () for an empty one."""
+    """Return one or two numbers as a pair, () for none."""
     numbers = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     return numbers * 2 if len(numbers) == 1 else numbers
 
 
 def result(node: Node, index: int) -> Node | None:
-    """Return the node that takes one of a node's several results; None if nothing reads it."""
+    """Return the node that takes one of several results.
+
+    It is None if nothing reads that result.
+    """
     return next((user for user in node.users if user.args[1] == index and user.users), None)
 
 
 def sizes(node: Node) -> tuple[int, int]:
-    """Return the (height, width) of the (N, C, H, W) tensor that a node yields; either may be symbolic."""
+    """Return height and width of a node's (N, C, H, W) result.
+
+    Both may be symbolic.
+    """
     height, width = node.meta["val"].shape[-2:]
     return height, width
 
 
 def is_known(condition: Any) -> bool:
-    """Tell whether a condition on sizes holds for every size that the program takes."""
+    """Return whether a condition holds at all sizes of the program."""
     return bool(statically_known_true(condition))

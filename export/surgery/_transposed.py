@@ -1,4 +1,7 @@
-"""Transposed convolution both strided and dilated, which TensorRT cannot build: zeros fill its kernel instead."""
+"""Transposed convolution with stride and dilation.
+
+TensorRT cannot build it. Zeros between the weights replace the dilation.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,16 @@ def fill_kernel(node: Node) -> str | None:
         return None
     weight = given["weight"]
 
-    def undilated(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        filled = with_holes(weight, dilation)
+    def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        filled = insert_zeros(weight, dilation)
         return F.conv_transpose2d(x, filled, bias, stride, given["padding"], given["output_padding"], given["groups"])
 
-    replace(node, undilated, given["input"], weight, given["bias"])
+    replace(node, convolve, given["input"], weight, given["bias"])
     return "dilated transposed convolution with zeros in its kernel"
 
 
-def with_holes(weight: Tensor, dilation: tuple[int, int]) -> Tensor:
-    """Return a (..., kh, kw) kernel as large as its dilation reaches, 0 between the weights."""
+def insert_zeros(weight: Tensor, dilation: tuple[int, int]) -> Tensor:
+    """Put zeros between the weights of a (..., kh, kw) kernel."""
     (*channels, kh, kw), (dh, dw) = weight.shape, dilation
     spread = F.pad(weight.reshape(*channels, kh, 1, kw, 1), (0, dw - 1, 0, 0, 0, dh - 1))
     return spread.reshape(*channels, kh * dh, kw * dw)[..., : dh * (kh - 1) + 1, : dw * (kw - 1) + 1]

@@ -1,9 +1,9 @@
-"""Max pooling with indices, and its inverse, from operators that NVIDIA's parser has.
+"""Max pooling with indices, and unpooling.
 
-TensorRT knows neither the second output of MaxPool nor MaxUnpool. A pooled value is therefore kept with a *code*: which
-of its window's positions it came from, 0..k*k-1, in the activations' own type. Where windows tile the image (kernel =
-stride), unpooling lays each value out over its window and keeps it where the position is the code; TensorRT fuses
-either half into one kernel. Other windows go through flat indices, as PyTorch has them, and a scatter.
+TensorRT has neither the second output of MaxPool nor MaxUnpool. A pooled value is therefore kept with a *code*, its
+position in the window: 0..k*k-1, in the type of the activations. If windows tile the image (kernel = stride), unpooling
+lays each value out over its window and keeps it at the position of its code. TensorRT fuses each half into one kernel.
+Other windows use flat indices, as PyTorch does, and a scatter.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PLAIN = torch.ops.aten.max_pool2d.default
 
 
 class Window(NamedTuple):
-    """A pooling window; every pair is (vertical, horizontal)."""
+    """Pooling window. Every pair is (vertical, horizontal)."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -33,12 +33,12 @@ class Window(NamedTuple):
 
     @property
     def tiles(self) -> bool:
-        """Every pixel belongs to at most one window, in the image's own grid."""
+        """Whether every pixel belongs to at most one window."""
         return self.kernel == self.stride and self.padding == (0, 0) and self.dilation == (1, 1)
 
 
 def pool_with_indices(node: Node) -> str | None:
-    """Rewrite aten.max_pool2d_with_indices, and the unpooling that reads its indices."""
+    """Rewrite aten.max_pool2d_with_indices and the unpooling after it."""
     values, indices = result(node, 0), result(node, 1)
     window, x = _window(node), node.args[0]
     if indices is None:
@@ -46,7 +46,7 @@ def pool_with_indices(node: Node) -> str | None:
         if values is not None:
             values.replace_all_uses_with(node)
         node.meta["val"] = node.meta["val"][0]
-        return pool(node) or "max pooling without the indices that nothing reads"
+        return pool(node) or "max pooling without indices, which nothing reads"
     pooled, code = splice(node, max_pool_with_codes, x, window)
     if values is not None:
         values.replace_all_uses_with(pooled)
@@ -60,7 +60,7 @@ def pool_with_indices(node: Node) -> str | None:
 
 
 def pool(node: Node) -> str | None:
-    """Rewrite aten.max_pool2d where its windows are dilated, which TensorRT's pooling cannot."""
+    """Rewrite aten.max_pool2d if its windows are dilated."""
     window = _window(node)
     if window.dilation == (1, 1):
         return None
@@ -69,13 +69,16 @@ def pool(node: Node) -> str | None:
 
 
 def unpool(node: Node) -> str | None:
-    """Rewrite an aten.max_unpool2d whose indices are any."""
+    """Rewrite an aten.max_unpool2d of any indices."""
     replace(node, unpool_indices, *node.args)
     return "unpooling by indices as a scatter"
 
 
 def max_pool_with_codes(x: Tensor, window: Window) -> tuple[Tensor, Tensor]:
-    """Return the maximum of every window of (N, C, H, W), and which position it came from; the first of equals."""
+    """Pool (N, C, H, W), and return maxima and codes.
+
+    The code is that of the first of equal values.
+    """
     views = _views(x, window)
     best, code = views[0], torch.zeros_like(views[0])
     for position, view in enumerate(views[1:], 1):
@@ -85,7 +88,11 @@ def max_pool_with_codes(x: Tensor, window: Window) -> tuple[Tensor, Tensor]:
 
 
 def unpool_codes(values: Tensor, code: Tensor, window: Window, output_size: list[int]) -> Tensor:
-    """Return (N, C, *output_size) with every value at the position of its window that its code names, 0 elsewhere."""
+    """Put every value at the position of its code, and 0 elsewhere.
+
+    Returns:
+        (N, C, *output_size).
+    """
     (kh, kw), (n, c, h, w) = window.kernel, values.shape
     height, width = output_size
     position = torch.arange(kh * kw, dtype=code.dtype, device=code.device).view(kh, 1, kw)
@@ -99,7 +106,7 @@ def unpool_codes(values: Tensor, code: Tensor, window: Window, output_size: list
 
 
 def indices_from_codes(x: Tensor, code: Tensor, window: Window) -> Tensor:
-    """Return PyTorch's indices: int64, `row * W + column` in the unpadded plane."""
+    """Return PyTorch's int64 indices, `row * W + column` without padding."""
     (_, kw), (sh, sw), (ph, pw), (dh, dw), _ = window
     position = code.long()
     row = torch.arange(code.shape[2], device=code.device)[:, None] * sh - ph + position // kw * dh
@@ -108,7 +115,11 @@ def indices_from_codes(x: Tensor, code: Tensor, window: Window) -> Tensor:
 
 
 def unpool_indices(values: Tensor, indices: Tensor, output_size: list[int]) -> Tensor:
-    """Return (N, C, *output_size) with every value at its flat index, 0 elsewhere."""
+    """Put every value at its flat index, and 0 elsewhere.
+
+    Returns:
+        (N, C, *output_size).
+    """
     n, c = values.shape[:2]
     height, width = output_size
     flat = values.new_zeros(n, c, height * width)
@@ -116,14 +127,14 @@ def unpool_indices(values: Tensor, indices: Tensor, output_size: list[int]) -> T
 
 
 def _views(x: Tensor, window: Window) -> list[Tensor]:
-    """Return, for every position of the window, the (N, C, h, w) pixels that all windows have there."""
+    """Return the (N, C, h, w) pixels at each position of the windows."""
     padding: list[int] = []
     counts = []
     for size, k, s, p, d in zip(x.shape[2:], *window[:4], strict=True):
         extent = d * (k - 1) + 1
         count = (size + 2 * p - extent) // s + 1
         if window.ceil_mode and (size + 2 * p - extent) % s != 0 and count * s < size + p:
-            count += 1  # a window that starts inside the image counts though it ends outside
+            count += 1  # a window that starts inside the image counts even if it ends outside
         padding = [p, max(p, (count - 1) * s + extent - size - p), *padding]
         counts.append(count)
     if window.ceil_mode or any(padding):
@@ -143,7 +154,7 @@ def _window(node: Node) -> Window:
 
 
 def _undoes(user: Node, indices: Node, pooling: Node, window: Window) -> bool:
-    """Tell whether a node puts values back to where exactly this pooling took them from."""
+    """Return whether a node undoes exactly this pooling."""
     if user.target != _UNPOOL or user.args[1] is not indices or not window.tiles:
         return False
     source: Any = pooling.args[0]

@@ -1,1 +1,1 @@
-"""Networks written out in plain PyTorch, for the examples and the tests."""
+"""Reference networks in plain PyTorch."""

@@ -1,4 +1,4 @@
-"""What the reference networks share: thinner versions of themselves, and weights to start from."""
+"""Shared parts of the reference networks: widths and initial weights."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import nn
 
 
 def thin(channels: int, divisor: int) -> int:
-    """Divide a published number of channels, for a network that is as deep but quick.
+    """Divide a published number of channels, for quick networks.
 
     Args:
         channels: as published.
         divisor: 1 keeps them.
 
     Raises:
-        ValueError: if the division leaves a rest.
+        ValueError: if the division leaves a remainder.
     """
     if divisor < 1 or channels % divisor:
         raise ValueError(f"divisor must divide {channels} channels, got {divisor}; try 1, 2, 4 or 8")
@@ -24,10 +24,11 @@ def thin(channels: int, divisor: int) -> int:
 
 
 def initialize(network: nn.Module) -> None:
-    """Draw the weights of all convolutions so that activations keep their size through ReLUs, and zero the biases.
+    """Draw the weights of all convolutions, and zero the biases.
 
-    Weights are normal with variance 2 / n, n being the number of products that are summed for one output value. A
-    transposed convolution spreads its kernel over stride x stride outputs, so each sums that many times fewer.
+    Activations keep their size through ReLUs. Weights are normal with variance 2 / n, where n is the number of products
+    in the sum of one output value. A transposed convolution spreads its kernel over stride x stride outputs, so each
+    sums that many times fewer.
 
     Source: K. He et al., "Delving Deep into Rectifiers", ICCV 2015, eq. 10.
     """
@@ -42,9 +43,10 @@ def initialize(network: nn.Module) -> None:
 
 
 def amplify(layer: nn.Module, factor: float) -> None:
-    """Multiply the weights of a new layer, for an input of which only one value in factor x factor is not zero.
+    """Multiply the weights of a new layer for a sparse input.
 
-    The sum then has 1 / factor**2 of the products that `initialize` counts on.
+    Only one input value in factor x factor is not zero, so the sum has 1 / factor**2 of the products that `initialize`
+    assumes.
     """
     with torch.no_grad():
         for parameter in layer.parameters():

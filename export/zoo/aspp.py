@@ -1,4 +1,4 @@
-"""Atrous spatial pyramid pooling: one feature map, seen at five scales at once.
+"""Atrous spatial pyramid pooling.
 
 Source: L.-C. Chen, G. Papandreou, F. Schroff, H. Adam, "Rethinking Atrous Convolution for Semantic Image Segmentation",
 2017, arXiv:1706.05587, section 3.3.
@@ -12,15 +12,17 @@ from torch import Tensor, nn
 from .resnet import normalize
 
 RATES = (12, 24, 36)
-"""Of the dilated convolutions, on features at an 8th of the picture's size."""
+"""Of the dilated convolutions, for features at an 8th of the picture's size."""
 
 
 class AtrousPyramid(nn.Module):
-    """A 1x1 convolution, three dilated 3x3 convolutions and the mean over the whole map, side by side.
+    """Five views of one feature map, side by side.
+
+    They are a 1x1 convolution, three dilated 3x3 convolutions, and the mean over the whole map.
 
     Args:
         in_channels: channels of the input.
-        channels: channels of each of the five.
+        channels: channels of each view.
     """
 
     def __init__(self, in_channels: int, channels: int) -> None:

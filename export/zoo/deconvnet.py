@@ -1,4 +1,4 @@
-"""DeconvNet: VGG16 down to a single vector, and the same way back by unpooling and transposed convolution.
+"""DeconvNet: VGG16, and its mirror image with unpooling.
 
 Source: H. Noh, S. Hong, B. Han, "Learning Deconvolution Network for Semantic Segmentation", ICCV 2015,
 arXiv:1505.04366 (sections 3.1 and 3.2, Fig. 2, and the table of layers in its appendix).
@@ -13,14 +13,15 @@ from .vgg import FC_CHANNELS, VGG16, VGG16_MIRRORED, activate, conv_stages
 
 
 class DeconvNet(nn.Module):
-    """An encoder and its mirror image, with fully connected layers between; logits as large as the input.
+    """Encoder and decoder with fully connected layers between.
 
-    Batch normalization follows every convolution but the last. Of a picture of 224 x 224 the pooled features are 7 x 7,
-    which fc6 sees at once. A larger picture works too, all layers being convolutions. About equal maxima, see `SegNet`.
+    Logits are as large as the input. Batch normalization follows every convolution but the last. The pooled features of
+    a picture of 224 x 224 are 7 x 7, the window of fc6. All layers are convolutions, so larger pictures work too. See
+    `SegNet` about equal maxima.
 
     Args:
         num_classes: channels of the output.
-        divisor: of all numbers of channels but those of input and output, for quick tests.
+        divisor: divides all numbers of channels but those of input and output, for quick tests.
 
     Raises:
         ValueError: if `divisor` does not divide 64.
@@ -44,7 +45,7 @@ class DeconvNet(nn.Module):
         self.decoder = conv_stages(coarse, VGG16_MIRRORED, divisor=divisor, layer=nn.ConvTranspose2d)
         self.classifier = nn.Conv2d(fine, num_classes, kernel_size=1)
         initialize(self)
-        amplify(self.bottleneck[6], 7)  # of its 7x7 window one position is filled if the picture is 224 x 224
+        amplify(self.bottleneck[6], 7)  # one position of its 7x7 window is filled for pictures of 224 x 224
         for stage in self.decoder:
             amplify(next(stage.children()), 2)  # an unpooling leaves three zeros around every value
 
@@ -52,7 +53,7 @@ class DeconvNet(nn.Module):
         """Compute the logits of a batch.
 
         Args:
-            batch: (N, 3, H, W) float32, normalized; H and W are multiples of 32, at least 224.
+            batch: (N, 3, H, W) float32, normalized. H and W are multiples of 32, at least 224.
 
         Returns:
             (N, num_classes, H, W) float32 logits.
@@ -70,5 +71,5 @@ class DeconvNet(nn.Module):
 
 
 def deconvnet(num_classes: int = 21, *, divisor: int = 1) -> DeconvNet:
-    """Build DeconvNet with random weights, for RGB images and by default the 21 classes of Pascal VOC."""
+    """Build DeconvNet with random weights. 21 classes are those of Pascal VOC."""
     return DeconvNet(num_classes, divisor=divisor)

@@ -1,7 +1,7 @@
-"""The dilated VGG16 front end and the context module of Yu and Koltun: wide views without lower resolution.
+"""Dilated VGG16 front end and context module of Yu and Koltun.
 
 Source: F. Yu, V. Koltun, "Multi-Scale Context Aggregation by Dilated Convolutions", ICLR 2016, arXiv:1511.07122
-(section 3 and Table 1: context module; section 4: front end). Paddings are those of the authors' released networks.
+(context module in section 3 and Table 1, front end in section 4). Paddings are those of the authors' released networks.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from ._parts import initialize, thin
 from .vgg import FC_CHANNELS, VGG16, activate
 
 MARGIN = 186
-"""Pixels around the picture that its outermost cells see; the picture is reflected into them."""
+"""Pixels around the picture that its outermost cells see. They hold its reflection."""
 POOLINGS = 3
-"""Of VGG16's five."""
+"""Number of VGG16's five poolings that are kept."""
 FRONT_END_DILATIONS = (1, 1, 1, 1, 2)
-"""Of the five stages of convolutions; fc6 has 4. Each pooling that is left out doubles what comes after it."""
+"""Of the five stages of convolutions. fc6 has 4. Each missing pooling doubles the dilations after it."""
 CONTEXT_DILATIONS = (1, 1, 2, 4, 8, 16, 1)
-"""Of the 3x3 convolutions of the context module; a 1x1 convolution follows."""
+"""Of the 3x3 convolutions of the context module. A 1x1 convolution follows them."""
 CONTEXT_WIDTHS = {"basic": (1,) * 8, "large": (2, 2, 4, 8, 16, 32, 32, 1)}
 """Channels after each of its layers, as multiples of the classes. Source: Table 1 of the paper."""
 NOISE = 0.001
-"""Of the large module's initial weights, see `context_module`. The paper says only that it is much less than 1."""
+"""Of the large module's initial weights, see `context_module`. In the paper it is just much less than 1."""
 
 Context = Literal["basic", "large"]
 
 
 class DilatedFrontEnd(nn.Module):
-    """VGG16 without its last two poolings, whose later convolutions look as far as if these were still there.
+    """VGG16 without its last two poolings.
 
-    No convolution is padded. Instead the whole picture is, once, by reflection, so that a picture of 8h x 8w pixels
-    yields exactly h x w cells, each from its own 8 x 8 pixels and the 186 around them.
+    Dilations keep the view of the later convolutions as wide. No convolution is padded. The picture is padded once, by
+    reflection, so 8h x 8w pixels yield exactly h x w cells, each from its own 8 x 8 pixels and the 186 around them.
 
     Args:
         num_classes: channels of the output.
-        divisor: of all numbers of channels but those of input and output, for quick tests.
+        divisor: divides all numbers of channels but those of input and output, for quick tests.
 
     Raises:
         ValueError: if `divisor` does not divide 64.
@@ -66,7 +66,7 @@ class DilatedFrontEnd(nn.Module):
         """Compute the logits of a batch.
 
         Args:
-            batch: (N, 3, H, W) float32, normalized; H and W are multiples of 8.
+            batch: (N, 3, H, W) float32, normalized. H and W are multiples of 8.
 
         Returns:
             (N, num_classes, H / 8, W / 8) float32 logits.
@@ -78,12 +78,13 @@ class DilatedFrontEnd(nn.Module):
 class DilatedNetwork(nn.Module):
     """The front end, and the context module behind it.
 
-    The paper's ReLUs cut what is below zero, so the module begins as the positive part of the front end's logits.
+    The paper's ReLUs cut negative values, so the new module yields the positive part of the front end's logits.
 
     Args:
         num_classes: channels of the output.
         context: the paper's "basic" module, or its "large" one with up to 32 times as many channels.
-        divisor: of the front end's numbers of channels, for quick tests; the module's are multiples of `num_classes`.
+        divisor: divides the front end's numbers of channels, for quick tests. Those of the module are multiples of
+            `num_classes`.
 
     Raises:
         ValueError: if `divisor` does not divide 64, or `context` is something else.
@@ -100,7 +101,7 @@ class DilatedNetwork(nn.Module):
         self.context = context_module(num_classes, CONTEXT_WIDTHS[context], noise=noise)
 
     def forward(self, batch: Tensor) -> Tensor:
-        """Compute the logits of a batch; sizes as those of `DilatedFrontEnd`."""
+        """Compute the logits of a batch, with the sizes of `DilatedFrontEnd`."""
         logits: Tensor = self.context(self.front_end(batch))
         return logits
 
@@ -108,15 +109,15 @@ class DilatedNetwork(nn.Module):
 def context_module(
     num_classes: int = 21, widths: Sequence[int] = CONTEXT_WIDTHS["basic"], *, noise: float = 0.0
 ) -> nn.Sequential:
-    """Build seven 3x3 convolutions that see 67 x 67 cells, and a 1x1 convolution; the size stays.
+    """Build seven dilated 3x3 convolutions and a 1x1 convolution.
 
-    The border of zeros that the seven would each need is put around the input at once, in the first convolution.
+    They see 67 x 67 cells and keep the size. The first convolution pads with zeros for all seven.
 
     Args:
         num_classes: channels of input and output.
         widths: channels after each of the eight layers, as multiples of `num_classes`.
-        noise: standard deviation of the weights that the identity leaves at zero, relative to its own. It tells
-            channels apart that would start, and so stay, the same.
+        noise: standard deviation of the weights that the identity leaves at zero, relative to its own. Without it,
+            equal channels would stay equal.
     """
     channels = [num_classes * width for width in (1, *widths)]
     padding = sum(CONTEXT_DILATIONS)
@@ -133,26 +134,28 @@ def context_module(
 
 
 def reflect_pad(image: Tensor, margin: int) -> Tensor:
-    """Pad by reflection on all four sides, there and back again where the margin is wider than the image.
+    """Pad by reflection on all four sides.
+
+    A margin wider than the image holds several reflections.
 
     Args:
-        image: (N, C, H, W); H and W are 2 or more.
+        image: (N, C, H, W). H and W are 2 or more.
         margin: pixels on each side.
 
     Returns:
         (N, C, H + 2 * margin, W + 2 * margin), of the same dtype.
 
-    Source: cv2.copyMakeBorder with BORDER_REFLECT_101; F.pad(mode="reflect"), which takes no wider margin.
+    Source: cv2.copyMakeBorder with BORDER_REFLECT_101. F.pad(mode="reflect") takes no margin wider than the image.
     """
     rows, columns = (_reflect_positions(length, margin, image.device) for length in image.shape[2:])
     return image.index_select(2, rows).index_select(3, columns)
 
 
 def start_as_identity(layer: nn.Conv2d, num_classes: int, *, noise: float = 0.0) -> None:
-    """Set the weights so that the layer passes each class on, and the biases to zero.
+    """Set the weights to pass each class on, and the biases to zero.
 
-    Channels come in `num_classes` groups, one per class. Each output channel is the sum of its group's input channels,
-    divided by the number of output channels that share it: the sum over a group stays.
+    Channels form `num_classes` groups, one per class. Each output channel is the sum of its group's input channels,
+    divided by the number of output channels that share it, so the sum over a group stays.
 
     Args:
         layer: its numbers of channels are multiples of `num_classes`.
@@ -173,26 +176,26 @@ def start_as_identity(layer: nn.Conv2d, num_classes: int, *, noise: float = 0.0)
 
 
 def dilated_front_end(num_classes: int = 21, *, divisor: int = 1) -> DilatedFrontEnd:
-    """Build the front end alone, with random weights; 21 classes are those of Pascal VOC."""
+    """Build the front end with random weights. 21 classes are those of Pascal VOC."""
     return DilatedFrontEnd(num_classes, divisor=divisor)
 
 
 def dilated_context(num_classes: int = 21, *, context: Context = "basic", divisor: int = 1) -> DilatedNetwork:
-    """Build the front end with random weights and a context module that starts as the identity."""
+    """Build the front end with random weights, and the context module."""
     return DilatedNetwork(num_classes, context=context, divisor=divisor)
 
 
 def _reflect_positions(length: int, margin: int, device: torch.device) -> Tensor:
-    """Return which pixel of a line stands at each position of the padded line: 2 1 0 1 2 3 2 1 0 ..."""
+    """Return the pixel of each position of a padded line, as 2 1 0 1 2 3 2 1 0."""
     period = 2 * (length - 1)
     position = (torch.arange(length + 2 * margin, device=device) - margin).abs()
-    # Both are tensors: torch.onnx cannot take the remainder by a size that varies.
+    # Both are tensors, because torch.onnx cannot take the remainder by a dynamic size.
     position = torch.remainder(position, torch.full_like(position, period))
     return torch.minimum(position, period - position)
 
 
 def _dilated_stages(divisor: int) -> Iterator[nn.Module]:
-    """Yield the convolutions of VGG16, unpadded, and the poolings after the first three stages."""
+    """Yield the unpadded convolutions of VGG16, and the first three poolings."""
     in_channels = 3
     for i, (stage, dilation) in enumerate(zip(VGG16, FRONT_END_DILATIONS, strict=True)):
         for channels in stage:

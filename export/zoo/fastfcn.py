@@ -1,8 +1,8 @@
-"""FastFCN: a backbone with its original strides, and a module that restores the resolution of its features.
+"""FastFCN: ResNet-50 with joint pyramid upsampling.
 
 Source: H. Wu, J. Zhang, K. Huang, K. Liang, Y. Yu, "FastFCN: Rethinking Dilated Convolution in the Backbone for
-Semantic Segmentation", 2019, arXiv:1903.11816, section 3.3 and Figs. 2 and 4. Of the heads that the authors put on top,
-this has DeepLabV3's: the row "DeepLabV3 + JPU, ResNet-50" of their results on Pascal Context (50.07 % mIoU).
+Semantic Segmentation", 2019, arXiv:1903.11816, section 3.3 and Figs. 2 and 4. Of the authors' heads, this has that of
+DeepLabV3: the row "DeepLabV3 + JPU, ResNet-50" of their results on Pascal Context (50.07 % mIoU).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ HEAD_CHANNELS = 256
 
 
 class JointPyramidUpsampling(nn.Module):
-    """Features at an 8th, 16th and 32nd of the picture's size become one map at an 8th.
+    """Joins features of three sizes into one map.
 
-    Each is brought to `channels`, the coarse ones are upsampled, and four separable convolutions with different
-    dilations look at all three together.
+    The features are at an 8th, 16th and 32nd of the picture's size, the map is at an 8th. Each is projected to
+    `channels`, the coarse ones are upsampled, and four separable convolutions of different dilations read all three.
 
     Args:
         in_channels: channels of the three inputs, the finest first.
-        channels: channels of each of the four that make up the output.
+        channels: channels of each of the four parts of the output.
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int) -> None:
@@ -58,21 +58,21 @@ class JointPyramidUpsampling(nn.Module):
 
 
 class FastFCN(nn.Module):
-    """ResNet-50, joint pyramid upsampling, and DeepLabV3's head, whose logits are brought to the picture's size.
+    """ResNet-50, joint pyramid upsampling, and DeepLabV3's head.
 
-    Two things differ from the authors' program: the stem is one 7x7 convolution, as in the ResNet that the paper names,
-    not three 3x3 ones; and there is no auxiliary classifier, which only training uses.
+    Logits have the size of the picture. Two things differ from the authors' program. The stem is one 7x7 convolution,
+    as in the ResNet that the paper names, not three 3x3 ones. There is no auxiliary classifier: only training uses it.
 
     Args:
-        num_classes: channels of the output; 59 are those of Pascal Context.
-        divisor: of all numbers of channels but those of input and output, for quick tests.
+        num_classes: channels of the output. 59 are those of Pascal Context.
+        divisor: divides all numbers of channels but those of input and output, for quick tests.
 
     Raises:
         ValueError: if `divisor` does not divide 64.
     """
 
     size_multiple = 1
-    """Any height and width will do."""
+    """Any height and width."""
 
     def __init__(self, num_classes: int = 59, *, divisor: int = 1) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class FastFCN(nn.Module):
 
 
 def separable(in_channels: int, channels: int, *, dilation: int) -> nn.Sequential:
-    """Build a 3x3 convolution of each channel by itself, a 1x1 convolution of them all, both normalized, and ReLU."""
+    """Build a normalized depthwise 3x3 and a normalized 1x1 convolution with ReLU."""
     depthwise = nn.Conv2d(
         in_channels, in_channels, 3, padding=dilation, dilation=dilation, groups=in_channels, bias=False
     )
@@ -114,7 +114,7 @@ def separable(in_channels: int, channels: int, *, dilation: int) -> nn.Sequentia
 
 
 def upsample(x: Tensor, *, like: Tensor) -> Tensor:
-    """Interpolate bilinearly, corner pixels over corner pixels, to the height and width of another tensor."""
+    """Interpolate bilinearly to the size of another tensor, with aligned corners."""
     return F.interpolate(x, size=like.shape[2:], mode="bilinear", align_corners=True)
 
 

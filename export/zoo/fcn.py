@@ -1,7 +1,8 @@
-"""FCN-32s, FCN-16s and FCN-8s on VGG16: a classifier made convolutional, its scores upsampled and refined by skips.
+"""FCN-32s, FCN-16s and FCN-8s on VGG16.
 
 Source: J. Long, E. Shelhamer, T. Darrell, "Fully Convolutional Networks for Semantic Segmentation", CVPR 2015,
-arXiv:1411.4038 (sections 4.1 to 4.3, Fig. 3, Table 1); E. Shelhamer, J. Long, T. Darrell, PAMI 2017, arXiv:1605.06211.
+arXiv:1411.4038 (sections 4.1 to 4.3, Fig. 3, Table 1), and E. Shelhamer, J. Long, T. Darrell, PAMI 2017,
+arXiv:1605.06211.
 Paddings and crops are those of the authors' released networks.
 """
 
@@ -14,32 +15,32 @@ from ._parts import initialize, thin
 from .vgg import FC_CHANNELS, VGG16, conv_stages
 
 PADDING = 100
-"""Of the first convolution, so that even a small picture fills the 7x7 window of fc6."""
+"""Of the first convolution. With it, even a small picture fills the 7x7 window of fc6."""
 CROPS = {32: 19, 16: 27, 8: 31}
 """First row and column of the upsampled scores that lie over the picture, per stride."""
 SKIP_CROPS = (5, 9)
-"""The same within the scores of pool4 and of pool3."""
+"""First row and column within the scores of pool4 and of pool3."""
 
 
 class FCN(nn.Module):
-    """A fully convolutional VGG16 whose output is as large as its input, whatever that is.
+    """Fully convolutional VGG16 with logits as large as any input.
 
-    The poolings round up, as Caffe's do: the crops count on it. Upsampling is a transposed convolution without bias
-    from all classes to all classes; it starts as bilinear interpolation class by class, and the last one, to the
-    picture's size, is fixed there. The authors start the score layers at zero, beside pretrained convolutions. Here
-    everything is random, score layers too: with zeros all classes would tie everywhere.
+    The poolings round up, as Caffe's do, and the crops depend on it. Upsampling is a transposed convolution from all
+    classes to all classes, without bias. It starts as bilinear interpolation class by class. The last one, to the
+    picture's size, stays so. The authors start the score layers at zero, beside pretrained convolutions. Here all
+    weights are random, because with zeros all classes would tie.
 
     Args:
-        stride: 32, 16 or 8, the step of the scores that the last upsampling starts from.
+        stride: step of the scores before the last upsampling: 32, 16 or 8.
         num_classes: channels of the output.
-        divisor: of all numbers of channels but those of input and output, for quick tests.
+        divisor: divides all numbers of channels but those of input and output, for quick tests.
 
     Raises:
         ValueError: if `stride` is another number, or `divisor` does not divide 64.
     """
 
     size_multiple = 1
-    """Any height and width will do."""
+    """Any height and width."""
 
     def __init__(self, stride: int, num_classes: int = 21, *, divisor: int = 1) -> None:
         if stride not in CROPS:
@@ -77,7 +78,7 @@ class FCN(nn.Module):
         for stage in self.encoder:
             pools.append(self.pool(stage(pools[-1] if pools else batch)))
         scores = self.score(self.classifier(pools[4]))
-        # Of pool4 and pool3 as many are used as there are skips.
+        # There are fewer skips than pools at strides 32 and 16.
         for up, skip_score, pool, crop in zip(
             self.skip_ups, self.skip_scores, (pools[3], pools[2]), SKIP_CROPS, strict=False
         ):
@@ -87,10 +88,9 @@ class FCN(nn.Module):
 
 
 def bilinear_upsampling(channels: int, factor: int) -> nn.ConvTranspose2d:
-    """Build a transposed convolution that interpolates every channel bilinearly, and is `factor` larger all round.
+    """Build a transposed convolution that interpolates bilinearly.
 
-    Its output begins half a kernel before the centre of the first value, so the part that lies over the input has to be
-    cut out.
+    Its output begins half a kernel before the centre of the first value, so the part over the input has to be cut out.
 
     Args:
         channels: of input and output.
@@ -99,7 +99,7 @@ def bilinear_upsampling(channels: int, factor: int) -> nn.ConvTranspose2d:
     Returns:
         (N, channels, h, w) to (N, channels, (h + 1) * factor, (w + 1) * factor), without bias.
 
-    Source: the hat function 1 - |x| / factor, sampled at the output pixels' centres.
+    Source: the hat function 1 - |x| / factor, sampled at the centres of output pixels.
     """
     up = nn.ConvTranspose2d(channels, channels, kernel_size=2 * factor, stride=factor, bias=False)
     distance = (torch.arange(2 * factor, dtype=torch.float32) - (factor - 0.5)).abs()
@@ -112,17 +112,17 @@ def bilinear_upsampling(channels: int, factor: int) -> nn.ConvTranspose2d:
 
 
 def fcn32s(num_classes: int = 21, *, divisor: int = 1) -> FCN:
-    """Build FCN-32s with random weights: scores at a 32nd of the picture's size, upsampled at once."""
+    """Build FCN-32s with random weights: one upsampling by 32."""
     return FCN(32, num_classes, divisor=divisor)
 
 
 def fcn16s(num_classes: int = 21, *, divisor: int = 1) -> FCN:
-    """Build FCN-16s with random weights: FCN-32s with the scores of pool4 added."""
+    """Build FCN-16s with random weights: FCN-32s plus scores of pool4."""
     return FCN(16, num_classes, divisor=divisor)
 
 
 def fcn8s(num_classes: int = 21, *, divisor: int = 1) -> FCN:
-    """Build FCN-8s with random weights: FCN-16s with the scores of pool3 added."""
+    """Build FCN-8s with random weights: FCN-16s plus scores of pool3."""
     return FCN(8, num_classes, divisor=divisor)
 
 

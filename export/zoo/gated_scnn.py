@@ -1,4 +1,4 @@
-"""Gated-SCNN: beside the stream that recognizes, a thin one at full resolution that follows shapes.
+"""Gated-SCNN: a regular stream, and a thin shape stream beside it.
 
 Source: T. Takikawa, D. Acuna, V. Jampani, S. Fidler, "Gated-SCNN: Gated Shape CNNs for Semantic Segmentation", ICCV
 2019, arXiv:1907.05740, section 3.1 and Fig. 2. Numbers of channels are those of the authors' program.
@@ -18,18 +18,18 @@ from .resnet import normalize
 from .wide_resnet import WideResNet
 
 SHAPE_CHANNELS = (64, 32, 16, 8)
-"""Of the shape stream: as it begins, and after each of its three steps."""
+"""Of the shape stream at its start, and after each of its three steps."""
 GATING_STAGES = (2, 3, 6)
-"""Of the regular stream's features those that open the gates of the three steps."""
+"""Stages of the regular stream whose features control the gates of the three steps."""
 PYRAMID_CHANNELS = 256
 FINE_CHANNELS = 48
 
 
 class GatedConv(nn.Module):
-    """Weigh each pixel of the shape stream by what the regular stream makes of it, then convolve.
+    """Weighs the shape stream by the regular stream, then convolves it.
 
     Args:
-        channels: channels of the shape stream, which stay.
+        channels: channels of the shape stream.
 
     Source: eqs. 1 and 2 of the paper.
     """
@@ -46,7 +46,9 @@ class GatedConv(nn.Module):
         self.convolution = nn.Conv2d(channels, channels, kernel_size=1, bias=False)
 
     def forward(self, shape: Tensor, regular: Tensor) -> Tensor:
-        """Gate the shape stream: a closed gate, 0, leaves a pixel as it is, an open one, 1, doubles it.
+        """Gate the shape stream.
+
+        A closed gate, 0, leaves a pixel as it is. An open gate, 1, doubles it.
 
         Args:
             shape: (N, channels, H, W) float32.
@@ -61,7 +63,9 @@ class GatedConv(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Add to the input two normalized 3x3 convolutions with a ReLU between; another follows the sum.
+    """Residual block of two normalized 3x3 convolutions.
+
+    One ReLU is between them, another follows the sum.
 
     Args:
         channels: channels of input and output.
@@ -81,13 +85,13 @@ class ResidualBlock(nn.Module):
 
 
 class ImageGradient(nn.Module):
-    """How steep the picture is at each pixel: |dx| + |dy| of the colour in which it is steepest.
+    """Gradient of a picture: |dx| + |dy| of the steepest colour.
 
-    The paper feeds "image gradients" to the shape stream. The authors' program takes cv2.Canny of the batch, on the
-    CPU, which has no operator in ONNX. This is what Canny itself starts from; its thinning to one pixel and its two
-    thresholds, which make 0 or 255 of it, are left out.
+    The paper feeds "image gradients" to the shape stream. The authors' program takes cv2.Canny of the batch on the CPU,
+    which has no operator in ONNX. Canny starts from this gradient. Its thinning to one pixel, and its two thresholds
+    that yield 0 or 255, are left out.
 
-    Source: the Sobel operator; cv2.Sobel(scale=1 / 8, borderType=BORDER_REPLICATE), in units of the input per pixel.
+    Source: the Sobel operator, as cv2.Sobel(scale=1 / 8, borderType=BORDER_REPLICATE), in input units per pixel.
     """
 
     dx: Tensor
@@ -108,11 +112,13 @@ class ImageGradient(nn.Module):
 
 
 class ShapeStream(nn.Module):
-    """Three steps of residual block, reduction and gated convolution, all at the picture's size.
+    """Three steps at the size of the picture, which find edges.
+
+    Each step is a residual block, a reduction and a gated convolution.
 
     Args:
-        gating_channels: channels of the three features of the regular stream that open the gates.
-        divisor: of the stream's numbers of channels.
+        gating_channels: channels of the three features of the regular stream that control the gates.
+        divisor: divides the stream's numbers of channels.
     """
 
     def __init__(self, gating_channels: list[int], *, divisor: int = 1) -> None:
@@ -129,7 +135,7 @@ class ShapeStream(nn.Module):
 
         Args:
             shape: (N, 64, H, W) float32, the regular stream's first features.
-            gating: its three features that open the gates, at any size.
+            gating: its three features that control the gates, at any size.
 
         Returns:
             (N, 1, H, W) float32, the probability that a pixel is on an edge.
@@ -142,21 +148,20 @@ class ShapeStream(nn.Module):
 
 
 class GatedSCNN(nn.Module):
-    """WideResNet-38, the shape stream beside it, and a pyramid that joins both.
+    """WideResNet-38, the shape stream, and a pyramid that joins both.
 
-    Differs from the authors' program in `ImageGradient` only; interpolation to the size that a tensor already has is
-    left out.
+    It differs from the authors' program in `ImageGradient` only. Interpolations that keep the size are left out.
 
     Args:
-        num_classes: channels of the logits; 19 are those of Cityscapes.
-        divisor: of all numbers of channels but those of input and outputs, for quick tests.
+        num_classes: channels of the logits. 19 are those of Cityscapes.
+        divisor: divides all numbers of channels but those of input and outputs, for quick tests.
 
     Raises:
         ValueError: if `divisor` does not divide 8.
     """
 
     size_multiple = 1
-    """Any height and width will do."""
+    """Any height and width."""
 
     def __init__(self, num_classes: int = 19, *, divisor: int = 1) -> None:
         super().__init__()
@@ -188,8 +193,8 @@ class GatedSCNN(nn.Module):
             batch: (N, 3, H, W) float32, normalized.
 
         Returns:
-            `out`: (N, num_classes, H, W) float32 logits; `edges`: (N, 1, H, W) float32 in 0..1, the probability that a
-            pixel is on the edge of an object.
+            `out` is (N, num_classes, H, W) float32 logits. `edges` is (N, 1, H, W) float32 in 0..1, the probability
+            that a pixel is on the edge of an object.
         """
         features = self.backbone(batch)
         edges = self.shape_stream(features[0], [features[i] for i in GATING_STAGES])

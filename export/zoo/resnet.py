@@ -1,4 +1,4 @@
-"""ResNet-50 with its original strides, as a backbone: four feature maps, at a 4th to a 32nd of the picture's size.
+"""ResNet-50 as a backbone with its original strides.
 
 Source: K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385,
 Table 1.
@@ -19,13 +19,13 @@ RESNET50_BLOCKS = (3, 4, 6, 3)
 CHANNELS = (64, 128, 256, 512)
 """Of the 3x3 convolutions, per stage."""
 EXPANSION = 4
-"""Channels that a block passes on, per channel of its 3x3 convolution."""
+"""Output channels of a block per channel of its 3x3 convolution."""
 
 
 class Bottleneck(nn.Module):
-    """Add to the input: 1x1, 3x3 and 1x1 convolution, each normalized, with ReLUs between and after.
+    """Residual block of normalized 1x1, 3x3 and 1x1 convolutions.
 
-    The 3x3 convolution takes the stride, as it came to be done; in the paper the first 1x1 convolution does.
+    The 3x3 convolution has the stride, as is usual now. In the paper the first 1x1 convolution has it.
 
     Args:
         in_channels: channels of the input.
@@ -58,7 +58,7 @@ class ResNet(nn.Module):
 
     Args:
         blocks: residual blocks in each of the four stages.
-        divisor: of all numbers of channels but those of the input, for quick tests.
+        divisor: divides all numbers of channels but those of the input, for quick tests.
 
     Raises:
         ValueError: if `divisor` does not divide 64.
@@ -103,12 +103,13 @@ def normalize(convolution: nn.Conv2d) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
 
 
 def balance(last_layers: Sequence[nn.Module]) -> None:
-    """Scale residual branches so that activations keep their size, which random weights would double in each block.
+    """Scale residual branches so that activations keep their size.
 
-    Branches of n blocks that each add 1 / n of the variance let it grow at most e times, however many there are.
+    Random weights would double their variance in each block. If each of n blocks adds 1 / n of it, it grows at most e
+    times.
 
     Args:
-        last_layers: what each branch ends in: convolutions without bias, or batch normalizations.
+        last_layers: the last layer of each branch, a convolution without bias or a batch normalization.
     """
     factor = 1 / math.sqrt(len(last_layers))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""SegNet: VGG16's convolutions, and a decoder that puts values back where the encoder's poolings found the largest.
+"""SegNet: VGG16, and a decoder that undoes its poolings.
 
 Source: V. Badrinarayanan, A. Kendall, R. Cipolla, "SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image
 Segmentation", PAMI 2017, arXiv:1511.00561 (section 3, Fig. 2 and 3).
@@ -15,28 +15,28 @@ CAMVID_CLASSES = 11
 
 
 class SegNet(nn.Module):
-    """Thirteen convolutions down, thirteen up, the last of which is the classifier; logits as large as the input.
+    """Thirteen convolutions down and thirteen up.
 
-    Each pooling remembers where its maxima were; the decoder's unpooling puts its values there and zeros elsewhere.
-    Where the two largest values of a window are equal up to rounding, rounding decides where the value goes: another
-    runtime may put it beside. Of some million windows of a full-sized picture there are usually some.
+    The last convolution is the classifier, and logits are as large as the input. The decoder's unpooling puts values at
+    the places of the encoder's maxima, and zeros elsewhere. If the two largest values of a window are equal up to
+    rounding, another runtime may choose another place. Usually some of a picture's million windows are such.
 
-    The poolings round up, as Caffe's do, so that every pixel is in a window: the paper's 360 x 480 becomes 12 x 15.
+    The poolings round up, as Caffe's do, so every pixel is in a window: the paper's 360 x 480 becomes 12 x 15.
 
     Args:
         num_classes: channels of the output.
-        divisor: of all numbers of channels but those of input and output, for quick tests.
+        divisor: divides all numbers of channels but those of input and output, for quick tests.
 
     Raises:
         ValueError: if `divisor` does not divide 64.
     """
 
     size_multiple = 1
-    """Any height and width will do; those of multiples of 32 halve five times without a rest."""
+    """Any height and width. Multiples of 32 halve five times without a remainder."""
 
     def __init__(self, num_classes: int = CAMVID_CLASSES, *, divisor: int = 1) -> None:
         super().__init__()
-        decoder = (*VGG16_MIRRORED[:-1], VGG16_MIRRORED[-1][:-1])  # the classifier takes the last one's place
+        decoder = (*VGG16_MIRRORED[:-1], VGG16_MIRRORED[-1][:-1])  # the classifier replaces the last one
         self.encoder = conv_stages(3, VGG16, divisor=divisor)
         self.pool = nn.MaxPool2d(kernel_size=2, ceil_mode=True, return_indices=True)
         self.unpool = nn.MaxUnpool2d(kernel_size=2)
@@ -69,5 +69,5 @@ class SegNet(nn.Module):
 
 
 def segnet(num_classes: int = CAMVID_CLASSES, *, divisor: int = 1) -> SegNet:
-    """Build SegNet with random weights, for RGB images and by default the eleven classes of CamVid."""
+    """Build SegNet with random weights. Eleven classes are those of CamVid."""
     return SegNet(num_classes, divisor=divisor)

@@ -1,4 +1,4 @@
-"""A small U-Net written out in plain PyTorch: the network of the soccer example.
+"""Small U-Net, the network of the soccer example.
 
 Source: O. Ronneberger, P. Fischer, T. Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation",
 MICCAI 2015, arXiv:1505.04597.
@@ -17,7 +17,9 @@ SOCCER_NUM_CLASSES = 8
 
 
 class DoubleConv(nn.Sequential):
-    """Apply twice: 3x3 convolution, batch normalization, ReLU; height and width stay as they are.
+    """Two 3x3 convolutions with batch normalization and ReLU.
+
+    Height and width stay.
 
     Args:
         in_channels: channels of the input.
@@ -37,7 +39,7 @@ class DoubleConv(nn.Sequential):
 
 
 class UpBlock(nn.Module):
-    """Double the resolution, then merge with the encoder's features of that resolution.
+    """Doubles the resolution, and merges features of the encoder.
 
     Args:
         in_channels: channels that come from below.
@@ -64,15 +66,15 @@ class UpBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """An encoder-decoder with skip connections that yields logits at the resolution of its input.
+    """Encoder and decoder with skip connections.
 
-    Four things differ from the paper: convolutions are padded, so nothing is cropped and the output is as large as the
-    input; batch normalization follows each convolution; there are far fewer channels; and there is no dropout.
+    Four things differ from the paper. Convolutions are padded, so nothing is cropped and the output is as large as the
+    input. Batch normalization follows each convolution. There are far fewer channels, and there is no dropout.
 
     Args:
         in_channels: channels of the input image.
         num_classes: channels of the output.
-        widths: channels per resolution, from the finest to the coarsest; each step halves height and width.
+        widths: channels per resolution, from the finest to the coarsest. Each step halves height and width.
 
     Raises:
         ValueError: if `widths` has fewer than two entries.
@@ -102,7 +104,7 @@ class UNet(nn.Module):
         """Compute the logits of a batch.
 
         Args:
-            batch: (N, in_channels, H, W) float32, normalized; H and W are multiples of `size_multiple`.
+            batch: (N, in_channels, H, W) float32, normalized. H and W are multiples of `size_multiple`.
 
         Returns:
             (N, num_classes, H, W) float32 logits.

@@ -1,6 +1,7 @@
-"""U-Net as published, with unpadded convolutions and cropped skips; and the same with padding.
+"""U-Net as published, and the same with padding.
 
-The soccer example's smaller relative with batch normalization is in `unet.py`.
+The published network has unpadded convolutions and cropped skips. The soccer example's smaller network with batch
+normalization is in `unet.py`.
 
 Source: O. Ronneberger, P. Fischer, T. Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation",
 MICCAI 2015, arXiv:1505.04597, Fig. 1 and sections 2 and 3.
@@ -18,13 +19,13 @@ from ._parts import initialize, thin
 WIDTHS = (64, 128, 256, 512, 1024)
 """Channels per resolution, from the finest to the coarsest."""
 CROPS = (4, 16, 40, 88)
-"""Pixels to cut off each side of a skip, from the coarsest to the finest: half of 64 - 56, 136 - 104, and so on."""
+"""Pixels to cut off each side of a skip, the coarsest first: half of 64 - 56, 136 - 104, and so on."""
 MARGIN = 92
 """Pixels that each side of the output lacks: half of 572 - 388."""
 
 
 class UpBlock(nn.Module):
-    """Double the resolution, then merge with the encoder's features of that resolution.
+    """Doubles the resolution, and merges features of the encoder.
 
     Args:
         in_channels: channels that come from below.
@@ -48,23 +49,25 @@ class UpBlock(nn.Module):
 
 
 class PaperUNet(nn.Module):
-    """The network of Fig. 1: 23 convolutions, no batch normalization, dropout where the contracting path ends.
+    """The network of Fig. 1.
+
+    It has 23 convolutions, no batch normalization, and dropout at the end of the contracting path.
 
     Args:
         in_channels: channels of the input image.
         num_classes: channels of the output.
-        is_padded: False as published: each 3x3 convolution takes a pixel off each side, and the output shows only the
-            pixels whose whole neighbourhood is in the input, 388 x 388 of 572 x 572. True pads with zeros, so that the
+        is_padded: False as published. Each 3x3 convolution takes a pixel off each side, and the output shows only the
+            pixels whose whole neighbourhood is in the input, 388 x 388 of 572 x 572. True pads with zeros, so the
             output is as large as the input.
-        divisor: of all numbers of channels but those of input and output, for quick tests.
+        divisor: divides all numbers of channels but those of input and output, for quick tests.
 
     Raises:
         ValueError: if `divisor` does not divide 64.
     """
 
     size_multiple = 16
-    """Padded, height and width of the input must be multiples of this number; else 12 more than a multiple, so that
-    every pooling halves an even size, and at least 188."""
+    """If padded, height and width of the input must be multiples of this number. Otherwise they must be 12 more than a
+    multiple, so that every pooling halves an even size, and at least 188."""
     margin: int
     """Pixels of the input that the output lacks at each side: 92, or 0 if padded."""
 
@@ -89,7 +92,7 @@ class PaperUNet(nn.Module):
         """Compute the logits of a batch.
 
         Args:
-            batch: (N, in_channels, H, W) float32, normalized; for H and W see `size_multiple`.
+            batch: (N, in_channels, H, W) float32, normalized. See `size_multiple` for H and W.
 
         Returns:
             (N, num_classes, H - 2 margin, W - 2 margin) float32 logits.
@@ -105,12 +108,18 @@ class PaperUNet(nn.Module):
 
 
 def unet_valid(num_classes: int = 2, *, in_channels: int = 1, divisor: int = 1) -> PaperUNet:
-    """Build the U-Net of the paper with random weights: unpadded, 572 x 572 gray pixels in, 388 x 388 logits out."""
+    """Build the published U-Net: 572 x 572 gray pixels to 388 x 388 logits.
+
+    Its weights are random.
+    """
     return PaperUNet(in_channels, num_classes, divisor=divisor)
 
 
 def unet_same(num_classes: int = 2, *, in_channels: int = 1, divisor: int = 1) -> PaperUNet:
-    """Build the padded U-Net with random weights: logits as large as the input, of a multiple of 16."""
+    """Build the padded U-Net with random weights.
+
+    Logits are as large as the input, a multiple of 16.
+    """
     return PaperUNet(in_channels, num_classes, is_padded=True, divisor=divisor)
 
 

@@ -1,4 +1,4 @@
-"""The thirteen convolutions of VGG16 and their mirror image: what FCN, SegNet and DeconvNet are made of.
+"""The thirteen convolutions of VGG16, and their mirror image.
 
 Source: K. Simonyan, A. Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015,
 arXiv:1409.1556, Table 1, column D.
@@ -15,9 +15,9 @@ from ._parts import thin
 Stages = Sequence[Sequence[int]]
 
 VGG16: Stages = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-"""Channels after each convolution; a max-pooling follows every stage."""
+"""Channels after each convolution. A max-pooling follows every stage."""
 VGG16_MIRRORED: Stages = ((512, 512, 512), (512, 512, 256), (256, 256, 128), (128, 64), (64, 64))
-"""The way back: an unpooling comes before every stage, whose last convolution already has the next stage's channels."""
+"""Channels of the mirror image. An unpooling precedes every stage, which ends with the next stage's channels."""
 FC_CHANNELS = 4096
 """Channels of fc6 and fc7, the fully connected layers that segmentation networks turn into convolutions."""
 
@@ -31,16 +31,16 @@ def conv_stages(
     has_norm: bool = True,
     first_padding: int = 1,
 ) -> nn.ModuleList:
-    """Build 3x3 convolutions, each with ReLU and, if wanted, batch normalization before it.
+    """Build 3x3 convolutions with ReLU and optional batch normalization.
 
     Args:
-        in_channels: channels of the first convolution's input, as it is.
+        in_channels: channels of the first convolution's input.
         stages: channels after each convolution, as published.
-        divisor: of these channels, see `thin`.
+        divisor: divides these channels, see `thin`.
         layer: the kind of convolution.
         has_norm: whether batch normalization follows each convolution. The convolution keeps its bias, as in the
-            published networks, though normalization takes it away again.
-        first_padding: of the first convolution; that of the others is 1, so height and width stay.
+            published networks, although normalization removes it.
+        first_padding: of the first convolution. The others have 1, so height and width stay.
 
     Returns:
         One `nn.Sequential` per stage, without the poolings.
@@ -58,7 +58,7 @@ def conv_stages(
 
 
 def activate(layer: nn.Conv2d | nn.ConvTranspose2d, has_norm: bool) -> Iterator[nn.Module]:
-    """Yield a convolution, batch normalization if wanted, and ReLU."""
+    """Yield a convolution, optional batch normalization, and ReLU."""
     yield layer
     if has_norm:
         yield nn.BatchNorm2d(layer.out_channels)

@@ -1,7 +1,7 @@
-"""WideResNet-38 as a backbone at an 8th of the picture's size: few layers, each with many channels.
+"""WideResNet-38 as a backbone at an 8th of the picture's size.
 
 Source: Z. Wu, C. Shen, A. van den Hengel, "Wider or Deeper: Revisiting the ResNet Model for Visual Recognition",
-Pattern Recognition 2019, arXiv:1611.10080, model A; strides, dilations and dropouts as Gated-SCNN uses it.
+Pattern Recognition 2019, arXiv:1611.10080, model A. Strides, dilations and dropouts are those of Gated-SCNN.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Stage(NamedTuple):
 
     blocks: int
     channels: tuple[int, ...]
-    """After each convolution of a block: two are 3x3; of three the middle one is 3x3."""
+    """After each convolution of a block. Two are both 3x3, of three the middle one is 3x3."""
     stride: int = 1
     """Of the first block."""
     is_pooled: bool = False
@@ -41,16 +41,16 @@ STAGES = (
 
 
 class PreactivatedBlock(nn.Module):
-    """Add to the input: convolutions, each with batch normalization and ReLU before it.
+    """Residual block with normalization and ReLU before convolutions.
 
-    Where size or channels change, the shortcut is a 1x1 convolution of the activated input.
+    If size or channels change, the shortcut is a 1x1 convolution of the activated input.
 
     Args:
         in_channels: channels of the input.
         channels: channels after each convolution.
         stride: step of the first convolution.
         dilation: of the 3x3 convolutions.
-        dropout: share of channels that training leaves out before the last convolution.
+        dropout: share of channels that training drops before the last convolution.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class WideResNet(nn.Module):
     """WideResNet-38 without its classifier.
 
     Args:
-        divisor: of all numbers of channels but those of the input, for quick tests.
+        divisor: divides all numbers of channels but those of the input, for quick tests.
 
     Raises:
         ValueError: if `divisor` does not divide 64.
