@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class HostCalls:
-    """Inference of a GPU backend on host arrays, one call at a time.
+    """GPU inference on host arrays, one call at a time.
 
     Args:
         backend: backend that makes the executions.
