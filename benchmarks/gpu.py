@@ -49,10 +49,7 @@ IMAGE_HW = (1080, 1920)
 QUICK_IMAGE_HW, QUICK_SHRINKS, QUICK_BATCHES = (135, 240), 16, (1, 2)
 KERNEL_FRAMES = 32
 
-ON_CPU = (
-    "THIS IS NOT A GPU: the same cases with the host pipeline and CPU backends, as a smoke test; no number here "
-    "applies to a GPU"
-)
+ON_CPU = "THIS IS NOT A GPU: a smoke test with the host pipeline and CPU backends, whose numbers apply to no GPU"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -224,14 +221,12 @@ def _failed(code: int, line: str) -> int:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    sys.stderr.write(f"{line}\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=style)
     add = parser.add_argument
     add("--json", type=Path, required=True, metavar="FILE", help="output file")
     add("--device", choices=("cuda", "cpu"), default="cuda", help="CUDA_VISIBLE_DEVICES chooses among several GPUs")

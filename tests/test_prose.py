@@ -11,18 +11,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# In the end: FOLDERS = ["seginfer", "export", "benchmarks", "examples"]
-FOLDERS = [
-    "benchmarks",
-    "examples",
-    "seginfer/_bench",
-    "seginfer/_cli",
-    "seginfer/_files",
-    "seginfer/_media",
-    "seginfer/_spec",
-    "seginfer/_system",
-    "seginfer/assets",
-]
+FOLDERS = ["seginfer", "export", "benchmarks", "examples"]
 MEDIAN_WORDS = 9  # of first sentences
 SEMICOLONS = 0.03  # share of docstrings that hold one
 
