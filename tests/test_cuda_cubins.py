@@ -12,7 +12,7 @@ from seginfer._cuda.__main__ import main
 
 
 @pytest.fixture
-def padded_batch_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     """An empty package and an empty cache, and a compiler that counts."""
     monkeypatch.setattr(compiler, "SHIPPED", tmp_path / "package")
     monkeypatch.setenv("SEGINFER_CACHE", str(tmp_path / "cache"))
