@@ -49,10 +49,7 @@ IMAGE_HW = (1080, 1920)
 QUICK_IMAGE_HW, QUICK_SHRINKS, QUICK_BATCHES = (135, 240), 16, (1, 2)
 KERNEL_FRAMES = 32
 
-ON_CPU = (
-    "THIS IS NOT A GPU: the same cases with the host pipeline and CPU backends, as a smoke test; no number here "
-    "applies to a GPU"
-)
+ON_CPU = "THIS IS NOT A GPU: a smoke test with the host pipeline and CPU backends, whose numbers do not apply to a GPU"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
