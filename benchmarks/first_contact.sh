@@ -17,6 +17,7 @@ KERNELS=benchmarks/cuda_kernels.py
 FRAMES=benchmarks/gpu.py
 KERNEL_TESTS=(tests/test_driver.py tests/test_cuda_on_gpu.py)
 FRAME_TESTS=(tests/test_cuda_pipeline_on_gpu.py)
+MARKED="needs_cuda and not full"
 RANDOM_CASES="import sys; sys.path[:0] = ['tests', '.']; import gpu_cases; gpu_cases.check_many(8)"
 COMPILED_CORE=seginfer._ext
 KERNEL_NAMES=regex:seginfer
@@ -87,8 +88,9 @@ cat "$OUT/build.log" >>"$OUT/setup.log" && rm -f "$OUT/build.log"
 stage "probe: kernels, frames" 110 probe.log python3 "$PROBE" kernels frames
 summarize probe.log '^PROBE'
 
-# 2. The GPU tests. Warnings of other versions of other packages are no failures here.
-pytest=(python3 -m pytest -q --tb=short -o filterwarnings=default -p no:cacheprovider -m "needs_cuda and not slow")
+# 2. The GPU tests, without the plugins of the repository's own options. Warnings of other versions of other packages are
+# no failures here.
+pytest=(python3 -m pytest -q --tb=short -o addopts= -o filterwarnings=default -p no:cacheprovider -m "$MARKED")
 python3 -c 'import pytest_timeout' 2>/dev/null && pytest+=(--timeout=90)
 stage "tests of kernels" 110 tests.log "${pytest[@]}" "${KERNEL_TESTS[@]}"
 stage "tests of frames" 130 tests.log "${pytest[@]}" "${FRAME_TESTS[@]}"

@@ -37,7 +37,7 @@ def open_pipeline(
     if pixels not in ("auto", "cpu", "cuda"):
         raise InputError(f"pixels must be 'auto', 'cpu' or 'cuda', got {pixels!r}")
     on_device = as_device_backend(backend)
-    reason = "asked for by name"
+    reason = "requested by name"
     if pixels == "cuda" and on_device is None:
         raise BackendUnavailableError(
             f"pixels='cuda' needs a network on a CUDA device, got {backend.description}; give device='cuda', "
