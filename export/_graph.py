@@ -150,31 +150,31 @@ def _name_dimensions(graph: onnx.GraphProto, spec: InputSpec) -> None:
 def _name_initializers(graph: onnx.GraphProto) -> None:
     """Drop the wrapper's name from the weights' names."""
     taken = {value.name for value in (*graph.input, *graph.output)}
-    taken |= {name for nested in _nested(graph) for node in nested.node for name in node.output}
+    taken |= {name for nested in _walk_graphs(graph) for node in nested.node for name in node.output}
     names = {tensor.name: tensor.name.removeprefix(_WRAPPER) for tensor in graph.initializer}
     names = {old: new for old, new in names.items() if new not in taken}
     for tensor in graph.initializer:
         tensor.name = names.get(tensor.name, tensor.name)
     for value in graph.value_info:
         value.name = names.get(value.name, value.name)
-    for nested in _nested(graph):
+    for nested in _walk_graphs(graph):
         for node in nested.node:
             node.input[:] = [names.get(name, name) for name in node.input]
 
 
-def _nested(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+def _walk_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """Yield a graph and the graphs inside its nodes' attributes."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _nested(attribute.g)
+                yield from _walk_graphs(attribute.g)
 
 
 def _strip(model: onnx.ModelProto) -> None:
     """Remove stack traces and other notes of the exporter."""
     # They hold paths of the machine that exported.
-    for graph in (*_nested(model.graph), *model.functions):
+    for graph in (*_walk_graphs(model.graph), *model.functions):
         graph.doc_string = ""
         del graph.metadata_props[:]
         for node in graph.node:

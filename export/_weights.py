@@ -67,13 +67,13 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _state_dict_of(checkpoint: Any, path: Path) -> dict[str, Tensor]:
-    for candidate in (checkpoint, *_nested(checkpoint)):
+    for candidate in (checkpoint, *_find_nested(checkpoint)):
         if isinstance(candidate, Mapping) and candidate and all(isinstance(v, Tensor) for v in candidate.values()):
             return dict(candidate)
     raise WeightsError(f"{path} holds no state dict (got {type(checkpoint).__name__}); save module.state_dict()")
 
 
-def _nested(checkpoint: Any) -> list[Any]:
+def _find_nested(checkpoint: Any) -> list[Any]:
     return [checkpoint[key] for key in _STATE_DICT_KEYS if key in checkpoint] if isinstance(checkpoint, Mapping) else []
 
 

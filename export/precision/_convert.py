@@ -29,7 +29,7 @@ def to_float16(graph: Graph, fp32_nodes: Collection[str]) -> onnx.ModelProto:
 class _Converter:
     def __init__(self, graph: Graph, fp32_nodes: Collection[str]) -> None:
         self._graph = graph
-        self._half = {key_of(node) for node in graph.computing()} - set(fp32_nodes)
+        self._half = {key_of(node) for node in graph.computing_nodes()} - set(fp32_nodes)
         self._types = dict(graph.types)
         self._nodes: list[NodeProto] = []
         self._constants: dict[str, TensorProto] = {}

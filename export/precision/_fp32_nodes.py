@@ -43,7 +43,7 @@ def choose_fp32_nodes(graph: Graph, ranges: Ranges) -> dict[str, str]:
     """Return the reasons of nodes that must stay in float32, by node key."""
     head = _head(graph)
     fp32_nodes = {}
-    for node in graph.computing():
+    for node in graph.computing_nodes():
         reason = _reason(node, graph, ranges, head)
         if reason:
             fp32_nodes[key_of(node)] = reason
@@ -56,8 +56,8 @@ def fill_gaps(graph: Graph, fp32_nodes: Mapping[str, str]) -> dict[str, str]:
     Casts to float16 and back around them would cost time and precision for nothing.
     """
     fp32_nodes = dict(fp32_nodes)
-    cheap = [node for node in reversed(graph.computing()) if node.op_type not in MULTIPLYING]
-    half = {key_of(node) for node in graph.computing()} - fp32_nodes.keys()
+    cheap = [node for node in reversed(graph.computing_nodes()) if node.op_type not in MULTIPLYING]
+    half = {key_of(node) for node in graph.computing_nodes()} - fp32_nodes.keys()
     size = -1
     while size != len(half):
         size = len(half)

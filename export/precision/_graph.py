@@ -37,13 +37,13 @@ class Graph:
         for node in self.nodes:
             for name in dict.fromkeys(node.input):
                 self.consumers[name].append(node)
-        self.varying = self._varying()
+        self.varying = self._find_varying()
 
     def floats(self, names: Any) -> list[str]:
         """Return the names of float32 activations, not constants or shapes."""
         return [name for name in names if self.types.get(name) == FLOAT and name in self.varying]
 
-    def computing(self) -> list[NodeProto]:
+    def computing_nodes(self) -> list[NodeProto]:
         """Return the nodes that compute float32 activations, in graph order."""
         return [node for node in self.nodes if self.floats(node.output) and node.op_type != "Cast"]
 
@@ -71,7 +71,7 @@ class Graph:
         constraints = {item.type_param_str: item.allowed_type_strs for item in schema.type_constraints}
         return "tensor(float16)" in constraints.get(kind, [kind])
 
-    def _varying(self) -> set[str]:
+    def _find_varying(self) -> set[str]:
         """Return the tensors that depend on pixels."""
         # Shape arithmetic and functions of weights alone cost nothing and stay exact.
         varying = {value.name for value in self.model.graph.input}

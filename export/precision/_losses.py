@@ -35,7 +35,7 @@ def measure_losses(graph: Graph, fp32_nodes: Collection[str], batch: NDArray[Any
     Returns:
         The losses, the worst first.
     """
-    everything = {key_of(node) for node in graph.computing()}
+    everything = {key_of(node) for node in graph.computing_nodes()}
     expected = _outputs(graph, everything, batch)
     losses = []
     for keys in _groups(graph, fp32_nodes):
@@ -50,7 +50,7 @@ def _groups(graph: Graph, fp32_nodes: Collection[str]) -> list[tuple[str, ...]]:
     Neighbours share a group if there are too many.
     """
     groups: list[list[str]] = []
-    for node in graph.computing():
+    for node in graph.computing_nodes():
         if key_of(node) in fp32_nodes:
             continue
         if node.op_type in MULTIPLYING or not groups:

@@ -32,7 +32,7 @@ def observe(graph: Graph, batches: Iterable[NDArray[Any]]) -> Ranges:
     The graph computes the maxima itself, so a single number of each tensor leaves it.
     """
     names = [name for name in _float_tensors(graph) if name not in graph.constants]
-    layers = [node for node in graph.computing() if node.op_type in MULTIPLYING]
+    layers = [node for node in graph.computing_nodes() if node.op_type in MULTIPLYING]
     operands = list(dict.fromkeys(name for node in layers for name in (*node.input, *node.output) if name))
     session = Session(_add_observers(graph, names, operands))
     largest: NDArray[Any] = np.zeros(len(names))

@@ -79,7 +79,7 @@ class Half:
     def fp32_nodes(self) -> dict[str, tuple[str, ...]]:
         """Names of the nodes that stay in float32, by reason."""
         names: dict[str, list[str]] = defaultdict(list)
-        for node in self._graph.computing():
+        for node in self._graph.computing_nodes():
             if key_of(node) in self._reasons:
                 names[self._reasons[key_of(node)]].append(label_of(node))
         return {reason: tuple(names[reason]) for reason in sorted(names)}
@@ -128,7 +128,7 @@ class Half:
 
     def _layers_of(self, losses: list[Loss]) -> tuple[str, ...]:
         """Return the names of layers with losses, the worst first."""
-        nodes = {key_of(node): node for node in self._graph.computing()}
+        nodes = {key_of(node): node for node in self._graph.computing_nodes()}
         lost = [nodes[key] for loss in losses if loss.error > 0 for key in loss.keys]
         return tuple(label_of(node) for node in [node for node in lost if node.op_type in MULTIPLYING] or lost)
 
@@ -148,7 +148,7 @@ class Half:
         count = len(self._reasons)
         _log.info(
             "float16 does %.1f%% of the multiplications; %d of %d nodes stay in float32",
-            100 * self._share(self._reasons), count, len(self._graph.computing()),
+            100 * self._share(self._reasons), count, len(self._graph.computing_nodes()),
         )  # fmt: skip
         for reason, names in self.fp32_nodes.items():
             _log.info("in float32, %s: %s", reason, ", ".join(names))
