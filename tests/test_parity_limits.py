@@ -18,7 +18,7 @@ from torch import nn
 
 from seginfer import Certificate, ExportError
 from seginfer.export.parity.comparison import ParityMetric
-from seginfer.export.parity.noise_floor import _InFloat64
+from seginfer.export.parity.noise_floor import InFloat64
 from seginfer.export.parity.other_sizes import check_other_sizes
 from seginfer.export.parity.torch_reference import ReferenceOutput
 from seginfer.export.precision import PRECISIONS
@@ -219,7 +219,7 @@ def test_a_rare_class_keeps_its_labels_whatever_pytorch_does() -> None:
 
 def test_pytorchs_own_rounding_is_that_of_its_inputs() -> None:
     x = torch.rand(1, 3, 64, 64)
-    moved = (_InFloat64(nn.Identity())(x) - x.double()).abs().max().item() / (ULP * x.abs().max().item())
+    moved = (InFloat64(nn.Identity())(x) - x.double()).abs().max().item() / (ULP * x.abs().max().item())
     assert 3.9 < moved < 4.1
 
 

@@ -37,7 +37,7 @@ def measure_noise_floor(
     """
     spec = segmenter.spec
     batch_size = segmenter.backend.batch_size or 1
-    reference, exact = (TorchReference(part, spec, batch_size=batch_size) for part in (module, _InFloat64(module)))
+    reference, exact = (TorchReference(part, spec, batch_size=batch_size) for part in (module, InFloat64(module)))
     metric = ParityMetric(spec, FP32)
     for image in images:
         expected, trace = reference(image), segmenter.trace(image)
@@ -51,7 +51,7 @@ def measure_noise_floor(
     return metric if metric.is_network_off() else None
 
 
-class _InFloat64(nn.Module):
+class InFloat64(nn.Module):
     """Copy of a module in float64, with inputs moved by rounding."""
 
     def __init__(self, module: nn.Module) -> None:
