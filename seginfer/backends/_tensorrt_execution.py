@@ -6,16 +6,13 @@ import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._cuda.tensors import DeviceMemory, DeviceTensor
 from .._errors import BackendError, BackendUnavailableError, InputError, MissingFileError
 from .._tensorrt.library import Library, create, find_reason, message_log
 from .._tensorrt.parse import dtype_name
 from .._tensorrt.report import EngineReport
-
-if TYPE_CHECKING:
-    pass
 
 
 class LoadedEngine:
