@@ -86,7 +86,7 @@ def thin_names() -> Iterator[Any]:
 
 @pytest.mark.usefixtures("_tensorrt")
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("name", thin_names())
+@pytest.mark.parametrize("name", list(thin_names()))
 def test_a_thin_network_is_exported_and_built(
     name: str, precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -96,7 +96,7 @@ def test_a_thin_network_is_exported_and_built(
 @pytest.mark.full
 @pytest.mark.usefixtures("_tensorrt")
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", list(NETWORKS))
 def test_a_full_network_is_exported_and_built(
     name: str, precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
