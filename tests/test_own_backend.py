@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from seginfer import BackendError, ClassSpec, InputSpec, ModelSpec, Segmenter
+from seginfer import BackendError, ClassSpec, InputError, InputSpec, ModelSpec, Segmenter
 from seginfer.backends import DeviceBackend, DeviceMemory, DeviceTensor, Execution
 
 Array = NDArray[Any]
@@ -104,6 +104,19 @@ def test_outputs_in_other_arrays_than_before_are_read_anew() -> None:
         for seed in range(4):
             image = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), np.uint8)
             np.testing.assert_array_equal(segmenter(image).mask, image.argmax(2))
+
+
+@pytest.mark.parametrize("names", [(), ("scores",)])
+def test_a_backend_that_lacks_the_output_is_refused(names: tuple[str, ...]) -> None:
+    class Wrong(OwnBackend):
+        def infer(self, batch: Array, out: dict[str, Array] | None = None) -> dict[str, Array]:
+            del out
+            return dict.fromkeys(names, batch)
+
+    with Segmenter(SPEC, Wrong(), threads=1) as segmenter:
+        for _ in range(2):
+            with pytest.raises(InputError, match="expected the network's output as a NumPy array, got NoneType"):
+                segmenter(pictures()[0])
 
 
 @pytest.mark.usefixtures("world")

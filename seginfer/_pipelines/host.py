@@ -113,7 +113,7 @@ class _Workspace:
     def keep(self, outputs: dict[str, Tensor], task: Task) -> None:
         """Keep the outputs of a run. Split them if the arrays are new."""
         self.outputs = outputs
-        if len(outputs) == len(self._arrays):
+        if self._arrays and len(outputs) == len(self._arrays):
             for name, array in outputs.items():
                 if self._arrays.get(name) is not array:
                     break

@@ -81,7 +81,7 @@ class DenseTask:
 
     def split(self, outputs: Mapping[str, NDArray[Any]], count: int) -> Output:
         """Return the mask output, (count, h, w, C), or (count, h, w) labels."""
-        return split_output(outputs[self._name], count, self._spec)
+        return split_output(outputs.get(self._name), count, self._spec)
 
     def make_decoder(self, geometry: Geometry, part: Output) -> Decode:
         """Plan the decoding of (h, w, C) or (h, w) parts."""
