@@ -116,8 +116,8 @@ def test_an_engine_of_which_the_library_says_nothing_is_not_called_verified(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--batch", "4-"], "a range as 1-8"),
-        (["--batch", "x"], "a range as 1-8"),
+        (["--batch", "4-"], "a range like 1-8"),
+        (["--batch", "x"], "a range like 1-8"),
         (["--size", "512"], "512x1024"),
         (["--workspace-mb", "0"], "at least 1"),
         (["--dla-core", "-1"], "at least 0"),
