@@ -51,4 +51,7 @@ def fp32_graph(module: nn.Module, spec: ModelSpec | None = None) -> onnx.ModelPr
     spec = spec or make_spec()
     network = Network(module, spec)
     with eval_mode(module):
-        return onnx_graph(export_program(network, spec, example_batch(network, spec, None), None), spec)
+        graph: onnx.ModelProto = onnx_graph(
+            export_program(network, spec, example_batch(network, spec, None), None), spec
+        )
+    return graph

@@ -47,7 +47,8 @@ def apply_surgery(
 
 def run(model: onnx.ModelProto, x: Tensor) -> np.ndarray[Any, Any]:
     session = ort.InferenceSession(model.SerializeToString())
-    return session.run(None, {"image": x.numpy()})[0]
+    result: np.ndarray[Any, Any] = session.run(None, {"image": x.numpy()})[0]
+    return result
 
 
 def tied(*shape: int, seed: int = 0) -> Tensor:

@@ -33,7 +33,7 @@ LEVEL = 1 / 255
 def decided_output(weakest: float = 1.0) -> NDArray[np.float32]:
     """Return values of three classes that are 0 or the largest one; those of class 2 are a share of it."""
     labels = np.arange(PIXELS).reshape(SIDE, SIDE) * 3 // PIXELS
-    output = LARGEST * (labels == np.arange(3)[:, None, None]).astype(np.float32)[None]
+    output: NDArray[np.float32] = LARGEST * (labels == np.arange(3)[:, None, None]).astype(np.float32)[None]
     output[:, 2] *= weakest
     return output
 
@@ -70,11 +70,12 @@ class Planted:
         output = self.output + self.output_error
         trace = SimpleNamespace(batch=self.batch + self.batch_error, output=output, mask=self.mask)
         expected = ReferenceOutput(self.batch, self.output, self.labels, self.margin)
-        metric.update(expected, trace, output)  # type: ignore[arg-type]
+        metric.update(expected, trace, output)
         return metric
 
     def compute(self, precision: str = "fp32") -> Certificate:
-        return self.metric(precision).compute()
+        certificate: Certificate = self.metric(precision).compute()
+        return certificate
 
 
 def test_equal_pipelines_pass() -> None:
