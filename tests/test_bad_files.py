@@ -147,7 +147,7 @@ def test_a_file_that_repeats_an_empty_field_is_given_up_soon(repeated: str, tmp_
     for _ in range(300_000):
         fields.add()
     (tmp_path / "hostile.onnx").write_bytes(model.SerializeToString())
-    start = time.monotonic()
+    start = time.process_time()
     with refuses(ModelFileError, "more than"):
         read_model(tmp_path / "hostile.onnx")
-    assert time.monotonic() - start < 5  # all of it would take longer, and gigabytes
+    assert time.process_time() - start < 5  # all of it would take longer, and gigabytes

@@ -348,7 +348,7 @@ def in_a_fork(call: Callable[[], bool]) -> int:
         child = os.fork()
     if child == 0:
         os._exit(0 if call() else 1)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:

@@ -203,7 +203,7 @@ def test_a_signal_ends_the_build_and_leaves_nothing(number: signal.Signals, tmp_
         text=True,
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a background job starts with it ignored
     )
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (workers := _children(process.pid)) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(1)

@@ -182,7 +182,7 @@ def test_a_check_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     start = time.monotonic()
     with refuses(BackendError, "given up after 0.05 s", "give more time"):
         check(path, timeout_s=0.05)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
     with refuses(InputError, "timeout_s"):
         check(path, timeout_s=0)
 

@@ -77,16 +77,16 @@ def test_the_weights_are_as_many_as_the_table_says() -> None:
             assert count(load_source(entry.source, entry.keywords(thin=False)).module) == entry.parameters, name
 
 
-def thin_names() -> Iterator[Any]:
-    """Yield every network; those that have no thinner form belong to the full ring, but for the smallest."""
-    for name, entry in NETWORKS.items():
-        is_short = entry.divisor is not None or entry.parameters < 10_000_000
-        yield name if is_short else pytest.param(name, marks=pytest.mark.full)
+# Networks without a thinner form belong to the full ring, but for the smallest.
+THIN = [
+    name if entry.divisor or entry.parameters < 10_000_000 else pytest.param(name, marks=pytest.mark.full)
+    for name, entry in NETWORKS.items()
+]
 
 
 @pytest.mark.usefixtures("_tensorrt")
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("name", list(thin_names()))
+@pytest.mark.parametrize("name", THIN)
 def test_a_thin_network_is_exported_and_built(
     name: str, precision: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
