@@ -17,7 +17,7 @@ from seginfer import InputError, MissingFileError, ModelSpec, SegInferError, Seg
 
 def test_every_error_is_a_seginfer_error_and_a_builtin() -> None:
     errors = [kind for kind in vars(seginfer).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    assert len(errors) == 12
+    assert len(errors) == 14
     for kind in errors:
         assert issubclass(kind, SegInferError)
         builtins = {base for base in kind.__mro__ if base.__module__ == "builtins"} - {Exception, BaseException, object}

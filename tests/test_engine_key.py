@@ -194,7 +194,7 @@ def test_weights_outside_of_the_models_folder_are_not_read(location: str, tmp_pa
     path.parent.mkdir()
     path.write_bytes(model.SerializeToString())
     (tmp_path / "weights").write_bytes(b"secret")
-    with refuses(ModelFileError, "m.onnx", "outside of its own folder", "one file"):
+    with refuses(ModelFileError, "m.onnx", "outside its own folder", "one file"):
         onnx_sha256(path)
 
 

@@ -112,11 +112,11 @@ def main_with_wrong(folder: str) -> int:
     def mirrored(self: OnnxRuntimeBackend, batch: Any, out: Any = None) -> Any:
         return {name: np.ascontiguousarray(array[..., ::-1]) for name, array in infer(self, batch, out).items()}
 
-    def shifted(self: Segmenter, *arguments: Any) -> Any:
-        results = segment(self, *arguments)
+    def shifted(self: Segmenter, *arguments: Any, **options: Any) -> Any:
+        results, ios = segment(self, *arguments, **options)
         for result in results:
-            result.mask[:] = np.roll(result.mask, 2, axis=1)
-        return results
+            result.labels[:] = np.roll(result.labels, 2, axis=1)
+        return results, ios
 
     only = ["--backends", "onnxruntime", "--peers", "onnxruntime"]
     codes = []

@@ -79,7 +79,7 @@ def explain_miss(entry: Path, key: EngineKey) -> str:
     for sidecar in sorted(entry.parent.glob(f"{name}-*.engine.json")):
         with suppress(ModelFileError, MissingFileError):
             others.append(read_sidecar(sidecar.with_suffix("")).key)
-    others.sort(key=lambda other: other.onnx_sha256 != key.onnx_sha256)
+    others.sort(key=lambda other: (other.onnx_sha256 != key.onnx_sha256, len(other.differences(key))))
     if not others:
         return "the cache has none of this model"
     return f"the cache has one for {others[0].mismatch(key) or 'this key, which is broken'}"

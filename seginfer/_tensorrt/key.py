@@ -23,7 +23,6 @@ from .library import RTX, Library, find_library
 from .options import EngineOptions, EngineProfile
 
 _CHUNK = 1 << 22
-
 LibraryName = Literal["tensorrt", "tensorrt_rtx"]
 
 
@@ -75,12 +74,14 @@ class EngineKey:
         """Return the key as 64 hexadecimal digits."""
         return hashlib.sha256(json.dumps(unstructure(self), sort_keys=True).encode()).hexdigest()
 
+    def differences(self, here: EngineKey) -> list[str]:
+        """Describe every field that differs."""
+        fields = _list_fields(self, here)
+        return [f"{name} {_format_value(a)}, here {_format_value(b)}" for name, a, b in fields if a != b]
+
     def mismatch(self, here: EngineKey) -> str:
         """Describe the first field that differs. Returns "" if the keys are equal."""
-        for name, mine, other in _list_fields(self, here):
-            if mine != other:
-                return f"{name} {_format_value(mine)}, here {_format_value(other)}"
-        return ""
+        return next(iter(self.differences(here)), "")
 
 
 def engine_key(path: str | Path, options: EngineOptions, device_id: int = 0) -> EngineKey:
@@ -231,8 +232,7 @@ def _list_fields(key: EngineKey, here: EngineKey) -> list[tuple[str, object, obj
     for name, mine in vars(key.options).items():
         other = getattr(here.options, name)
         if name == "profiles":  # one by one: there may be many
-            profiles = enumerate(zip_longest(mine, other))
-            fields += [(f"options.profiles[{i}]", one, another) for i, (one, another) in profiles]
+            fields += [(f"options.profiles[{i}]", *pair) for i, pair in enumerate(zip_longest(mine, other))]
         else:
             fields.append((f"options.{name}", mine, other))
     return [*fields, ("onnx_sha256", key.onnx_sha256, here.onnx_sha256)]
@@ -246,5 +246,5 @@ def _format_value(value: object) -> str:
 
 
 def _format_range(values: Iterable[object]) -> str:
-    low, middle, high = values
-    return str(high) if low == high else f"{low}..{middle}..{high}"
+    low, opt, high = values
+    return str(high) if low == high else f"{low}..{opt}..{high}"
