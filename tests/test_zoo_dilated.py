@@ -137,7 +137,7 @@ def test_a_context_that_is_not_in_the_paper_is_refused() -> None:
         dilated_context(context="huge")
 
 
-@pytest.mark.parametrize("size", [(64, 96), None], ids=["fixed", "free"])
+@pytest.mark.parametrize("size", [pytest.param((64, 96), marks=pytest.mark.full), None], ids=["fixed", "free"])
 def test_it_is_exported_with_its_context_and_tensorrt_builds_it(size: tuple[int, int] | None, tmp_path: Path) -> None:
     torch.manual_seed(0)
     spec = zoo_spec(21, size, OutputSpec(stride=8), multiple_of=8)

@@ -167,7 +167,7 @@ def test_activations_keep_their_size_through_the_backbone() -> None:
     assert all(0.2 < x.std() < 10 for x in features)
 
 
-@pytest.mark.parametrize("size", [(64, 96), None], ids=["fixed", "free"])
+@pytest.mark.parametrize("size", [pytest.param((64, 96), marks=pytest.mark.full), None], ids=["fixed", "free"])
 def test_it_is_exported_with_its_edges_and_tensorrt_builds_it(size: tuple[int, int] | None, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = gated_scnn(divisor=8)
