@@ -37,7 +37,7 @@ class Files:
     """Has a spec, and no final upsampling, which export leaves to the mask step."""
     plain: Path
     """As torch.onnx.export writes it, for scripts without a spec. The same file if nothing differs."""
-    islands: dict[str, tuple[str, ...]]
+    fp32_nodes: dict[str, tuple[str, ...]]
     """Nodes that stay in float32, by reason."""
 
 
@@ -77,7 +77,7 @@ class BenchNetwork:
             "name": self.name,
             "input_hw": self.input_hw,
             "parameters": sum(weight.numel() for weight in self.module.parameters()),
-            "islands": {precision: files.islands for precision, files in self.files.items()},
+            "fp32_nodes": {precision: files.fp32_nodes for precision, files in self.files.items()},
         }
 
 
@@ -111,10 +111,10 @@ def make_network(
     files = {}
     for precision in precisions:
         stem = folder / f"{name}_{input_hw[0]}x{input_hw[1]}_{precision}"
-        path, islands = _write(ours, precision, batch, stem.with_suffix(".onnx"))
+        path, fp32_nodes = _write(ours, precision, batch, stem.with_suffix(".onnx"))
         attach_spec(path, our_spec, path)
         beside = path if ours is plain else _write(plain, precision, batch, stem.with_suffix(".plain.onnx"))[0]
-        files[precision] = Files(path, beside, islands)
+        files[precision] = Files(path, beside, fp32_nodes)
     return BenchNetwork(name, module, spec, files)
 
 
