@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -54,6 +55,27 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Start with the file that takes longest, so that workers end together."""
     items.sort(key=lambda item: item.path.name != "test_zoo_table.py")
+
+
+def pytest_collection_finish() -> None:
+    """Let torch read its ONNX operators once per process.
+
+    Each export parses the sources of all 500 anew, which takes longer than the rest of a small export.
+    """
+    if "torch" not in sys.modules:
+        return
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    read = cache(ONNXRegistry.from_torchlib)
+
+    def copy(opset_version: int) -> ONNXRegistry:
+        """Return a registry of its own, since callers may add to it."""
+        found, own = read(opset_version), ONNXRegistry()
+        own._opset_version = found.opset_version
+        own.functions = {target: list(ways) for target, ways in found.functions.items()}
+        return own
+
+    setattr(ONNXRegistry, "from_torchlib", staticmethod(copy))  # noqa: B010
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
