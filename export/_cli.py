@@ -17,7 +17,7 @@ from seginfer._cli.certificate import certificate_rows
 from seginfer._cli.inputs import open_segmenter, sample
 from seginfer._cli.output import Output
 from seginfer._errors import InputError
-from seginfer._files.model_file import ModelFile, pipeline_sha256
+from seginfer._files.model_file import ModelFile, check_name, pipeline_sha256
 from seginfer._spec.certificate import Certificate
 from seginfer._spec.model_spec import InputSpec, ModelSpec
 from seginfer._spec.schema import unstructure
@@ -40,6 +40,7 @@ def export(args: argparse.Namespace, output: Output) -> int:
 
 
 def _export(args: argparse.Namespace, output: Output) -> Certificate:
+    check_name(args.output)
     spec = ModelSpec.load(args.spec)
     source = _source(args, output)
     given = _images(args.calibration, args, spec.input) if args.calibration else None

@@ -14,7 +14,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from seginfer._errors import InputError
-from seginfer._files.model_file import pipeline_sha256
+from seginfer._files.model_file import check_name, pipeline_sha256
 from seginfer._inputs.preprocess import preprocess
 from seginfer._segmenter import Segmenter
 from seginfer._spec.certificate import Certificate, ParityError
@@ -83,6 +83,7 @@ def export_onnx(
         ParityError: if the exported pipeline disagrees with PyTorch. No file is left behind.
         OutputWriteError: if the file cannot be written. An old file stays intact.
     """
+    check_name(path)
     target = find_precision(precision)
     _check_module(module)
     images, calibration = select_images(spec.input, target, images, calibration)

@@ -23,9 +23,19 @@ The message states what was expected, what was found, and the remedy.
 
 from __future__ import annotations
 
+_LONGEST = 2000  # characters of a message, which may repeat parts of a hostile file
+
 
 class SegInferError(Exception):
     """Base of every error that seginfer raises on purpose."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(shortened(arg) if isinstance(arg, str) else arg for arg in args))
+
+
+def shortened(message: str) -> str:
+    """Return a message of limited length. The end is kept, where the remedy is."""
+    return message if len(message) <= _LONGEST else f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
 
 
 class InputError(SegInferError, ValueError):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from ._errors import InputError
 from ._geometry.geometry import Geometry
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ def _load() -> tuple[Any, str]:
         return None, f"it was built and does not load ({error}); {remedy}"
     requested = os.environ.get("SEGINFER_SIMD")
     if requested:
-        extension.use_target(requested)
+        try:
+            extension.use_target(requested)
+        except InputError as error:  # not raised: `seginfer doctor` is there to show it
+            return extension, f"SEGINFER_SIMD is ignored: {error}"
     return extension, ""
 
 
@@ -53,13 +57,13 @@ def describe() -> str:
     """
     if core is None:
         return f"NumPy; no compiled core: {_reason}"
-    return f"compiled core, {core.target()} of {', '.join(core.targets())}"
+    return f"compiled core, {core.target()} of {', '.join(core.targets())}{_reason and f'; {_reason}'}"
 
 
 @lru_cache(maxsize=1)
 def log_once() -> None:
-    """Log the pixel implementation at INFO, once per process."""
-    _log.info("pixels: %s", describe())
+    """Log the pixel implementation once per process, as a warning where a setting is ignored."""
+    _log.log(logging.WARNING if core and _reason else logging.INFO, "pixels: %s", describe())
 
 
 def new_threads(size: int) -> _ext.Threads | None:

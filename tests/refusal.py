@@ -7,13 +7,22 @@ from contextlib import contextmanager
 
 import pytest
 
-from seginfer import BackendError, InputError, MissingFileError, ModelFileError, SegInferError, SpecError
+from seginfer import (
+    BackendError,
+    InputError,
+    MissingFileError,
+    ModelFileError,
+    OutputWriteError,
+    SegInferError,
+    SpecError,
+)
 
 BUILTINS = {
     InputError: ValueError,
     SpecError: ValueError,
     MissingFileError: FileNotFoundError,
     ModelFileError: ValueError,
+    OutputWriteError: OSError,
     BackendError: RuntimeError,
 }
 

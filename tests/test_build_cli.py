@@ -19,7 +19,7 @@ from models import make_spec, save_model
 from nvidia_models import convolution, save
 from rtx import needs_rtx
 
-from seginfer._cli import _end_on, main
+from seginfer._cli import _Signals, main
 from seginfer._cli.build import show_engine
 from seginfer._cli.output import Output
 from seginfer._tensorrt.engines import build_engine
@@ -220,7 +220,7 @@ def test_a_signal_ends_the_build_and_leaves_nothing(number: signal.Signals, tmp_
 def test_a_signal_that_the_shell_ignores_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        _end_on(signal.SIGHUP)
+        _Signals(signal.SIGHUP)
         assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -13,33 +13,50 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from .._errors import OutputWriteError, SegInferError
-from .output import Output
+from .._errors import InputError, OutputWriteError, SegInferError
+from .output import Output, printable
 from .parser import build_parser
 
 INTERRUPTED = 130
 
+_ERROR = 2
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code."""
+    _open_closed_streams()
+    is_process = argv is None  # the whole process is ours, so a signal may clean up as Ctrl-C does
+    signals = _Signals(*(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if is_process else ())
+    try:
+        return _run(argv, signals)
+    except BaseException as error:
+        if signals.came or isinstance(error, KeyboardInterrupt):  # libraries turn it into other errors
+            with suppress(OSError):  # of a closed terminal
+                sys.stderr.write("seginfer: interrupted; finished files are complete, the unfinished one was deleted\n")
+            return INTERRUPTED
+        raise
+
+
+def _run(argv: Sequence[str] | None, signals: _Signals) -> int:
     args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(name)s: %(message)s")
+    _log_to_stderr(logging.INFO if args.verbose else logging.WARNING)
     output = Output(as_json=args.json)
     try:
-        if argv is None:  # the whole process is ours, so a signal may clean up as Ctrl-C does
-            _end_on(signal.SIGTERM, signal.SIGHUP)
         with output.waiting("loading"):
             handler = _handler(args.handler)
         code = handler(args, output)
         sys.stdout.flush()
         return code
     except SegInferError as error:
+        if signals.came:
+            raise
         output.error(error)
-        return 2
+    except MemoryError:
+        output.error(InputError("this needs more memory than there is; use smaller images, or a smaller model"))
+    except BrokenPipeError:  # `seginfer ... | head`
+        _mute()
+        return 0
     except OSError as error:  # of a file system or a terminal, in a place that no command handles
-        if isinstance(error, BrokenPipeError):  # `seginfer ... | head`
-            _mute()
-            return 0
         refusal = OutputWriteError(f"{error}; check the path and the free space")
         try:
             sys.stdout.flush()
@@ -47,11 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError:  # of standard output itself
             _mute()
             output.error(refusal)
-        return 2
-    except KeyboardInterrupt:
-        with suppress(OSError):  # of a closed terminal
-            sys.stderr.write("seginfer: interrupted; finished files are complete, the unfinished one was deleted\n")
-        return INTERRUPTED
+    return _ERROR
+
+
+def _open_closed_streams() -> None:
+    """Discard the output where a standard stream is closed, as by `>&-`."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # the lowest free descriptor, which is the closed one
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), "w"))
 
 
 def _mute() -> None:
@@ -59,14 +79,29 @@ def _mute() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _end_on(*signals: signal.Signals) -> None:
-    for number in signals:
-        if signal.getsignal(number) != signal.SIG_IGN:  # keep `nohup` working
-            signal.signal(number, _interrupt)
+class _Signals:
+    """Signals that end the process as Ctrl-C does."""
+
+    def __init__(self, *numbers: signal.Signals) -> None:
+        self.came = False
+        for number in numbers:
+            if signal.getsignal(number) != signal.SIG_IGN:  # keep `nohup` working
+                signal.signal(number, self._interrupt)
+
+    def _interrupt(self, *_: object) -> None:
+        self.came = True
+        raise KeyboardInterrupt
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+def _log_to_stderr(level: int) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def _handler(name: str) -> Callable[..., int]:

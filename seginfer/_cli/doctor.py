@@ -79,12 +79,15 @@ def _pixels() -> Check:
 def _package(names: tuple[str, ...], module: str, purpose: str, extra: str) -> Check:
     """Import a package. One that fails to import counts as missing."""
     remedy = f"for {purpose}: pip install 'seginfer[{extra}]'"
-    installed = next((version for version in map(_version, names) if version), "")
+    found = {name: version for name in names if (version := _version(name))}
     try:
         importlib.import_module(module)
     except Exception as error:  # a broken binary package may raise anything
-        return Check(names[0], "", f"installed but broken ({error}); {remedy}" if installed else remedy)
-    return Check(names[0], installed or "importable", remedy)
+        return Check(names[0], "", f"installed but broken ({error}); {remedy}" if found else remedy)
+    version = " and ".join(found.values()) or "importable"
+    if len(found) > 1:  # they write the same files
+        version += f": {' and '.join(found)} overwrite each other; pip uninstall both, and install one"
+    return Check(names[0], version, remedy)
 
 
 def _nvrtc() -> Check:

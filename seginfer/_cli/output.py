@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .._errors import SegInferError
+from .._errors import MissingDependencyError, SegInferError, shortened
 from .._system.environment import require
 
 if TYPE_CHECKING:  # not every command needs it
@@ -37,21 +37,28 @@ class Output:
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Print a table."""
-        table = _rich("table").Table(title=title, title_justify="left", title_style="bold")
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*(_rich("text").Text(printable(str(cell))) for cell in row))
-        self._console().print(table)
+        cells = [[printable(str(cell)) for cell in row] for row in (columns, *rows)]
+        if not _has_rich():
+            widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+            lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+            sys.stdout.write("\n".join([printable(title), *lines, "\n"]))
+            return
+        text = _rich("text").Text
+        table = _rich("table").Table(title=text(printable(title)), title_justify="left", title_style="bold")
+        for column in cells[0]:
+            table.add_column(text(column), overflow="fold")
+        for row in cells[1:]:
+            table.add_row(*map(text, row))
+        _console().print(table)
 
     def say(self, text: str) -> None:
         """Print one line, except in JSON mode."""
         if not self.as_json:
-            self._console().print(_rich("text").Text(printable(text)), soft_wrap=True)
+            sys.stdout.write(f"{printable(text)}\n")
 
     def error(self, error: SegInferError) -> None:
         """Print an error in one line, and as JSON if requested."""
-        message = printable(" ".join(str(error).split()))
+        message = in_one_line(str(error))
         if self.as_json:
             sys.stdout.write(json.dumps({"error": message, "kind": type(error).__name__}) + "\n")
             sys.stdout.flush()  # if this fails, the caller prints another error, and no line must be out yet
@@ -64,11 +71,11 @@ class Output:
         Yields:
             A function to call after each step.
         """
-        if self.as_json or not sys.stderr.isatty():
+        if not self._is_animated():
             yield lambda: None
             return
         with self._bars() as bar:
-            task = bar.add_task(label, total=total)
+            task = bar.add_task(printable(label), total=total)
             yield lambda: bar.advance(task)
 
     @contextmanager
@@ -78,7 +85,7 @@ class Output:
         Yields:
             A function to call with each step, or None if standard error is no terminal.
         """
-        if self.as_json or not sys.stderr.isatty():
+        if not self._is_animated():
             yield None
             return
         with self._bars() as bars:
@@ -87,11 +94,14 @@ class Output:
     @contextmanager
     def waiting(self, label: str) -> Iterator[None]:
         """Show a spinner for work without steps."""
-        if self.as_json or not sys.stderr.isatty():
+        if not self._is_animated():
             yield
             return
-        with _rich("console").Console(file=sys.stderr).status(label):
+        with _rich("console").Console(file=sys.stderr).status(_rich("text").Text(printable(label))):
             yield
+
+    def _is_animated(self) -> bool:
+        return not self.as_json and sys.stderr.isatty() and _has_rich()
 
     def _bars(self) -> Any:
         progress = _rich("progress")
@@ -103,9 +113,6 @@ class Output:
             console=_rich("console").Console(file=sys.stderr),
             transient=True,
         )
-
-    def _console(self) -> Any:
-        return _rich("console").Console()
 
 
 class _Phases:
@@ -134,8 +141,31 @@ def latency_table(latency: StageLatency) -> tuple[tuple[str, ...], list[tuple[st
 
 
 def printable(text: str) -> str:
-    """Escape control characters, which model files may hold in names."""
+    """Escape control characters, which names of files and in model files may hold."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def in_one_line(message: str) -> str:
+    """Return a message in one printable line of limited length."""
+    return printable(shortened(" ".join(message.split())))
+
+
+def _console() -> Any:
+    console = _rich("console").Console()
+    console.on_broken_pipe = _raise_again  # rich would exit with code 1
+    return console
+
+
+def _raise_again() -> None:
+    raise
+
+
+def _has_rich() -> bool:
+    try:
+        _rich("table")
+    except MissingDependencyError:
+        return False
+    return True
 
 
 def _rich(module: str) -> Any:

@@ -8,10 +8,11 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from .._errors import ModelFileError, SpecError
+from .._errors import InputError, ModelFileError, SpecError
 from .._spec.model_spec import InputSpec, ModelSpec
 from .._spec.schema import unstructure
 from .._spec.tensor_info import TensorInfo
+from .._system.atomic import check_target
 from .._tasks import task_of
 from .onnx_file import OnnxFile, graph_sha256, read_onnx, write_metadata
 
@@ -65,8 +66,10 @@ def attach_spec(source: str | Path, spec: ModelSpec, target: str | Path) -> None
         MissingFileError: if there is no such file.
         ModelFileError: if `source` is not a complete ONNX model, the spec contradicts the graph, or `target` is in
             another folder than external weights.
+        InputError: if `target` has the suffix of an engine.
         OutputWriteError: if the file system refuses.
     """
+    check_name(target)
     graph = read_onnx(source)
     check_spec(spec, graph, source)
     if graph.has_external_data and Path(source).resolve().parent != Path(target).resolve().parent:
@@ -77,6 +80,18 @@ def attach_spec(source: str | Path, spec: ModelSpec, target: str | Path) -> None
         _log.warning("the certificate belongs to another graph or spec and is left out; run `seginfer export` again")
         spec = replace(spec, provenance=replace(spec.provenance, certificate=None))
     write_metadata(source, target, METADATA_KEY, spec.to_json())
+
+
+def check_name(target: str | Path) -> None:
+    """Raise if a model file cannot be written, or would be taken for an engine.
+
+    Raises:
+        InputError: if the suffix is that of engines.
+        OutputWriteError: as of `check_target`.
+    """
+    if Path(target).suffix == ENGINE_SUFFIX:
+        raise InputError(f"{target} is the name of an engine, expected an .onnx file; `seginfer build` makes engines")
+    check_target(Path(target))
 
 
 def certificate_matches(path: str | Path, spec: ModelSpec) -> bool:

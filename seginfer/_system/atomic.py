@@ -26,17 +26,16 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         OutputWriteError: if the file system refuses. The old file, if any, is intact.
     """
     target = Path(os.path.realpath(target))  # write the file behind a link
-    _check_target(target)
+    check_target(target)
     # Random, because two containers may share a folder and have equal process ids. Short, because names are limited.
     part = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part{target.suffix}")
     try:
         yield part
         os.replace(part, target)
-    except SegInferError:
+    except SegInferError as error:
+        error.args = tuple(_renamed(arg, part, target) for arg in error.args)
         raise
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and not target.parent.is_dir():
-            raise OutputWriteError(f"cannot write {target}: no folder {target.parent}; create it first") from error
         if error.filename is None or Path(error.filename) in (part, target):
             raise _write_error(target, error) from error
         raise
@@ -45,11 +44,22 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
             part.unlink()
 
 
-def _check_target(target: Path) -> None:
-    """Raise early if `target` cannot be replaced."""
+def _renamed(arg: object, part: Path, target: Path) -> object:
+    """Replace the temporary name in a message."""
+    return arg.replace(str(part), str(target)).replace(part.name, target.name) if isinstance(arg, str) else arg
+
+
+def check_target(target: Path) -> None:
+    """Raise early if a file cannot be written.
+
+    Raises:
+        OutputWriteError: if its folder does not exist, or something else than a file has its name.
+    """
     try:
         mode = target.stat().st_mode
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if not target.parent.is_dir():
+            raise OutputWriteError(f"cannot write {target}: no folder {target.parent}; create it first") from error
         return
     except OSError as error:  # for example, the name is too long, or a parent is a file
         raise _write_error(target, error) from error

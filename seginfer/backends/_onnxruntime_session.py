@@ -36,7 +36,7 @@ def open_session(path: str | Path, providers: Sequence[Any], threads: int) -> An
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     # Spinning threads would take cores from the other processes of a robot.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors only: users cannot act on warnings of the optimiser
+    options.log_severity_level = 4  # fatal ones only: users cannot act on warnings, and errors are raised too
     try:
         return ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
