@@ -18,9 +18,9 @@ PYTHONS = re.findall(r"Programming Language :: Python :: (3\.\d+)", SETTINGS)
 TESTS = (
     *("bad_files", "bad_input", "bad_native", "bad_spec", "calls", "cuda_contexts", "cuda_failures", "cuda_pipeline"),
     *("native_loading", "native_mask", "native_overlay", "native_preprocess", "onnx_file", "opening", "output_arrays"),
-    *("own_backend", "segmentation", "segmenter", "spec"),
+    *("output_folder", "own_backend", "pictures", "segmentation", "segmenter", "spec", "videos"),
 )
-NEEDS = ("hypothesis", "opencv-python-headless", "pillow", "pycocotools", "pytest")
+NEEDS = ("hypothesis", "pillow", "pycocotools", "pytest")
 
 pytestmark = pytest.mark.full
 
@@ -55,8 +55,8 @@ def test_the_device_half_works(version: str, tmp_path: Path) -> None:
         pytest.skip(f"needs Python {version}")
     is_oldest = version == PYTHONS[0]
     call(python, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
-    packages = lowest("numpy", "onnxruntime", "onnx") if is_oldest else ["onnx"]
-    call(tmp_path / "venv/bin/pip", "install", "-q", f"{ROOT}[cpu]", *packages, *NEEDS, cwd=tmp_path)
+    packages = lowest("numpy", "onnxruntime", "onnx", "opencv-python-headless", "av", "rich") if is_oldest else ["onnx"]
+    call(tmp_path / "venv/bin/pip", "install", "-q", f"{ROOT}[cpu,cli]", *packages, *NEEDS, cwd=tmp_path)
     files = [ROOT / "tests" / f"test_{name}.py" for name in TESTS]
     plain = ("-q", "-o", "addopts=-m 'not full'", "-p", "no:cacheprovider", "--basetemp", tmp_path / "basetemp")
     printed = call(tmp_path / "venv/bin/python", "-m", "pytest", *plain, *files, cwd=tmp_path)

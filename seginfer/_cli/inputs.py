@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._errors import InputError, MissingFileError
-from .._media.images import IMAGE_SUFFIXES, read_image
-from .._media.video import VIDEO_SUFFIXES, VideoReader
+from .._media.files import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from .._media.images import read_image
+from .._media.video import VideoReader
 from .._segmenter import Segmenter
 from .output import Output
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,78 +12,157 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._errors import InputError, MissingFileError, OutputWriteError
+from .._errors import InputError, MissingDependencyError, OutputWriteError
 from .._system.atomic import atomic_path
 from .._system.environment import require
+from .files import check_file
 
 Image = NDArray[np.uint8]
 
-VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm"})
-
 _CODEC = "libvpx-vp9"  # royalty-free, and every browser plays it
 _CODEC_OPTIONS = {"crf": "32", "b": "0", "deadline": "realtime", "cpu-used": "8", "row-mt": "1"}
+_TICK = Fraction(1, 1000)  # WebM has no finer time stamps
+_UNSPECIFIED = 2  # FFmpeg's code for unknown colour primaries and transfer characteristics
 
 
 class VideoReader:
-    """Iterable over the frames of a video file.
+    """Iterable over the frames of a video file, as a player shows them: upright, and in its own colour matrix.
 
-    Frames are (H, W, 3) uint8 RGB.
+    Frames are (H, W, 3) uint8 RGB. Files that name no matrix are decoded with that of BT.601, as by FFmpeg.
 
     Args:
-        path: any video that FFmpeg reads.
+        path: any video that FFmpeg reads. Of several video streams, FFmpeg's choice is read.
         gray: yield (H, W) uint8 frames instead.
 
     Raises:
         MissingFileError: if there is no such file.
-        InputError: if it is not a readable video. Also during iteration, at a damaged frame.
+        InputError: if it is not a readable video. Also during iteration, at a damaged frame, or where frames are
+            missing at the end.
     """
 
     def __init__(self, path: str | Path, *, gray: bool = False) -> None:
-        if not Path(path).exists():
-            raise MissingFileError(f"no video at {path}; check the path")
+        check_file(path, "video")
         self._path = path
         self._format = "gray" if gray else "rgb24"
         with self._open() as stream:
             self.frame_rate = Fraction(stream.average_rate or 25).limit_denominator(1001)
-            seconds = float(stream.duration * stream.time_base) if stream.duration else 0.0
-            if not seconds and stream.container.duration:
-                seconds = stream.container.duration / _av().time_base
-            self.approximate_length = stream.frames or round(seconds * self.frame_rate)
+            self._end = _end(stream)
+            self._is_avi = stream.container.format.name == "avi"
+            self.approximate_length = stream.frames or round((self._end or 0) * self.frame_rate)
             """Number of frames in the header of the file, 0 if unknown."""
 
     def __iter__(self) -> Iterator[Image]:
+        return (image for _, image in self.timed())
+
+    def timed(self) -> Iterator[tuple[Fraction, Image]]:
+        """Yield the time of each frame in seconds after the first, and the frame."""
         count = 0
+        start = end = Fraction(0)
         with self._open() as stream:
-            for frame in stream.container.decode(stream):
+            for frame in self._frames(stream):
+                time = end if frame.pts is None else frame.pts * frame.time_base
+                start = start if count else time
+                end = time + (frame.duration * frame.time_base if frame.duration else 1 / self.frame_rate)
                 count += 1
-                yield frame.to_ndarray(format=self._format)
+                yield time - start, self._pixels(frame)
         if not count:
             raise InputError(f"{self._path} holds no readable frame; convert it to MP4 or WebM")
+        # AVI has no time stamps, and its empty frames fill gaps: the last frames may seem two early.
+        slack = 5 * end / count / 2 if self._is_avi else 1 / self.frame_rate / 2
+        if self._end is not None and self._end - end > slack + _TICK:
+            raise InputError(
+                f"{self._path} breaks off after {count} frames, at {float(end):.2f} of {float(self._end):.2f} seconds; "
+                "copy it again"
+            )
+
+    def _frames(self, stream: Any) -> Iterator[Any]:
+        count = damaged = 0
+        try:
+            for packet in stream.container.demux(stream):
+                damaged += packet.is_corrupt
+                for frame in packet.decode():
+                    count += 1
+                    yield frame
+        except _av().FFmpegError as error:
+            if not count:
+                raise
+            raise InputError(
+                f"{self._path} is damaged after {count} frames ({error.strerror}); copy or record it again"
+            ) from error
+        if damaged:  # decoders make up what is missing
+            raise InputError(f"{self._path} holds {damaged} damaged packets, whose frames may be wrong; copy it again")
+
+    def _pixels(self, frame: Any) -> Image:
+        # PyAV 17 hands these to a conversion that refuses some. The matrix and the range alone decide RGB.
+        frame.color_primaries = frame.color_trc = _UNSPECIFIED
+        image = frame.to_ndarray(format=self._format)
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        return image if matrix is None else self._turned(image, np.frombuffer(matrix, np.int32))
+
+    def _turned(self, image: Image, matrix: NDArray[np.int32]) -> Image:
+        """Turn an image as its display matrix says: (x, y) is shown at (ax + cy, bx + dy)."""
+        a, b, _, c, d, *_ = (int(value) for value in matrix)
+        straight, crossed = abs(a) + abs(d), abs(b) + abs(c)
+        if min(straight, crossed) * 100 > max(straight, crossed):
+            raise InputError(
+                f"{self._path} is turned by an angle other than quarter turns; turn it while converting it"
+            )
+        if crossed > straight:
+            image, a, d = image.swapaxes(0, 1), c, b
+        return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
     @contextmanager
     def _open(self) -> Iterator[Any]:
         av = _av()
         try:
-            with av.open(str(self._path)) as container:
-                if not container.streams.video:
+            # With its protocol, or a colon in a relative name would be taken for one. Playlists may name files alone.
+            name = f"file:{os.path.abspath(self._path)}"
+            with av.open(name, options={"protocol_whitelist": "file"}) as container:
+                stream = container.streams.best("video")
+                if stream is None:
                     raise InputError(f"{self._path} holds no video; expected MP4, WebM or another video file")
-                stream = container.streams.video[0]
                 stream.thread_type = "AUTO"
                 yield stream
         except av.FFmpegError as error:
-            raise InputError(f"{self._path} is not a readable video ({error}); convert it to MP4 or WebM") from error
+            raise InputError(f"{self._path} is not a readable video ({error.strerror}); convert it to MP4") from error
+
+
+def _end(stream: Any) -> Fraction | None:
+    """Return the time at which a stream ends by the header of its file, in seconds. None if it is unknown."""
+    container = stream.container
+    if tag := stream.metadata.get("DURATION"):  # of Matroska, such as 00:01:02.500000000
+        with suppress(ValueError):
+            hours, minutes, seconds = map(Fraction, tag.split(":"))
+            return hours * 3600 + minutes * 60 + seconds
+    if stream.duration:
+        return Fraction(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    if container.duration and len(container.streams) == 1:  # else another stream may be longer
+        return Fraction(container.duration, _av().time_base)  # counted from zero, in FLV and Matroska
+    return None
 
 
 class VideoSink:
     """Writer of the frames of a video."""
 
-    def __init__(self, container: Any, stream: Any) -> None:
+    def __init__(self, container: Any, stream: Any, period: Fraction) -> None:
         self._container = container
         self._stream = stream
+        self._period = period
+        self._time = Fraction(0)
+        self._tick = -1
 
-    def write(self, image: Image) -> None:
-        """Append one (H, W, 3) uint8 RGB frame."""
+    def write(self, image: Image, seconds: Fraction | None = None) -> None:
+        """Append one (H, W, 3) uint8 RGB frame.
+
+        Args:
+            image: the frame.
+            seconds: its time after the first frame, or None for one period after the frame before.
+        """
         frame = _av().VideoFrame.from_ndarray(image, format="rgb24")
+        frame.time_base = _TICK
+        time = self._time if seconds is None else seconds
+        self._time = time + self._period
+        self._tick = frame.pts = max(self._tick + 1, round(time / _TICK))
         self._container.mux(self._stream.encode(frame))
 
 
@@ -103,15 +183,20 @@ def video_writer(path: str | Path, size: tuple[int, int], frame_rate: Fraction) 
     av = _av()
     with atomic_path(path) as part:
         try:
-            with av.open(str(part), "w", format="webm") as container:
+            # The same frames give the same bytes, without a random number.
+            with av.open(str(part), "w", format="webm", options={"fflags": "+bitexact"}) as container:
                 stream = container.add_stream(_CODEC, rate=frame_rate, options=_CODEC_OPTIONS)
                 stream.height, stream.width = size
                 stream.pix_fmt = "yuv420p"
-                yield VideoSink(container, stream)
+                stream.codec_context.time_base = _TICK
+                yield VideoSink(container, stream, 1 / frame_rate)
                 container.mux(stream.encode())
         except av.FFmpegError as error:
             raise OutputWriteError(f"cannot write {path}: {error}; check the folder and its free space") from error
 
 
 def _av() -> Any:
-    return require("av", extra="cli", purpose="reading and writing video")
+    av = require("av", extra="cli", purpose="reading and writing video")
+    if int(av.__version__.partition(".")[0]) < 17:  # they convert every video with the matrix of BT.601
+        raise MissingDependencyError(f"video needs PyAV 17 or newer, found {av.__version__}; pip install -U av")
+    return av
