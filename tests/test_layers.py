@@ -21,7 +21,7 @@ LAYERS = [
     "_cli.info _cli.tensorrt_parser",
     "_cli.build _cli.demo _cli.doctor _cli.run",
     "_cli.cache _cli.check _cli.inputs _cli.report",
-    "_cli.arguments _cli.certificate _cli.output",
+    "_cli.arguments _cli.certificate _cli.output _cli.output_folder",
     "seginfer",
     "_segmenter",
     "_pipelines.open",

@@ -34,13 +34,18 @@ def add_command(commands: Any, name: str, handler: str, summary: str, examples: 
 
 def add_model(command: Any) -> None:
     """Add the model file."""
-    command.add_argument("model", type=Path, help=".onnx file with a ModelSpec, or an engine from `seginfer build`")
+    command.add_argument(
+        "model", type=file_path, help=".onnx file with a ModelSpec, or an engine from `seginfer build`"
+    )
 
 
 def add_folder(command: Any, default: str) -> None:
     """Add the output folder."""
     command.add_argument(
-        "-o", "--output", type=Path, default=Path(default), help="output folder (default: %(default)s)"
+        "-o", "--output", type=file_path, default=Path(default), help="output folder (default: %(default)s)"
+    )
+    command.add_argument(
+        "--overwrite", action="store_true", help="replace files in the output folder that seginfer did not write"
     )
 
 
@@ -48,14 +53,16 @@ def add_source(command: Any) -> None:
     """Add the PyTorch module and the images."""
     command.add_argument("source", help="package.module:factory, or a .pt2 exported program; both run code")
     command.add_argument(
-        "--weights", type=Path, help=".safetensors file, or a checkpoint that torch.load reads with weights_only=True"
+        "--weights",
+        type=file_path,
+        help=".safetensors file, or a checkpoint that torch.load reads with weights_only=True",
     )
     command.add_argument(
         "--kwargs", type=json_object, default={}, help="keyword arguments of the factory, as a JSON object"
     )
     command.add_argument(
         "--images",
-        type=Path,
+        type=file_path,
         nargs="+",
         default=[],
         help="images, videos and folders to compare on (default: synthetic images)",
@@ -75,6 +82,13 @@ def add_device(command: Any) -> None:
     )
     command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:INDEX (default: %(default)s)")
     command.add_argument("--threads", type=positive, help="CPU threads (default: all cores)")
+
+
+def file_path(text: str) -> Path:
+    """Parse a path, which is not empty."""
+    if not text:  # of an unset variable, and Path("") would be the current folder
+        raise argparse.ArgumentTypeError("must not be empty; use . for the current folder")
+    return Path(text)
 
 
 def positive(text: str) -> int:

@@ -17,19 +17,19 @@ from numpy.typing import NDArray
 from .._bench.statistics import StageLatency, summarize_stages
 from .._errors import MissingDependencyError, ModelFileError
 from .._files.model_file import read_model
-from .._media.images import write_image
+from .._media.images import encode_image
 from .._media.video import VideoReader, video_writer
 from .._segmenter import Segmenter
 from .._spec.certificate import Certificate
 from .._spec.model_spec import ModelSpec
 from .._spec.schema import unstructure
-from .._system.atomic import atomic_path, make_folder
 from .._tasks.segmentation import Segmentation
 from .._tasks.timings import Timings
 from ..assets import SOCCER
 from .certificate import certificate_rows
 from .inputs import open_segmenter, spread
 from .output import Output, latency_table
+from .output_folder import OutputFolder
 from .report import write_report
 
 _STILLS = 6
@@ -54,17 +54,18 @@ def demo(args: argparse.Namespace, output: Output) -> int:
 
     Pictures, a video and a report are written into the output folder.
     """
-    make_folder(args.output)
+    folder = OutputFolder(args.output, overwrite=args.overwrite)
     clip = VideoReader(SOCCER / "clip.webm")
     frames = list(clip)
-    model = args.output / "pitch.onnx"
-    skipped = _export(args.workstation, model, frames, output)
+    model, report = args.output / "pitch.onnx", args.output / "report.html"
+    with folder.file(model.name) as part:
+        skipped = _export(args.workstation, part, frames, output)
     certificate = _required_certificate(model)
     with open_segmenter(args, output, model) as segmenter:
-        run = _run(segmenter, frames, args.output, clip.frame_rate, output)
+        run = _run(segmenter, frames, folder, clip.frame_rate, output)
     latency = summarize_stages(run.timings)
-    report = args.output / "report.html"
-    write_report(report, run.stills, run.video, latency, certificate, run.backend, frames[0].shape[:2])
+    with folder.file(report.name) as part:
+        write_report(part, run.stills, run.video, latency, certificate, run.backend, frames[0].shape[:2])
     paths = {"model": model, "report": report, "video": run.video}
     data = {
         "paths": {name: str(path.resolve()) for name, path in paths.items()}
@@ -89,8 +90,7 @@ def _export(workstation: str, model: Path, frames: list[Image], output: Output) 
         with output.waiting("loading PyTorch"):
             export: Any = importlib.import_module(workstation)
     except MissingDependencyError as error:
-        with atomic_path(model) as part:
-            shutil.copyfile(SOCCER / "pitch.onnx", part)
+        shutil.copyfile(SOCCER / "pitch.onnx", model)
         return f"the export step was skipped: {error}"
     module = export.load_source(f"{workstation}.zoo.unet:soccer_unet").module
     export.load_weights(module, SOCCER / "pitch.safetensors")
@@ -109,13 +109,14 @@ def _required_certificate(model: Path) -> Certificate:
     return certificate
 
 
-def _run(segmenter: Segmenter, frames: list[Image], folder: Path, rate: Fraction, output: Output) -> Run:
+def _run(segmenter: Segmenter, frames: list[Image], folder: OutputFolder, rate: Fraction, output: Output) -> Run:
     segmenter(frames[0])  # the first run allocates, and is not part of the latency
     stills, timings = [], []
-    video = folder / "overlay.webm"
+    video = folder.path / "overlay.webm"
     wanted = set(spread(len(frames), _STILLS))
     with ExitStack() as stack:
-        sink = stack.enter_context(video_writer(video, frames[0].shape[:2], rate))
+        part = stack.enter_context(folder.file(video.name))
+        sink = stack.enter_context(video_writer(part, frames[0].shape[:2], rate))
         advance = stack.enter_context(output.progress("running the clip", len(frames)))
         for i, frame in enumerate(frames):
             result = segmenter(frame)
@@ -128,11 +129,13 @@ def _run(segmenter: Segmenter, frames: list[Image], folder: Path, rate: Fraction
     return Run(stills, video, timings, f"{segmenter.backend.description}; {segmenter.backend.reason}")
 
 
-def _write_still(folder: Path, index: int, overlay: Image, result: Segmentation) -> tuple[Path, Path]:
-    overlay_path, mask_path = folder / f"frame_{index:03d}_overlay.png", folder / f"frame_{index:03d}_mask.png"
-    write_image(overlay_path, overlay)
-    result.save(mask_path)
-    return overlay_path, mask_path
+def _write_still(folder: OutputFolder, index: int, overlay: Image, result: Segmentation) -> tuple[Path, Path]:
+    pictures = {"overlay": overlay, "mask": result.mask}
+    written = [
+        folder.write(f"frame_{index:03d}_{name}.png", encode_image(".png", picture))
+        for name, picture in pictures.items()
+    ]
+    return Path(written[0]), Path(written[1])
 
 
 def _show(

@@ -6,11 +6,21 @@ Handlers are named as strings, and imported when their command runs.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
-from typing import Any
+import difflib
+import re
+from typing import Any, NoReturn
 
 from .._version import __version__
-from .arguments import add_command, add_device, add_folder, add_model, add_source, positive
+from .arguments import (
+    add_command,
+    add_device,
+    add_folder,
+    add_model,
+    add_source,
+    file_path,
+    positive,
+)
+from .output import in_one_line
 from .tensorrt_parser import add_build, add_cache, add_check
 
 WORKSTATION = "seginfer.export"
@@ -25,9 +35,24 @@ a minimal spec.json:
 """
 
 
+_RUN_HELP = """\
+writes NAME.mask.png and NAME.overlay.jpg of images, and NAME.masks/frame_NNNNNN.png and NAME.overlay.webm of videos.
+Folders are searched with the folders below them, and results have the same tree. A file that exists is replaced only
+if seginfer wrote it, by the list .seginfer-outputs.jsonl in its folder. Exit code 1: some inputs failed, as listed.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """End with a message, which may repeat names of files."""
+        choice = re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        near = difflib.get_close_matches(choice[1], re.findall(r"[\w-]+", choice[2]), 1) if choice else []
+        super().error(in_one_line(message) + (f"; did you mean {near[0]}?" if near else ""))
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of `seginfer`."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="seginfer",
         description="Take PyTorch segmentation models to devices: export, verify, run.",
         epilog="exit codes: 0 done, 1 partly done or not passed, 2 error, 3 needs plugins, 130 interrupted",
@@ -67,9 +92,10 @@ def _run(commands: Any) -> None:
         "seginfer._cli.run:run",
         "segment images, folders of images, and videos",
         "seginfer run pitch.onnx frame.jpg\n  seginfer run pitch.onnx frames/ clip.mp4 -o masks --no-overlay",
+        _RUN_HELP,
     )
     add_model(command)
-    command.add_argument("inputs", type=Path, nargs="+", metavar="INPUT", help="image, video, or folder of both")
+    command.add_argument("inputs", type=file_path, nargs="+", metavar="INPUT", help="image, video, or folder of both")
     add_folder(command, "seginfer-masks")
     command.add_argument("--no-overlay", action="store_true", help="write masks only")
     command.add_argument("--alpha", type=float, default=0.5, help="opacity of the overlay, 0..1 (default: %(default)s)")
@@ -90,8 +116,8 @@ def _export(commands: Any) -> None:
         _SPEC_HELP,
     )
     add_source(command)
-    command.add_argument("--spec", type=Path, required=True, help="ModelSpec as a JSON file")
-    command.add_argument("-o", "--output", type=Path, required=True, help=".onnx file to write")
+    command.add_argument("--spec", type=file_path, required=True, help="ModelSpec as a JSON file")
+    command.add_argument("-o", "--output", type=file_path, required=True, help=".onnx file to write")
     command.add_argument("--batch-size", type=positive, help="fixed batch size (default: any)")
     command.add_argument(
         "--keep-upsampling",
@@ -105,7 +131,7 @@ def _export(commands: Any) -> None:
     )
     command.add_argument(
         "--calibration",
-        type=Path,
+        type=file_path,
         nargs="+",
         default=[],
         help="images, videos and folders to learn the ranges of fp16 from (default: every second one of --images, or "
@@ -142,9 +168,9 @@ def _attach(commands: Any) -> None:
         "seginfer attach model.onnx spec.json -o out.onnx",
         _SPEC_HELP,
     )
-    command.add_argument("model", type=Path, help=".onnx file; `seginfer info` shows its tensor names")
-    command.add_argument("spec", type=Path, help="ModelSpec as a JSON file")
-    command.add_argument("-o", "--output", type=Path, required=True, help=".onnx file to write; may be the same")
+    command.add_argument("model", type=file_path, help=".onnx file; `seginfer info` shows its tensor names")
+    command.add_argument("spec", type=file_path, help="ModelSpec as a JSON file")
+    command.add_argument("-o", "--output", type=file_path, required=True, help=".onnx file to write; may be the same")
 
 
 def _info(commands: Any) -> None:
@@ -156,7 +182,7 @@ def _info(commands: Any) -> None:
         "seginfer info pitch.onnx\n  seginfer info pitch.engine\n"
         "  seginfer info pitch.onnx --json | jq .spec > spec.json",
     )
-    command.add_argument("model", type=Path, help=".onnx file, or an engine from `seginfer build`")
+    command.add_argument("model", type=file_path, help=".onnx file, or an engine from `seginfer build`")
 
 
 def _doctor(commands: Any) -> None:

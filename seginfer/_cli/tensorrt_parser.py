@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from .arguments import add_command, batches, number, positive, sizes
+from .arguments import add_command, batches, file_path, number, positive, sizes
 
 _CHECK_HELP = """\
 Uses TensorRT if it and a GPU are available, else TensorRT for RTX, which needs neither GPU nor driver:
@@ -48,7 +47,7 @@ def add_check(commands: Any) -> None:
         _CHECK_HELP,
     )
     command.add_argument(
-        "models", type=Path, nargs="+", metavar="MODEL", help=".onnx file, with or without a ModelSpec"
+        "models", type=file_path, nargs="+", metavar="MODEL", help=".onnx file, with or without a ModelSpec"
     )
     command.add_argument(
         "--timeout", type=positive, default=900, help="time limit per file in seconds (default: %(default)s)"
@@ -67,8 +66,8 @@ def add_build(commands: Any) -> None:
         "  seginfer build any_size.onnx --size 512x1024,1024x2048",
         _BUILD_HELP,
     )
-    command.add_argument("model", type=Path, help=".onnx file with a ModelSpec")
-    command.add_argument("-o", "--output", type=Path, help="engine file to write (default: the cache)")
+    command.add_argument("model", type=file_path, help=".onnx file with a ModelSpec")
+    command.add_argument("-o", "--output", type=file_path, help="engine file to write (default: the cache)")
     command.add_argument(
         "--batch",
         type=batches,
