@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image as Pillow
 from refusal import refuses
 
 from seginfer import InputError
@@ -103,6 +105,25 @@ def test_a_video_turned_by_another_angle_is_refused(tmp_path: Path) -> None:
     path.write_bytes(data[:at] + slanted + data[at + 36 :])
     with refuses(InputError, "a.mp4", "quarter turns"):
         list(VideoReader(path))
+
+
+@pytest.mark.skipif(int(av.__version__.partition(".")[0]) < 18, reason="an older FFmpeg does not read it")
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, -1), (8, 1)])
+def test_motion_jpeg_is_turned_as_its_exif_orientation_says(orientation: int, turns: int, tmp_path: Path) -> None:
+    exif, picture = Pillow.Exif(), np.zeros((*SIZE, 3), np.uint8)
+    exif[0x0112] = orientation
+    picture[:48, :80] = 200
+    encoded = io.BytesIO()
+    Pillow.fromarray(picture).save(encoded, "JPEG", exif=exif)
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.height, stream.width = SIZE
+        stream.pix_fmt = "yuvj420p"
+        packet = av.Packet(encoded.getvalue())
+        packet.pts, packet.dts, packet.time_base, packet.stream = 0, 0, Fraction(1, 25), stream
+        container.mux(packet)
+    (frame,) = VideoReader(tmp_path / "a.mkv")
+    assert np.abs(frame.astype(int) - np.rot90(picture, turns)).max() <= 30  # around the edge
 
 
 MATRICES = {"601": (5, 0.299, 0.114), "709": (1, 0.2126, 0.0722), "2020": (9, 0.2627, 0.0593)}  # ITU-R BT.*: kr, kb

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -95,13 +96,10 @@ class VideoReader:
     def _pixels(self, frame: Any) -> Image:
         # PyAV 17 hands these to a conversion that refuses some. The matrix and the range alone decide RGB.
         frame.color_primaries = frame.color_trc = _UNSPECIFIED
-        image = frame.to_ndarray(format=self._format)
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-        return image if matrix is None else self._turned(image, np.frombuffer(matrix, np.int32))
+        return self._turned(frame.to_ndarray(format=self._format), *_display_matrix(frame))
 
-    def _turned(self, image: Image, matrix: NDArray[np.int32]) -> Image:
-        """Turn an image as its display matrix says: (x, y) is shown at (ax + cy, bx + dy)."""
-        a, b, _, c, d, *_ = (int(value) for value in matrix)
+    def _turned(self, image: Image, a: float, b: float, c: float, d: float) -> Image:
+        """Turn an image so that (x, y) is shown at (ax + cy, bx + dy)."""
         straight, crossed = abs(a) + abs(d), abs(b) + abs(c)
         if min(straight, crossed) * 100 > max(straight, crossed):
             raise InputError(
@@ -109,6 +107,8 @@ class VideoReader:
             )
         if crossed > straight:
             image, a, d = image.swapaxes(0, 1), c, b
+        elif a > 0 and d > 0:
+            return image
         return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
     @contextmanager
@@ -125,6 +125,19 @@ class VideoReader:
                 yield stream
         except av.FFmpegError as error:
             raise InputError(f"{self._path} is not a readable video ({error.strerror}); convert it to MP4") from error
+
+
+def _display_matrix(frame: Any) -> tuple[float, float, float, float]:
+    """Return a, b, c, d of the display matrix of a frame (ISO/IEC 14496-12)."""
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV lacks a name for something else there, such as EXIF, and gives the rotation alone
+        turn = math.radians(frame.rotation)
+        return math.cos(turn), -math.sin(turn), math.sin(turn), math.cos(turn)
+    if matrix is None:
+        return 1, 0, 0, 1
+    a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32).tolist()
+    return a, b, c, d
 
 
 def _end(stream: Any) -> Fraction | None:
