@@ -20,7 +20,8 @@ PART_NAME = re.compile(r"\.\d+-[0-9a-f]+\.part(\.\w+)*")
 def atomic_path(target: str | Path) -> Iterator[Path]:
     """Yield a temporary path that replaces `target` on success.
 
-    It is deleted on failure, including Ctrl-C.
+    The file is complete or absent after a loss of power, too. The temporary file is deleted on failure, including
+    Ctrl-C.
 
     Raises:
         OutputWriteError: if the file system refuses. The old file, if any, is intact.
@@ -31,7 +32,11 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     part = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part{target.suffix}")
     try:
         yield part
+        # A rename may reach the disk before the content. Robots are switched off without a warning.
+        _sync(part, os.O_RDONLY)
         os.replace(part, target)
+        with suppress(OSError):  # some file systems synchronise no folders
+            _sync(target.parent, os.O_RDONLY | os.O_DIRECTORY)
     except SegInferError as error:
         error.args = tuple(_renamed(arg, part, target) for arg in error.args)
         raise
@@ -42,6 +47,14 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # replaced already, or another error is being raised
             part.unlink()
+
+
+def _sync(path: Path, flags: int) -> None:
+    file = os.open(path, flags | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _renamed(arg: object, part: Path, target: Path) -> object:
@@ -72,14 +85,18 @@ def _write_error(target: Path, error: OSError) -> OutputWriteError:
     return OutputWriteError(f"cannot write {target}: {reason}; check the name, the folder and its free space")
 
 
-def make_folder(path: str | Path) -> None:
+def make_folder(path: str | Path, mode: int = 0o777) -> None:
     """Create a folder and its parents if they do not exist.
+
+    Args:
+        path: the folder.
+        mode: permissions of a new folder. Parents get the default.
 
     Raises:
         OutputWriteError: if the file system refuses, or a file has that name.
     """
     try:
-        Path(path).mkdir(parents=True, exist_ok=True)
+        Path(path).mkdir(mode, parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputWriteError(f"cannot create the folder {path}: {reason}; choose another folder") from error
