@@ -116,7 +116,7 @@ def _compare_builds(args: argparse.Namespace, output: Output) -> RepeatedBuilds:
 
 def _source(args: argparse.Namespace, output: Output) -> Source:
     with output.waiting("loading the module"):
-        source = load_source(args.source, args.kwargs)
+        source = load_source(args.source, args.kwargs, trust_code=args.trust_code)
         if args.weights:
             load_weights(source.module, args.weights)
     return source

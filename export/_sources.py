@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import io
-import json
 import os
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from seginfer._errors import ExportError, MissingFileError, WeightsError
+from seginfer._errors import ExportError, MissingFileError
 
 
 class Source(NamedTuple):
@@ -26,21 +23,24 @@ class Source(NamedTuple):
     name: str
 
 
-def load_source(source: str, kwargs: dict[str, Any] | None = None) -> Source:
+def load_source(source: str, kwargs: dict[str, Any] | None = None, *, trust_code: bool = False) -> Source:
     """Load a module from a factory or an exported program.
+
+    Both run code: a factory is code of yours, and a .pt2 file may hold code of whoever wrote it.
 
     Args:
         source: "package.module:factory", or a path that ends in .pt2. A factory is imported from the Python path or the
             current folder.
         kwargs: keyword arguments of the factory.
+        trust_code: load a .pt2 file.
 
     Raises:
         MissingFileError: if a .pt2 file does not exist.
-        ExportError: if the factory cannot be imported, fails, or returns something else than a module.
-        WeightsError: if a .pt2 file holds pickled objects that only unsafe loading would read.
+        ExportError: if the factory cannot be imported, fails, or returns something else than a module, or a .pt2 file
+            is not trusted or cannot be loaded.
     """
     if source.endswith(".pt2"):
-        return _from_program(Path(source))
+        return _from_program(Path(source), trust_code)
     return Source(_from_factory(source, kwargs or {}), None, source)
 
 
@@ -77,14 +77,20 @@ def _import(name: str) -> Any:
             sys.path.remove(here)
 
 
-def _from_program(path: Path) -> Source:
+def _from_program(path: Path, trust_code: bool) -> Source:
     if not path.is_file():
         raise MissingFileError(f"no exported program at {path}; check the path")
-    _refuse_unsafe_objects(path)
+    # torch.export.load unpickles objects, evaluates expressions and opens shared libraries that are in the archive.
+    if not trust_code:
+        raise ExportError(
+            f"{path} was not loaded, because a .pt2 file can run code; if you trust its origin, give --trust-code "
+            "(trust_code=True), or export from a factory"
+        )
     try:
         program = torch.export.load(path)
     except Exception as error:  # torch.export raises many kinds for foreign and truncated archives
-        raise ExportError(f"torch.export cannot load {path}: {error}; save it again with this torch") from error
+        reason = " ".join(str(error).split())[:300]
+        raise ExportError(f"torch.export cannot load {path}: {reason}; save it again with this torch") from error
     user_input = program.graph_signature.user_inputs[0]
     shape = next(node.meta["val"].shape for node in program.graph.nodes if node.name == user_input)
     batch_size = shape[0] if isinstance(shape[0], int) else None
@@ -106,34 +112,3 @@ class _Program(nn.Module):
         """Keep the mode of the export, which torch cannot change."""
         del mode
         return self
-
-
-def _refuse_unsafe_objects(path: Path) -> None:
-    """Refuse archives with pickled objects other than tensors."""
-    # torch.export.load unpickles them without a check.
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for name in _pickled_members(archive):
-                torch.load(io.BytesIO(archive.read(name)), map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ExportError(
-            f"{path} is not a complete .pt2 archive ({error}); save it again with torch.export"
-        ) from error
-    except Exception as error:  # torch.load raises many kinds for objects that are not plain tensors
-        raise WeightsError(
-            f"{path} holds objects that are not plain tensors, and loading them would run code; "
-            "save the program without custom constants, or export from a factory"
-        ) from error
-
-
-def _pickled_members(archive: zipfile.ZipFile) -> list[str]:
-    members = archive.namelist()
-    if not any(name.endswith("archive_format") for name in members):
-        raise ValueError("written by a torch older than 2.9")
-    pickled = [name for name in members if "/data/sample_inputs/" in name]
-    for config in (name for name in members if name.endswith(("weights_config.json", "constants_config.json"))):
-        folder = config.rpartition("/")[0]
-        for entry in json.loads(archive.read(config))["config"].values():
-            if entry["use_pickle"] or not entry["path_name"].startswith(("weight_", "tensor_")):
-                pickled.append(f"{folder}/{entry['path_name']}")
-    return pickled

@@ -135,7 +135,7 @@ def save_program(path: Path, *, batch: int, dynamic: bool) -> None:
 @pytest.mark.parametrize(("batch", "dynamic", "bound"), [(2, True, None), (1, False, 1), (2, False, 2)])
 def test_an_exported_program_is_exported_on(batch: int, dynamic: bool, bound: int | None, tmp_path: Path) -> None:
     save_program(tmp_path / "m.pt2", batch=batch, dynamic=dynamic)
-    source = load_source(str(tmp_path / "m.pt2"))
+    source = load_source(str(tmp_path / "m.pt2"), trust_code=True)
     assert source.batch_size == bound
     images = pictures((70, 90))
     certificate = export_onnx(
@@ -144,7 +144,8 @@ def test_an_exported_program_is_exported_on(batch: int, dynamic: bool, bound: in
     assert certificate.passed
 
 
-def test_an_exported_program_with_pickled_objects_is_refused(tmp_path: Path) -> None:
+def test_a_program_is_loaded_by_those_who_trust_it_only(tmp_path: Path) -> None:
+    """No list of members can say that an archive is harmless: five such lists were got around."""
     save_program(tmp_path / "m.pt2", batch=1, dynamic=False)
     torch.save(Trap(tmp_path / "sprung"), tmp_path / "trap.pt")
     with (
@@ -154,22 +155,23 @@ def test_an_exported_program_with_pickled_objects_is_refused(tmp_path: Path) -> 
         for name in archive.namelist():
             is_sample = "/sample_inputs/" in name
             trapped.writestr(name, (tmp_path / "trap.pt").read_bytes() if is_sample else archive.read(name))
-    with pytest.raises(WeightsError, match="would run code"):
-        load_source(str(tmp_path / "trapped.pt2"))
+    for path in ("m.pt2", "trapped.pt2"):
+        with pytest.raises(ExportError, match="--trust-code"):
+            load_source(str(tmp_path / path))
     assert not (tmp_path / "sprung").exists()
 
 
 def test_missing_truncated_and_foreign_programs_are_errors(tmp_path: Path) -> None:
     path = tmp_path / "m.pt2"
     with pytest.raises(MissingFileError):
-        load_source(str(path))
+        load_source(str(path), trust_code=True)
     save_program(path, batch=1, dynamic=False)
     whole = path.read_bytes()
     for broken in (whole[: len(whole) // 2], b"", b"not an archive"):
         path.write_bytes(broken)
         with pytest.raises(SegInferError):
-            load_source(str(path))
+            load_source(str(path), trust_code=True)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("hello.txt", "not a program")
-    with pytest.raises(ExportError, match=r"2\.9"):
-        load_source(str(path))
+    with pytest.raises(ExportError, match="cannot load"):
+        load_source(str(path), trust_code=True)

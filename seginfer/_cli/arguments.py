@@ -52,6 +52,7 @@ def add_folder(command: Any, default: str) -> None:
 def add_source(command: Any) -> None:
     """Add the PyTorch module and the images."""
     command.add_argument("source", help="package.module:factory, or a .pt2 exported program; both run code")
+    command.add_argument("--trust-code", action="store_true", help="load a .pt2 file, which may run code that is in it")
     command.add_argument(
         "--weights",
         type=file_path,
