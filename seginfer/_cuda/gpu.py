@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import threading
 from contextlib import suppress
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._errors import BackendUnavailableError, InputError
+from .._errors import BackendError, BackendUnavailableError, InputError
 from .._system.driver import find_gpu
+from .._system.fork import leak_in_children
 from . import kernel_args
 from .compiler import cubins, require_cuda
 from .errors import join_lines, translate_errors
@@ -20,6 +22,8 @@ from .errors import join_lines, translate_errors
 KERNELS = tuple(
     f"seginfer_{name}" for name in ("preprocess", "preprocess_filtered", "label", "mask", "maps", "overlay")
 )
+
+AFTER_FORK = "a GPU cannot be used in a forked process; open the model in the child, or use multiprocessing's 'spawn'"
 
 _log = logging.getLogger("seginfer")
 
@@ -43,6 +47,8 @@ class Gpu:
         self.info = find_gpu(device_id)
         self._lock = threading.Lock()
         self._live: dict[int, Any] = {}
+        self._process = os.getpid()
+        leak_in_children(self)
         self._is_closed = False
         try:
             self.device = self._core.Device(device_id)
@@ -70,13 +76,21 @@ class Gpu:
                 refusal = error
         raise refusal
 
-    # ------------------------------------------------------------------------------------------------ streams
+    @property
+    def is_forked(self) -> bool:
+        """Whether another process opened the GPU, and this one is its fork."""
+        return os.getpid() != self._process
 
     def use(self) -> None:
         """Set this GPU current for the calling thread.
 
         Every thread must call this once before it uses the GPU.
+
+        Raises:
+            BackendError: if a fork of the process calls it, or the GPU has failed.
         """
+        if self.is_forked:
+            raise BackendError(AFTER_FORK)
         with translate_errors("selecting the GPU"):
             self._core.Device(self.info.index).set_current()
 
@@ -97,8 +111,6 @@ class Gpu:
                 f"expected a stream of CUDA device {here.index} ({here.name}), where the model is, got one of device "
                 f"{there.device_id} ({there.name}); create the stream there, or open the model on that device"
             )
-
-    # ------------------------------------------------------------------------------------------------- memory
 
     @property
     def live_buffers(self) -> int:
@@ -193,8 +205,6 @@ class Gpu:
         finally:
             self.free(staged)
 
-    # ---------------------------------------------------------------------------------------------------- work
-
     def launch(self, kernel: str, grid: tuple[int, int, int], records: int, stream: Any) -> None:
         """Launch a kernel. `records` is the address of its arguments."""
         config = self._core.LaunchConfig(grid=grid, block=kernel_args.BLOCK)
@@ -208,7 +218,7 @@ class Gpu:
         with self._lock:
             is_closed, self._is_closed = self._is_closed, True
             buffers = list(self._live.values())
-        if is_closed:
+        if is_closed or self.is_forked:
             return
         with suppress(Exception):  # the GPU may have failed, and the rest must still be freed
             self.use()

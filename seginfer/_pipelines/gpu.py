@@ -117,6 +117,8 @@ class GpuPipeline:
 
     def close(self) -> None:
         """Free everything after the calls in flight. Later calls raise BackendError."""
+        if self._gpu.is_forked:
+            return
         with suppress(BackendError):  # of a GPU that has failed; its memory is given up all the same
             self._gpu.use()
         self._contexts.close()

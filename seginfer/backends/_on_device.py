@@ -95,6 +95,8 @@ class HostCalls:
         """Free everything after the call in flight. Calls afterwards raise BackendError."""
         with self._lock:
             self._is_closed = True
+            if self._gpu.is_forked:
+                return
             with suppress(BackendError):  # the GPU may have failed
                 self._gpu.use()
             self._drop()

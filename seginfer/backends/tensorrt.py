@@ -14,6 +14,7 @@ from .._files.model_file import ModelFile
 from .._geometry.geometry import Size
 from .._system.driver import find_gpu
 from .._system.environment import parse_device
+from .._system.fork import leak_in_children
 from .._tensorrt.engine_file import EngineFile, check_fits
 from .._tensorrt.engines import build_engine
 from .._tensorrt.key import LibraryName, key_here
@@ -76,12 +77,13 @@ class TensorRtBackend:
         self._spec, self._report = engine.spec, engine.report
         self._gpu = Gpu(self.device_index)
         try:
-            self._engine: LoadedEngine | None = LoadedEngine(self._library, engine.path)
+            self._engine: LoadedEngine | None = LoadedEngine(self._library, engine)
             self._engine.check(engine.report)
         except BaseException:
             self._gpu.close()
             raise
         self._calls = HostCalls(self, self._gpu, self._spec.input.layout)
+        leak_in_children(self)
         _log.info("%r", self)
 
     @property
@@ -160,7 +162,7 @@ class TensorRtBackend:
 
         Executions must be closed.
         """
-        if self._engine is not None:
+        if self._engine is not None and not self._gpu.is_forked:
             self._calls.close()
             self._engine.close()
             self._engine = None
