@@ -23,7 +23,7 @@ from seginfer._tensorrt.engine_file import SCHEMA, EngineFile, check_fits, read_
 from seginfer._tensorrt.engines import build_engine
 from seginfer._tensorrt.key import EngineGpu, EngineKey
 from seginfer._tensorrt.report import EngineReport
-from seginfer.backends._tensorrt_execution import map_file
+from seginfer.backends._tensorrt_execution import read_checked
 
 pytestmark = needs_rtx
 
@@ -299,15 +299,15 @@ def test_an_engine_that_vanishes_while_it_is_read_is_missing(
         read_engine(engine)
 
 
-def test_an_engine_that_vanishes_before_it_is_loaded_is_missing(tmp_path: Path) -> None:
-    with refuses(MissingFileError, "m.engine", "build it again"), map_file(tmp_path / "m.engine"):
-        pass
-    (tmp_path / "m.engine").touch()
-    with refuses(BackendError, "m.engine", "build it again"), map_file(tmp_path / "m.engine"):
-        pass
-    (tmp_path / "m.engine").write_bytes(b"engine")
-    with map_file(tmp_path / "m.engine") as data:
-        assert data[:] == b"engine"
+def test_an_engine_that_changes_before_it_is_loaded_is_not_loaded(engine: Path) -> None:
+    found = read_engine(engine)
+    assert read_checked(found) == engine.read_bytes()
+    flip_byte(engine, 100)
+    with refuses(BackendError, str(engine), "was replaced", "build it again"):
+        read_checked(found)
+    engine.unlink()
+    with refuses(MissingFileError, str(engine), "was deleted", "build it again"):
+        read_checked(found)
 
 
 def test_through_a_link_engine_and_sidecar_are_written_side_by_side(engine: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from .._errors import BackendUnavailableError, MissingDependencyError, OutputWriteError
 from .._system.atomic import atomic_path, make_folder
-from .._system.environment import require
+from .._system.environment import cache_folder, foreign_problem, require
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_110", "sm_120")
 """A100, RTX 30, Orin, RTX 40 and L4, H100, B200, Thor, RTX 50. For other GPUs NVRTC compiles at run time."""
@@ -74,7 +74,8 @@ def cubins(architecture: str) -> Iterator[tuple[str, bytes]]:
     compiled = compile_cubin(architecture)
     try:
         kept = _cache_folder()
-        make_folder(kept)
+        make_folder(kept.parent, 0o700)  # `mkdir` gives the mode to the last folder only
+        make_folder(kept, 0o700)
         write_cubin(kept, architecture, compiled)
     except OutputWriteError as error:
         _log.info("compiled kernels are not cached, the next start compiles again: %s", error)
@@ -137,12 +138,16 @@ def write_cubin(folder: Path, architecture: str, cubin: bytes) -> Path:
     path = folder / f"{architecture}-{source_digest()}-{_content_digest(cubin)}.cubin"
     with atomic_path(path) as part:
         part.write_bytes(cubin)
+        part.chmod(part.stat().st_mode & ~0o022)  # nobody else may change code
     return path
 
 
 def read_cubin(folder: Path, architecture: str) -> bytes | None:
     """Return an undamaged cubin of the current kernels, or None."""
     for path in sorted(folder.glob(f"{architecture}-{source_digest()}-*.cubin")):
+        if folder != SHIPPED and (problem := foreign_problem(path)):
+            _log.info("kernels are compiled again: %s", problem)
+            continue
         try:
             cubin = path.read_bytes()
         except OSError as error:
@@ -155,6 +160,4 @@ def read_cubin(folder: Path, architecture: str) -> bytes | None:
 
 
 def _cache_folder() -> Path:
-    from .._system.environment import cache_folder
-
     return cache_folder() / "kernels"

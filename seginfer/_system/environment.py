@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import stat
 from pathlib import Path
 from types import ModuleType
 
@@ -73,8 +74,37 @@ def cache_folder() -> Path:
     It is $SEGINFER_CACHE, else $XDG_CACHE_HOME/seginfer, else ~/.cache/seginfer. It need not exist.
 
     Raises:
-        OutputWriteError: if the user's home folder is needed and unknown.
+        OutputWriteError: if the user's home folder is needed and unknown, or other users may write into the cache.
     """
+    folder = _cache_path()
+    if problem := foreign_problem(folder):
+        raise OutputWriteError(
+            f"the cache {folder} is not used, because it holds code: {problem}; run `chmod go-w` on it, or set "
+            f"{CACHE_VARIABLE} to a folder of your own"
+        )
+    return folder
+
+
+def foreign_problem(path: Path) -> str:
+    """Return the reason why other users can decide the content of a file or folder, or "".
+
+    Those are owners other than this user and root, and permission to write for a group or for all. A path that does
+    not exist has no problem.
+    """
+    try:
+        info = path.stat()
+    except OSError:  # reported where it is used
+        return ""
+    if not hasattr(os, "geteuid"):
+        return ""
+    if info.st_uid not in (os.geteuid(), 0):
+        return f"{path} belongs to user {info.st_uid}"
+    if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"others may write {path} (mode {stat.S_IMODE(info.st_mode):o})"
+    return ""
+
+
+def _cache_path() -> Path:
     shared = os.environ.get("XDG_CACHE_HOME", "")
     try:
         if chosen := os.environ.get(CACHE_VARIABLE):

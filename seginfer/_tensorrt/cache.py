@@ -11,7 +11,9 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import platform
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -25,6 +27,9 @@ ENGINE_NAME = re.compile(r"[A-Za-z0-9._-]{1,40}-[0-9a-f]{16}\.engine")
 TIMING_NAME = re.compile(r"timing-[A-Za-z0-9._-]+\.cache")
 
 _MAX_STEM = 40  # as in ENGINE_NAME
+_LONGEST_WAIT = 3600.0  # seconds
+# Through no link, and without waiting for the other end of a pipe.
+_SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 _log = logging.getLogger("seginfer")
 
@@ -79,16 +84,16 @@ def lock_path(entry: Path) -> Path:
 def entry_lock(entry: Path, label: object) -> Iterator[None]:
     """Hold the lock of an entry.
 
-    Waits while another process holds it. The system frees the locks of a process that ends.
+    Waits up to an hour while another process holds it. The system frees the locks of a process that ends.
 
     Args:
         entry: path of the engine, which need not exist.
         label: its name in the log.
 
     Raises:
-        OutputWriteError: if the folder cannot be made or written.
+        OutputWriteError: if the folder cannot be made or written, or the wait was too long.
     """
-    make_folder(entry.parent)
+    make_folder(entry.parent, 0o700)
     try:
         file = _open_locked(lock_path(entry), label)
     except OSError as error:
@@ -106,7 +111,7 @@ def try_entry_lock(entry: Path) -> Iterator[bool]:
     An entry without a lock file is free. No lock file is made for it, so a build may begin meanwhile.
     """
     try:
-        file = os.open(lock_path(entry), os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(lock_path(entry), os.O_RDONLY | _SAFELY)
     except OSError as error:
         yield isinstance(error, FileNotFoundError)  # one that cannot be opened may be held
         return
@@ -156,17 +161,21 @@ def _is_busy(folder: Path, own: Path | None) -> bool:
 
 def _open_locked(path: Path, label: object) -> int:
     """Open and lock a file, waiting for other processes."""
-    has_waited = False
+    start, has_waited = time.monotonic(), False
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | _SAFELY, 0o600)
         try:
             if not _try_lock(file):
+                owner = os.pread(file, 200, 0).decode(errors="replace").strip() or "which has not said its name"
+                if time.monotonic() - start > _LONGEST_WAIT:
+                    raise OutputWriteError(f"{path} was held for too long by {owner}; stop it, or wait for its end")
                 if not has_waited:
-                    _log.warning("%s: another process builds this engine; waiting for it", label)
+                    _log.warning("%s: another process builds this engine, %s; waiting for it", label, owner)
                     has_waited = True
-                fcntl.flock(file, fcntl.LOCK_EX)
+                time.sleep(0.1)
             # Where the file was deleted meanwhile, another process may have locked its successor.
-            if _is_file_at(path, file):
+            elif _is_file_at(path, file):
+                os.pwrite(file, f"process {os.getpid()} on {platform.node()}\n".encode().ljust(200), 0)
                 return file
         except BaseException:
             os.close(file)

@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import BackendError, MissingFileError, ModelFileError, OutputWriteError, SegInferError
+from .._files.hashes import file_sha256, file_stamp
 from .._spec.model_spec import ModelSpec
 from .._spec.schema import structure, unstructure
 from .._system.atomic import PART_NAME, atomic_path
 from .cache import folder_lock
-from .key import EngineKey, file_sha256, file_stamp
+from .key import EngineKey
 from .report import EngineReport
 
 SCHEMA = 2
@@ -153,6 +154,8 @@ def write_engine(target: Path, model: Path, key: EngineKey, spec: ModelSpec, bui
         content["spec"] = json.loads(spec.to_json())
         document = {"schema": SCHEMA, "content_sha256": hash_content(content), "content": content}
         sidecar.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+        for written in (part, sidecar):  # an engine is code, and nobody else may change it
+            written.chmod(written.stat().st_mode & ~0o022)
         lock.enter_context(folder_lock(file.parent))  # released after both are renamed
     return EngineFile(target, key, report, spec, **vars(plain))
 

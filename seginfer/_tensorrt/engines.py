@@ -13,7 +13,7 @@ from .._files.model_file import ENGINE_SUFFIX, ModelFile, read_model
 from .._system.environment import CACHE_VARIABLE, cache_folder
 from .build import Progress
 from .cache import entry_lock, entry_path, find_leftovers, timing_path
-from .engine_file import EngineFile, write_engine
+from .engine_file import EngineFile, sidecar_path, write_engine
 from .entries import explain_miss, look_up
 from .isolated import build_isolated
 from .key import EngineKey, engine_key, file_stamps
@@ -68,7 +68,7 @@ def build_engine(
     if output is not None and Path(output).suffix != ENGINE_SUFFIX:
         raise InputError(f"output must end in {ENGINE_SUFFIX}, got {output}; rename it")
     stamps = file_stamps(path)  # before the file is read
-    model = read_model(path)
+    model = read_model(path, verify=True)
     if output is not None and os.path.realpath(output) == os.path.realpath(model.path):  # through a link
         raise InputError(f"output {output} is the model file itself; choose another name")
     key = engine_key(path, options, device_id)
@@ -102,6 +102,9 @@ def _build_in_cache(model: ModelFile, key: EngineKey, rebuild: bool, write: _Wri
                 return engine
             _log.info("%s: building an engine: %s", model.path, reason or explain_miss(entry, key))
             _delete_leftovers(folder, entry)
+            for path in (entry, sidecar_path(entry)):
+                if path.is_symlink():  # nothing is written through a link that was planted here
+                    path.unlink()
             return write(entry, timing_path(folder, key))
     except OutputWriteError as error:
         raise OutputWriteError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from .._errors import BackendUnavailableError, MissingFileError, ModelFileError, OutputWriteError
+from .._system.environment import foreign_problem
 from .cache import (
     ENGINE_NAME,
     TIMING_NAME,
@@ -59,6 +60,8 @@ class Cleared:
 
 def look_up(entry: Path, key: EngineKey) -> tuple[EngineFile | None, str]:
     """Return the engine of a key, or None with a reason. The reason is "" if there is no file."""
+    if problem := foreign_problem(entry) or foreign_problem(sidecar_path(entry)):
+        return None, problem
     try:
         engine = read_engine(entry)
     except MissingFileError:
@@ -155,6 +158,8 @@ def _read_entry(path: Path) -> CacheEntry:
 
 
 def _classify(path: Path) -> tuple[State, str, EngineFile | None]:
+    if problem := foreign_problem(path) or foreign_problem(sidecar_path(path)):
+        return "broken", problem, None
     try:
         engine = read_engine(path)
     except (MissingFileError, ModelFileError) as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 import sys
 from collections.abc import Iterable
@@ -14,15 +13,15 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Literal, get_args
 
-from .._errors import BackendUnavailableError, MissingDependencyError, MissingFileError, ModelFileError, SegInferError
+from .._errors import BackendUnavailableError, MissingDependencyError
 from .._files.external import external_files
+from .._files.hashes import file_sha256, file_stamp, with_weights_sha256
 from .._spec.schema import coerce_fields, unstructure
 from .._system.driver import GpuInfo, find_gpu, has_gpu
 from .._version import __version__
 from .library import RTX, Library, find_library
 from .options import EngineOptions, EngineProfile
 
-_CHUNK = 1 << 22
 LibraryName = Literal["tensorrt", "tensorrt_rtx"]
 
 
@@ -135,53 +134,12 @@ def onnx_sha256(path: str | Path) -> str:
         MissingFileError: if there is no such model file.
         ModelFileError: if it is not an ONNX model, or one of the files cannot be read.
     """
-    others = external_files(path)
-    own = file_sha256(path)
-    if not others:
-        return own
-    folder = Path(path).parent
-    lines = [own, *(f"{file.relative_to(folder).as_posix()} {file_sha256(file)}" for file in others)]
-    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+    return with_weights_sha256(file_sha256(path), path)
 
 
 def file_stamps(path: str | Path) -> tuple[tuple[int, ...], ...]:
     """Return stamps of a model and its weights. For errors see `onnx_sha256`."""
     return tuple(file_stamp(file) for file in (Path(path), *external_files(path)))
-
-
-def file_stamp(path: str | Path) -> tuple[int, ...]:
-    """Return device, inode, size and mtime of a file.
-
-    They change when the file is written or replaced. For errors see `file_sha256`.
-    """
-    try:
-        stat = os.stat(path)
-    except OSError as error:
-        raise _file_error(path, error) from error
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
-def file_sha256(path: str | Path) -> str:
-    """Return the hash of a file of any size.
-
-    Raises:
-        MissingFileError: if there is no such file, or no longer.
-        ModelFileError: if it cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-    except OSError as error:
-        raise _file_error(path, error) from error
-    return digest.hexdigest()
-
-
-def _file_error(path: str | Path, error: OSError) -> SegInferError:
-    if isinstance(error, FileNotFoundError):
-        return MissingFileError(f"no file at {path}; check the path, or whether something has just deleted it")
-    return ModelFileError(f"cannot read {path}: {error.strerror or error}; check its permissions")
 
 
 def _find_builder(options: EngineOptions, device_id: int) -> tuple[Library, GpuInfo | None]:

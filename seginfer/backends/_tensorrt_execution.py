@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from hashlib import sha256
 from typing import Any
 
 from .._cuda.tensors import DeviceMemory, DeviceTensor
 from .._errors import BackendError, BackendUnavailableError, InputError, MissingFileError
+from .._system.fork import leak_in_children
+from .._tensorrt.engine_file import EngineFile
 from .._tensorrt.library import Library, create, find_reason, message_log
 from .._tensorrt.parse import dtype_name
 from .._tensorrt.report import EngineReport
@@ -20,16 +19,17 @@ class LoadedEngine:
 
     Args:
         library: the library that built it.
-        path: an engine whose size and hash were checked. The library crashes on some damaged ones.
+        engine: an engine that was checked. The library crashes on some damaged ones.
 
     Raises:
         MissingFileError: if it was deleted since the check.
         BackendError: if it cannot be read, the library rejects it, or GPU memory runs out.
     """
 
-    def __init__(self, library: Library, path: Path) -> None:
+    def __init__(self, library: Library, engine: EngineFile) -> None:
         self._library = library
-        self._path = path
+        self._path = path = engine.path
+        leak_in_children(self)
         # A context allocates memory for its own profile, not for the largest of all.
         self._strategy = library.module.ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE
         log = message_log(library)
@@ -39,8 +39,8 @@ class LoadedEngine:
             self._runtime = create(library, "Runtime", log)
         except BackendUnavailableError as error:
             raise BackendError(f"{path} is not loaded: {error}") from error
-        with log.collect() as messages, map_file(path) as data:
-            self._engine = self._runtime.deserialize_cuda_engine(data)
+        with log.collect() as messages:
+            self._engine = self._runtime.deserialize_cuda_engine(read_checked(engine))
         if self._engine is None:
             raise BackendError(
                 f"{library.description} does not load {path}: {find_reason(messages)}; free GPU memory, or build it "
@@ -172,20 +172,21 @@ class EngineExecution:
         self._memory.close()
 
 
-@contextmanager
-def map_file(path: Path) -> Iterator[mmap.mmap]:
-    """Map the file of an engine into memory.
+def read_checked(engine: EngineFile) -> bytes:
+    """Read an engine and compare its hash with that in its sidecar.
 
     Raises:
         MissingFileError: if it was deleted.
-        BackendError: if it cannot be read.
+        BackendError: if it cannot be read, or was replaced after it was checked.
     """
+    # The bytes that are loaded are the bytes that are hashed. A map of the file could change in between, and would end
+    # the process if the file were cut.
     try:
-        with open(path, "rb") as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        data = engine.path.read_bytes()
     except FileNotFoundError as error:
-        raise MissingFileError(f"{path} was deleted while it was opened; open it or build it again") from error
-    except (OSError, ValueError) as error:  # ValueError: the file is empty
-        raise BackendError(f"cannot read {path}: {error}; check its permissions, or build it again") from error
-    with data:
-        yield data
+        raise MissingFileError(f"{engine.path} was deleted while it was opened; open it or build it again") from error
+    except OSError as error:
+        raise BackendError(f"cannot read {engine.path}: {error}; check its permissions, or build it again") from error
+    if sha256(data).hexdigest() != engine.engine_sha256:
+        raise BackendError(f"{engine.path} was replaced while it was opened; open it or build it again")
+    return data
