@@ -62,7 +62,7 @@ class _Graph:
 
     def save(self, path: Path, spec: ModelSpec) -> Path:
         """Write the network with its spec. The last step becomes the output."""
-        (height, width), stride = spec.input.size or (0, 0), spec.output.stride
+        (height, width), stride = spec.input.size or (0, 0), spec.output.whole_stride
         self.nodes[-1].output[0] = spec.output.name
         inputs = helper.make_tensor_value_info(spec.input.name, TensorProto.FLOAT, [1, 3, height, width])
         shape = [1, spec.num_channels, height // stride, width // stride]

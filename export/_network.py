@@ -87,14 +87,11 @@ def check_outputs(network: Network, spec: ModelSpec, batch: Tensor) -> None:
         )
     input_hw = (batch.shape[2], batch.shape[3]) if spec.input.layout == "NCHW" else (batch.shape[1], batch.shape[2])
     if spec.input.resize == "tile":
-        problem = size_problem(input_hw, (height, width), expected.stride, spec.input.tile_margin)
-        if problem:
-            raise ExportError(problem)
-    elif (height * expected.stride, width * expected.stride) != input_hw:
-        raise ExportError(
-            f"expected outputs[0].stride {expected.stride}, but the module maps {input_hw} to {(height, width)}; "
-            "correct the stride"
-        )
+        problem = size_problem(input_hw, (height, width), expected.whole_stride, spec.input.tile_margin)
+    else:
+        problem = expected.stride_problem(input_hw, (height, width))
+    if problem:
+        raise ExportError(problem)
 
 
 def _select(result: Any, output: OutputSpec, index: int) -> Tensor:

@@ -27,6 +27,7 @@ from ._files.model_file import ModelFile, attach_spec, read_model
 from ._files.onnx_file import OnnxFile
 from ._geometry.axis import Axis
 from ._geometry.geometry import Geometry, Rect, Tile
+from ._inputs.convert import ImageLike
 from ._inputs.preprocess import preprocess
 from ._pipelines.pipeline import Trace
 from ._segmenter import Segmenter
@@ -67,6 +68,7 @@ __all__ = [
     "FlipCount",
     "Geometry",
     "GpuMemoryError",
+    "ImageLike",
     "InputError",
     "InputSpec",
     "MissingDependencyError",

@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
 from ._errors import InputError
-from ._geometry.geometry import Geometry, Size
-from ._inputs.formats import PixelFormat, check_image, even, image_size, pattern_image, resolve_color
+from ._geometry.geometry import Size
+from ._inputs.convert import ImageLike
+from ._inputs.formats import PixelFormat, even, pattern_image, resolve_color
 from ._pipelines.batches import run_batches
 from ._pipelines.open import Pixels, open_pipeline
 from ._pipelines.pipeline import BatchItem, NetworkIO, Trace
+from ._pipelines.plans import ImagePlans
 from ._reference.taps import Mask
 from ._spec.model_spec import ModelSpec
 from ._system.arrays import check_apart
 from ._system.environment import resolve_threads
+from ._system.fork import leak_in_children
 from ._tasks import task_of
 from ._tasks.segmentation import Segmentation
 from ._tasks.task import Wants
@@ -33,16 +36,8 @@ if TYPE_CHECKING:
 
 Image = NDArray[np.uint8]
 
-_PLANS_KEPT = 64  # image shapes; a camera has one, a folder of photographs many
-_TILES_PER_CALL = 4  # of a graph whose batch is free: what the network needs for a call must not grow with the image
-
-
-class _Plan(NamedTuple):
-    """Placement of images of one shape."""
-
-    geometry: Geometry
-    inputs: list[tuple[Geometry, Any]]
-    """The whole image, or its tiles, each with its plan of the pipeline."""
+# Of a graph whose batch is free: memory must not grow with the image, nor with the list.
+_TILES, _IMAGES = 4, 8
 
 
 class Segmenter:
@@ -55,6 +50,8 @@ class Segmenter:
         threads: number of threads that prepare images and make masks. None is every core that the process may use, and
             1 never starts a thread.
         pixels: device that prepares images and makes masks: "cpu", "cuda", or "auto" for that of the network.
+        batch_size: the most images or tiles of one inference, where the graph has no limit. None is 8 images or 4
+            tiles. A longer list is run in several batches.
 
     Attributes:
         spec: contract of the model.
@@ -72,6 +69,7 @@ class Segmenter:
         color: PixelFormat | None = None,
         threads: int | None = None,
         pixels: Pixels = "auto",
+        batch_size: int | None = None,
     ) -> None:
         self.spec = spec
         self.backend = backend
@@ -79,8 +77,9 @@ class Segmenter:
         self.threads = resolve_threads(threads)
         self._task = task_of(spec)
         self.pipeline = open_pipeline(backend, spec, self.color, _native.new_threads(self.threads), pixels)
-        self._free_limit = _TILES_PER_CALL if spec.input.resize == "tile" else None
-        self._plans: dict[tuple[tuple[int, ...], ...], _Plan] = {}
+        self._batch_size = _check_batch_size(batch_size) or (_TILES if spec.input.resize == "tile" else _IMAGES)
+        self._plans = ImagePlans(spec.input, self.color, self.pipeline)
+        leak_in_children(self)
         _native.log_once()
 
     @classmethod
@@ -93,6 +92,8 @@ class Segmenter:
         threads: int | None = None,
         color: PixelFormat | None = None,
         pixels: Pixels = "auto",
+        batch_size: int | None = None,
+        verify: bool = True,
         engine: EngineOptions | None = None,
         image_hw: Size | None = None,
         on_progress: Progress | None = None,
@@ -108,21 +109,25 @@ class Segmenter:
             color: format of your images: "rgb", "bgr" (OpenCV), "rgba", "bgra", "gray", "nv12" or "yuyv", see
                 `preprocess`. None is "rgb", or "gray" for a gray model.
             pixels: device that prepares images and makes masks: "cpu", "cuda", or "auto" for that of the network.
+            batch_size: the most images of one inference, see `Segmenter`.
+            verify: compare the hash of an .onnx file with its certificate, if it has one. That of an engine is always
+                compared.
             engine: for TensorRT, options of the engine to build unless the cache has it. None is `EngineOptions()`.
             image_hw: (height, width) of your images, to warm up for. None is the network's own size.
             on_progress: for TensorRT, called with every step of a build.
 
         Raises:
             MissingFileError: if there is no such file.
-            ModelFileError: if it is truncated, foreign, without a spec, or contradicts its spec.
+            ModelFileError: if it is truncated, foreign, without a spec, contradicts its spec, or is not the file
+                that its certificate was measured on.
             BackendUnavailableError: if the backend or device is not available.
             BackendError: if the backend cannot load the model, or an engine was built for another device or version.
         """
-        model = read_any_model(path)
+        model = read_any_model(path, verify=verify)
         resolve_color(color, model.spec.input)  # before an engine is built
         opened = open_backend(model, backend, device=device, threads=threads, engine=engine, on_progress=on_progress)
         try:
-            segmenter = cls(model.spec, opened, color=color, threads=threads, pixels=pixels)
+            segmenter = cls(model.spec, opened, color=color, threads=threads, pixels=pixels, batch_size=batch_size)
         except BaseException:
             opened.close()
             raise
@@ -152,13 +157,13 @@ class Segmenter:
 
     @overload
     def __call__(
-        self, images: Image, *, out: Mask | None = None, confidence: bool = False, margin: bool = False
+        self, images: ImageLike, *, out: Mask | None = None, confidence: bool = False, margin: bool = False
     ) -> Segmentation: ...
 
     @overload
     def __call__(
         self,
-        images: Sequence[Image],
+        images: list[ImageLike] | tuple[ImageLike, ...] | list[Image],
         *,
         out: Sequence[Mask] | None = None,
         confidence: bool = False,
@@ -166,12 +171,13 @@ class Segmenter:
     ) -> list[Segmentation]: ...
 
     def __call__(
-        self, images: Image | Sequence[Image], *, out: Any = None, confidence: bool = False, margin: bool = False
+        self, images: Any, *, out: Any = None, confidence: bool = False, margin: bool = False
     ) -> Segmentation | list[Segmentation]:
-        """Segment one image, or several as one batch.
+        """Segment one image, or a list of images in batches.
 
         Args:
-            images: (H, W, 3) uint8 in the segmenter's format, or a list of such. Sizes may differ.
+            images: (H, W, 3) uint8 in the segmenter's format, or a list of such. Sizes may differ. Paths, images of
+                Pillow and tensors in host memory are taken too, in the format as it is stored or converted to it.
             out: a mask to fill, or a list of masks for a list of images. See `postprocess` for shapes.
             confidence: also return the probability of each label.
             margin: also return the margin of each label, in the unit of the network's output.
@@ -184,14 +190,14 @@ class Segmenter:
             BackendError: if inference fails, or the segmenter is closed.
         """
         wants = Wants(confidence, margin)
-        if isinstance(images, np.ndarray) and images.ndim < 4:
-            return self._segment([images], None if out is None else [out], wants)[0][0]
-        if not isinstance(images, (list, tuple)):
-            got = f"{images.dtype} {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+        if isinstance(images, (list, tuple)):
+            return self._segment(images, out, wants)[0]
+        if images.ndim > 3 if isinstance(images, np.ndarray) else False:
+            got = f"{images.dtype} {images.shape}"
             raise InputError(f"expected one image or a list of images, got {got}; split a batch with list()")
-        return self._segment(images, out, wants)[0]
+        return self._segment([images], None if out is None else [out], wants)[0][0]
 
-    def trace(self, image: Image) -> Trace:
+    def trace(self, image: ImageLike) -> Trace:
         """Run one image and return the intermediate results too. The arrays belong to the caller."""
         (result,), ios = self._segment([image], None, Wants(), keep_io=True)
         outputs = {one.name: np.concatenate([io.outputs[one.name] for io in ios]) for one in self.spec.outputs}
@@ -215,36 +221,29 @@ class Segmenter:
         return f"Segmenter({self.spec.task}, {self.spec.num_classes} classes, {self.backend!r})"
 
     def _segment(
-        self, images: Sequence[Image], out: Sequence[Mask] | None, wants: Wants, keep_io: bool = False
+        self, images: Sequence[ImageLike], out: Sequence[Mask] | None, wants: Wants, keep_io: bool = False
     ) -> tuple[list[Segmentation], list[NetworkIO]]:
         if not images:
             raise InputError("expected at least one image, got an empty list; skip the call when there is no image")
-        plans = [self._plan(image) for image in images]
+        planned = [self._plans.plan(image) for image in images]
+        arrays, plans = [array for array, _ in planned], [plan for _, plan in planned]
         buffers = self._task.allocate([plan.geometry for plan in plans], out, wants)
         if out is not None:
-            check_apart(out, images, "an image")
+            check_apart(out, arrays, "an image")
         items = [
-            BatchItem(i, images[i], geometry, kept, buffers[i])
+            BatchItem(i, arrays[i], geometry, kept, buffers[i])
             for i, plan in enumerate(plans)
             for geometry, kept in plan.inputs
         ]
-        timings, ios = run_batches(self.pipeline, items, self._free_limit, keep_io)
+        timings, ios = run_batches(self.pipeline, items, self._batch_size, keep_io)
         results = [
             self._task.result(buffers[i], plan.geometry, timings[i], self.color, self.threads)
             for i, plan in enumerate(plans)
         ]
         return results, ios
 
-    def _plan(self, image: Image) -> _Plan:
-        """Return the placement of images of this shape, planned once."""
-        key = (image.shape, image.strides) if isinstance(image, np.ndarray) and image.dtype == np.uint8 else ()
-        plan = self._plans.get(key)
-        if plan is None:
-            check_image(image, self.color)
-            geometry = Geometry.place(image_size(image, self.color), self.spec.input)
-            tiles = geometry.tiles(self.spec.input)
-            plan = _Plan(geometry, [(tile, self.pipeline.plan(tile)) for tile in tiles])
-            if len(self._plans) >= _PLANS_KEPT:
-                self._plans.clear()
-            self._plans[key] = plan
-        return plan
+
+def _check_batch_size(batch_size: int | None) -> int | None:
+    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
+        raise InputError(f"batch_size must be a positive integer or None, got {batch_size!r}")
+    return batch_size

@@ -81,8 +81,8 @@ def make_onnx(spec: ModelSpec, *, batch: int | str = "N") -> onnx.ModelProto:
         x = then("Transpose", x, perm=_TO_FIRST)
     if spec.input.dtype == "uint8":
         x = then("Cast", x, to=TensorProto.FLOAT)
-    if spec.output.stride > 1:
-        x = then("AveragePool", x, kernel_shape=[spec.output.stride] * 2, strides=[spec.output.stride] * 2)
+    if spec.output.whole_stride > 1:
+        x = then("AveragePool", x, kernel_shape=[spec.output.whole_stride] * 2, strides=[spec.output.whole_stride] * 2)
     x = then("Conv", x, "weight", "bias")
     if spec.output.kind == "probabilities":
         x = then("Softmax", x, axis=1) if spec.task == "semantic" else then("Sigmoid", x)
@@ -118,7 +118,7 @@ def _input_shape(spec: ModelSpec, batch: int | str) -> list[int | str]:
 
 
 def _output_shape(spec: ModelSpec, batch: int | str) -> list[int | str]:
-    height, width = (n // spec.output.stride for n in spec.input.size) if spec.input.size else ("height", "width")
+    height, width = (n // spec.output.whole_stride for n in spec.input.size) if spec.input.size else ("height", "width")
     if spec.output.kind == "labels":
         return [batch, height, width]
     channels = spec.num_channels

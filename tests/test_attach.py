@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ from seginfer import (
     attach_spec,
     read_model,
 )
-from seginfer._files import onnx_file, protobuf
 from seginfer._files.model_file import pipeline_sha256
+from seginfer._files.protobuf import FileBytes
 from seginfer._system.atomic import atomic_path
 
 SPEC = SPECS["semantic"]
@@ -117,12 +118,12 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(
     target = bare if in_place else bare.with_name("target.onnx")
     attach_spec(bare, SPEC, target)
     before = {path: path.read_bytes() for path in bare.parent.iterdir()}
-    copy, calls = protobuf.copy_bytes, []
+    chunks: Any = FileBytes.chunks
+    calls: list[str] = []
 
-    def interrupted_copy(data: Any, start: int, end: int, out: Any) -> None:
-        copy(data, start, end, out)
-        out.flush()
-        calls.append(out.name)
+    def interrupted_chunks(self: FileBytes, start: int, end: int) -> Iterator[bytes]:
+        yield from chunks(self, start, end)
+        calls.append(f"{start}.part")
         if len(calls) == 2:
             raise error
 
@@ -131,7 +132,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(
         raise error
 
     if moment == "in the middle":
-        monkeypatch.setattr(onnx_file, "copy_bytes", interrupted_copy)
+        monkeypatch.setattr(FileBytes, "chunks", interrupted_chunks)
     else:
         monkeypatch.setattr(os, "replace", no_replace)
     with pytest.raises(OutputWriteError if error is OSError else error):
@@ -145,7 +146,7 @@ def test_a_full_disk_is_reported_as_such(bare: Path, monkeypatch: pytest.MonkeyP
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(onnx_file, "copy_bytes", full)
+    monkeypatch.setattr(FileBytes, "chunks", full)
     with pytest.raises(OutputWriteError, match=r"out\.onnx: No space left on device"):
         attach_spec(bare, SPEC, bare.with_name("out.onnx"))
     assert list(bare.parent.iterdir()) == [bare]

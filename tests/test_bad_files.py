@@ -93,9 +93,9 @@ CONTRADICTIONS: dict[str, tuple[ModelSpec, str]] = {
     "another output name": (make_spec(output={"name": "out"}), "outputs names 'out', the graph yields ['logits']"),
     "another output layout": (make_spec(output={"layout": "NHWC"}), "need 3 channels"),
     "another stride": (make_spec(output={"stride": 4}), "outputs[0].stride is 4"),
-    "labels": (make_spec(output={"kind": "labels"}), "outputs[0].kind is 'labels', the graph yields float32"),
-    "two classes": (make_spec(names=("a", "b")), "2 semantic classes need 2 channels"),
-    "a binary task": (make_spec("binary"), "2 binary classes need 1 channels"),
+    "labels": (make_spec(output={"kind": "labels"}), "3 semantic classes of kind labels need 1 channels"),
+    "two classes": (make_spec(names=("a", "b")), "2 semantic classes of kind logits need 2 channels"),
+    "a binary task": (make_spec("binary"), "2 binary classes of kind logits need 1 channels"),
 }
 
 

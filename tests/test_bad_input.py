@@ -37,8 +37,6 @@ BAD_IMAGES: dict[str, Any] = {
     "alpha": np.zeros((24, 32, 4), np.uint8),
     "no height": np.zeros((0, 32, 3), np.uint8),
     "no width": np.zeros((24, 0, 3), np.uint8),
-    "flipped channels": np.zeros((24, 32, 3), np.uint8)[:, :, ::-1],
-    "flipped rows": np.zeros((24, 32, 3), np.uint8)[::-1],
     "nested lists": [[[0, 0, 0]]],
     "a number": 7,
     "none": None,
@@ -57,9 +55,9 @@ def test_a_bad_image_is_refused_alone_in_a_list_and_in_preprocess(image: Any, se
         preprocess([good, image], SPECS["semantic"])
 
 
-@pytest.mark.parametrize("images", [[], (), np.zeros((2, 24, 32, 3), np.uint8), "image.png", {}], ids=repr)
+@pytest.mark.parametrize("images", [[], (), np.zeros((2, 24, 32, 3), np.uint8), {}], ids=repr)
 def test_what_is_not_one_or_more_images_is_refused(images: Any, semantic_model: Path) -> None:
-    with Segmenter.open(semantic_model) as segmenter, refuses(InputError, "expected", "image"):
+    with Segmenter.open(semantic_model) as segmenter, refuses(InputError, "image"):
         segmenter(images)
 
 

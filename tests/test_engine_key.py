@@ -21,8 +21,9 @@ from refusal import refuses
 
 from seginfer import BackendUnavailableError, MissingFileError, ModelFileError, attach_spec
 from seginfer._files.external import external_files
+from seginfer._files.hashes import file_sha256, file_stamp
 from seginfer._spec.schema import structure, unstructure
-from seginfer._tensorrt.key import EngineGpu, EngineKey, engine_key, file_sha256, file_stamp, file_stamps, onnx_sha256
+from seginfer._tensorrt.key import EngineGpu, EngineKey, engine_key, file_stamps, onnx_sha256
 from seginfer._tensorrt.options import EngineOptions, EngineProfile
 
 ORIN = EngineGpu("Orin", (8, 7), "12.6 (540.4.0)", 16)

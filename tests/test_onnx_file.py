@@ -45,8 +45,10 @@ def assert_same_reading(path: Path) -> None:
     assert ours.outputs == tuple(info_of(value) for value in theirs.graph.output)
     assert ours.metadata == {entry.key: entry.value for entry in theirs.metadata_props}
     assert ours.opset == next(o.version for o in theirs.opset_import if o.domain in ("", "ai.onnx"))
-    external = any(t.data_location == TensorProto.EXTERNAL for t in theirs.graph.initializer)
-    assert ours.has_external_data == external
+    external = [t for t in theirs.graph.initializer if t.data_location == TensorProto.EXTERNAL]
+    assert ours.weight_files == tuple(
+        sorted({e.value for t in external for e in t.external_data if e.key == "location"})
+    )
 
 
 def identity_model(dtype: int, shape: list[int | str | None], path: Path) -> Path:
@@ -99,7 +101,7 @@ def test_weights_in_another_file_are_noticed(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(make_onnx(SPECS["semantic"]), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert_same_reading(path)
-    assert read_onnx(path).has_external_data
+    assert read_onnx(path).weight_files == ("weights.bin",)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -187,7 +187,7 @@ def test_a_failed_call_leaves_the_segmenter_usable(semantic_model: Path) -> None
 
 
 def test_plans_are_kept_for_a_few_sizes_only(semantic_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seginfer._segmenter._PLANS_KEPT", 3)
+    monkeypatch.setattr("seginfer._pipelines.plans._KEPT", 3)
     images = [picture(20 + i, 30) for i in range(8)]
     planned: list[tuple[int, int]] = []
     with Segmenter.open(semantic_model, device="cpu") as segmenter:
@@ -200,5 +200,5 @@ def test_plans_are_kept_for_a_few_sizes_only(semantic_model: Path, monkeypatch: 
         monkeypatch.setattr(segmenter.pipeline, "plan", counted)
         for image in [*images, images[-1], *images[-2:]]:
             np.testing.assert_array_equal(segmenter(image).mask, expected_mask(image, SPECS["semantic"]))
-            assert len(segmenter._plans) <= 3
+            assert len(segmenter._plans._kept) <= 3
     assert planned == [image.shape[:2] for image in images], "a size that is kept is planned once"

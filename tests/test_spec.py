@@ -92,9 +92,9 @@ def specs(draw: st.DrawFn) -> ModelSpec:
         certificate=draw(st.none() | certificates()),
     )
     image = draw(inputs())
-    if image.size and min(image.size) >= outputs[0].stride and draw(st.booleans()):
-        margin = draw(st.integers(0, (min(image.size) - outputs[0].stride) // 2))
-        image = dataclasses.replace(image, resize="tile", multiple_of=outputs[0].stride, tile_margin=margin)
+    if image.size and min(image.size) >= outputs[0].whole_stride and draw(st.booleans()):
+        margin = draw(st.integers(0, (min(image.size) - outputs[0].whole_stride) // 2))
+        image = dataclasses.replace(image, resize="tile", multiple_of=outputs[0].whole_stride, tile_margin=margin)
     ignore = st.integers(count, 65535)
     classes = ClassSpec(names, colors, draw(ignore if image.resize == "center-crop" else st.none() | ignore))
     return ModelSpec(task, image, classes, outputs, provenance)

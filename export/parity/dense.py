@@ -63,7 +63,7 @@ def decide(output: NDArray[Any], geometry: Geometry, spec: ModelSpec) -> tuple[N
 def _narrow_to_output(geometry: Geometry, output: NDArray[Any], spec: ModelSpec) -> Geometry:
     """Place the image in the part of the input that the output covers."""
     # Unpadded convolutions have no output for the borders of their input.
-    axis, stride = row_axis(output, spec), spec.output.stride
+    axis, stride = row_axis(output, spec), spec.output.whole_stride
     height, width = output.shape[axis : axis + 2]
     problem = size_problem(geometry.input_hw, (height, width), stride, spec.input.tile_margin)
     if problem:

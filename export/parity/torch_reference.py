@@ -122,7 +122,7 @@ def _cut_into_tiles(
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Cut batch and output of one pass into tiles."""
     stride, input_axis, output_axis = (
-        spec.output.stride,
+        spec.output.whole_stride,
         2 if spec.input.layout == "NCHW" else 1,
         row_axis(output, spec),
     )
@@ -143,11 +143,11 @@ def crop_tile_outputs(output: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
     """
     if spec.input.resize != "tile":
         return output
-    axis, reach = row_axis(output, spec), spec.output.stride - 1
+    axis, reach = row_axis(output, spec), spec.output.whole_stride - 1
     bounds = []
     for side, step, cells in zip(spec.input.size or (), spec.input.tile_step, output.shape[axis:], strict=False):
-        first = spec.input.tile_margin - (side - spec.output.stride * cells) // 2
-        low, high = (first - reach) // spec.output.stride, -(-(first + step + reach) // spec.output.stride)
+        first = spec.input.tile_margin - (side - spec.output.whole_stride * cells) // 2
+        low, high = (first - reach) // spec.output.whole_stride, -(-(first + step + reach) // spec.output.whole_stride)
         bounds.append((low, high - low))
     (top, height), (left, width) = bounds
     return _crop(output, axis, (top, left), (height, width))

@@ -42,7 +42,12 @@ def open_segmenter(args: argparse.Namespace, output: Output, model: Path) -> Seg
     """Open a model with the arguments of `add_device`."""
     with output.phases() as on_step:
         return Segmenter.open(
-            model, backend=args.backend, device=args.device, threads=args.threads, on_progress=on_step
+            model,
+            backend=args.backend,
+            device=args.device,
+            threads=args.threads,
+            verify=not getattr(args, "no_verify", False),
+            on_progress=on_step,
         )
 
 

@@ -98,6 +98,9 @@ def _run(commands: Any) -> None:
     command.add_argument("inputs", type=file_path, nargs="+", metavar="INPUT", help="image, video, or folder of both")
     add_folder(command, "seginfer-masks")
     command.add_argument("--no-overlay", action="store_true", help="write masks only")
+    command.add_argument(
+        "--no-verify", action="store_true", help="run a model file that is not the one its certificate was measured on"
+    )
     command.add_argument("--alpha", type=float, default=0.5, help="opacity of the overlay, 0..1 (default: %(default)s)")
     add_device(command)
 
@@ -112,7 +115,7 @@ def _export(commands: Any) -> None:
         "  seginfer export torchvision.models.segmentation:fcn_resnet50 --kwargs \\\n"
         '      \'{"weights_backbone": null, "num_classes": 8}\' \\\n'
         "      --spec spec.json --images photos/ -o fcn.onnx\n"
-        "  seginfer export program.pt2 --spec spec.json -o m.onnx",
+        "  seginfer export program.pt2 --trust-code --spec spec.json -o m.onnx",
         _SPEC_HELP,
     )
     add_source(command)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
 from .._errors import ModelFileError
-from .onnx_file import GRAPH_INITIALIZER, GRAPH_NODE, MODEL_GRAPH, TENSOR_EXTERNAL
-from .protobuf import BYTES, Field, MalformedError, map_file, read_string_pair, walk_fields, walk_model, walk_nested
+from .protobuf import BYTES, Field, FileBytes, MalformedError, read_string_pair, walk_fields, walk_model, walk_nested
 
 # Field numbers of onnx/onnx.proto.
-_MODEL_FUNCTION = 25
+MODEL_GRAPH, _MODEL_FUNCTION = 7, 25
+GRAPH_NODE, GRAPH_INITIALIZER = 1, 5
+_TENSOR_EXTERNAL = 13
 _NODE_ATTRIBUTE = 5
 _FUNCTION_NODE = 7
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = (5, 10), (6, 11)
@@ -25,19 +25,23 @@ def external_files(path: str | Path) -> tuple[Path, ...]:
         MissingFileError: if there is no such .onnx file.
         ModelFileError: if it is not a complete ONNX model, or a file with weights is missing or in another folder.
     """
-    with map_file(path) as data:
+    with FileBytes(path) as data:
         try:
-            locations = set(_locations(data))
+            locations = find_locations(data)
         except (MalformedError, UnicodeDecodeError) as error:
             raise ModelFileError(f"{path} is not a complete ONNX model ({error}); copy or export it again") from error
-    return tuple(_beside(path, location) for location in sorted(locations))
+    return tuple(beside(path, location) for location in locations)
 
 
-def _locations(data: mmap.mmap) -> Iterator[str]:
-    """Yield the file name of every tensor with external data.
+def find_locations(data: FileBytes) -> tuple[str, ...]:
+    """Return the file names of all tensors with external data, sorted.
 
     These are weights, and constants in attributes of nodes.
     """
+    return tuple(sorted(set(_locations(data))))
+
+
+def _locations(data: FileBytes) -> Iterator[str]:
     for field in walk_model(data):
         if field.number == MODEL_GRAPH:
             yield from _locations_in_graph(data, field, 0)
@@ -46,7 +50,7 @@ def _locations(data: mmap.mmap) -> Iterator[str]:
                 yield from _locations_in_node(data, node, 0)
 
 
-def _locations_in_graph(data: mmap.mmap, graph: Field, depth: int) -> Iterator[str]:
+def _locations_in_graph(data: FileBytes, graph: Field, depth: int) -> Iterator[str]:
     if depth > _MOST_GRAPHS_DEEP:
         raise MalformedError(f"its graphs are nested more than {_MOST_GRAPHS_DEEP} deep")
     if graph.wire != BYTES:
@@ -58,7 +62,7 @@ def _locations_in_graph(data: mmap.mmap, graph: Field, depth: int) -> Iterator[s
             yield from _locations_in_node(data, field, depth)
 
 
-def _locations_in_node(data: mmap.mmap, node: Field, depth: int) -> Iterator[str]:
+def _locations_in_node(data: FileBytes, node: Field, depth: int) -> Iterator[str]:
     for attribute in walk_nested(data, node, _NODE_ATTRIBUTE):
         if attribute.wire != BYTES:
             raise MalformedError(f"bad field at byte {attribute.start}")
@@ -69,15 +73,18 @@ def _locations_in_node(data: mmap.mmap, node: Field, depth: int) -> Iterator[str
                 yield from _locations_in_graph(data, field, depth + 1)
 
 
-def _locations_of_tensor(data: mmap.mmap, tensor: Field) -> Iterator[str]:
-    pairs = (read_string_pair(data, field) for field in walk_nested(data, tensor, TENSOR_EXTERNAL))
+def _locations_of_tensor(data: FileBytes, tensor: Field) -> Iterator[str]:
+    pairs = (read_string_pair(data, field) for field in walk_nested(data, tensor, _TENSOR_EXTERNAL))
     return (value for key, value in pairs if key == "location")
 
 
-def _beside(path: str | Path, location: str) -> Path:
+def beside(path: str | Path, location: str) -> Path:
     """Return the path of external weights.
 
     ONNX allows them in the folder of the model and below.
+
+    Raises:
+        ModelFileError: if they are elsewhere, or there is no such file.
     """
     relative = Path(location)
     if not location or "\0" in location or relative.is_absolute() or ".." in relative.parts:

@@ -11,9 +11,11 @@ from pathlib import Path
 from .._errors import InputError, ModelFileError, SpecError
 from .._spec.model_spec import InputSpec, ModelSpec
 from .._spec.schema import unstructure
-from .._spec.tensor_info import TensorInfo
+from .._spec.tensor_info import UNKNOWN_SHAPE, TensorInfo
 from .._system.atomic import check_target
 from .._tasks import task_of
+from .external import beside
+from .hashes import with_weights_sha256
 from .onnx_file import OnnxFile, graph_sha256, read_onnx, write_metadata
 
 METADATA_KEY = "seginfer"
@@ -31,12 +33,17 @@ class ModelFile:
     graph: OnnxFile
 
 
-def read_model(path: str | Path) -> ModelFile:
+def read_model(path: str | Path, *, verify: bool = False) -> ModelFile:
     """Read an .onnx file that carries a ModelSpec.
+
+    Args:
+        path: the file.
+        verify: read all of it, with external weights, and compare its hash with the certificate's, if it has one.
 
     Raises:
         MissingFileError: if there is no such file.
-        ModelFileError: if the file is truncated, foreign, without a spec, or contradicts its spec.
+        ModelFileError: if the file is truncated, foreign, without a spec, contradicts its spec, keeps weights outside
+            its folder, or is not the file that its certificate was measured on.
     """
     graph = read_onnx(path)
     text = graph.metadata.get(METADATA_KEY)
@@ -49,6 +56,13 @@ def read_model(path: str | Path) -> ModelFile:
     except SpecError as error:
         raise ModelFileError(f"{path} has an unusable ModelSpec: {error}; attach a corrected one") from error
     check_spec(spec, graph, path)
+    for name in graph.weight_files:
+        beside(path, name)
+    if verify and spec.provenance.certificate is not None and not certificate_matches(path, spec):
+        raise ModelFileError(
+            f"{path} is not the file that its certificate was measured on: it was damaged or edited; copy or export it "
+            "again, or open it with verify=False (--no-verify)"
+        )
     return ModelFile(Path(path), spec, graph)
 
 
@@ -72,7 +86,7 @@ def attach_spec(source: str | Path, spec: ModelSpec, target: str | Path) -> None
     check_name(target)
     graph = read_onnx(source)
     check_spec(spec, graph, source)
-    if graph.has_external_data and Path(source).resolve().parent != Path(target).resolve().parent:
+    if graph.weight_files and Path(source).resolve().parent != Path(target).resolve().parent:
         raise ModelFileError(
             f"{source} has weights in other files; write the output into the same folder, or save the model as one file"
         )
@@ -103,7 +117,7 @@ def certificate_matches(path: str | Path, spec: ModelSpec) -> bool:
 def pipeline_sha256(path: str | Path, spec: ModelSpec) -> str:
     """Return a hash of everything that decides masks.
 
-    This is the graph, and the spec without colours, class names and provenance.
+    This is the graph with its weights, in other files too, and the spec without colours, class names and provenance.
     """
     decisive = {
         "task": spec.task,
@@ -111,7 +125,7 @@ def pipeline_sha256(path: str | Path, spec: ModelSpec) -> str:
         "outputs": unstructure(spec.outputs),
         "ignore_index": spec.classes.ignore_index,
     }
-    graph = graph_sha256(path, ignore=METADATA_KEY)
+    graph = with_weights_sha256(graph_sha256(path, ignore=METADATA_KEY), path)
     return hashlib.sha256(f"{graph} {json.dumps(decisive, sort_keys=True)}".encode()).hexdigest()
 
 
@@ -130,8 +144,10 @@ def _input_problem(spec: InputSpec, inputs: tuple[TensorInfo, ...]) -> str | Non
     if [info.name for info in inputs] != [spec.name]:
         return f"input.name is {spec.name!r}, the graph takes {[info.name for info in inputs]}"
     info = inputs[0]
-    if info.dtype != spec.dtype:
+    if info.dtype not in (spec.dtype, "unknown"):
         return f"input.dtype is {spec.dtype}, the graph takes {info.dtype}"
+    if info.shape == UNKNOWN_SHAPE:
+        return None
     if len(info.shape) != 4:
         return f"input must have 4 dimensions ({spec.layout}), the graph takes {info.shape}"
     _, channels, height, width = info.nchw(spec.layout)

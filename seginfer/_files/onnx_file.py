@@ -7,23 +7,22 @@ Source of field numbers: onnx/onnx.proto (ModelProto, GraphProto, NodeProto, Val
 from __future__ import annotations
 
 import hashlib
-import mmap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from .._errors import ModelFileError
-from .._spec.tensor_info import TensorInfo
+from .._spec.tensor_info import UNKNOWN_SHAPE, TensorInfo
 from .._system.atomic import atomic_path
+from .external import GRAPH_INITIALIZER, GRAPH_NODE, MODEL_GRAPH, find_locations
 from .protobuf import (
     BYTES,
     MOST_FIELDS,
     Field,
+    FileBytes,
     MalformedError,
     at_most,
-    copy_bytes,
     encode_field,
-    map_file,
     read_string_pair,
     read_text,
     walk_fields,
@@ -31,10 +30,10 @@ from .protobuf import (
     walk_nested,
 )
 
-MODEL_GRAPH, _MODEL_OPSET, _MODEL_METADATA = 7, 8, 14
-GRAPH_NODE, GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 1, 5, 11, 12
+_MODEL_OPSET, _MODEL_METADATA = 8, 14
+_GRAPH_INPUT, _GRAPH_OUTPUT = 11, 12
 _NODE_NAME, _NODE_OP, _NODE_DOMAIN = 3, 4, 7
-_TENSOR_NAME, TENSOR_EXTERNAL = 8, 13
+_TENSOR_NAME = 8
 
 _MOST_DIMENSIONS = 64
 _MOST_NODES = 1_000_000
@@ -62,7 +61,8 @@ class OnnxFile:
     outputs: tuple[TensorInfo, ...]
     metadata: dict[str, str]
     opset: int
-    has_external_data: bool
+    weight_files: tuple[str, ...]
+    """Names of files with external weights, relative to the folder of the model."""
 
 
 class NodeInfo(NamedTuple):
@@ -82,14 +82,15 @@ def read_onnx(path: str | Path) -> OnnxFile:
         MissingFileError: if there is no such file.
         ModelFileError: if it is truncated or is not an ONNX model.
     """
-    with map_file(path) as data:
+    with FileBytes(path) as data:
         try:
             fields = list(walk_model(data))
             graphs = [f for f in fields if f.number == MODEL_GRAPH and f.wire == BYTES]
             if len(graphs) != 1:
                 raise MalformedError("it holds no graph")
             metadata = dict(read_string_pair(data, f) for f in fields if f.number == _MODEL_METADATA)
-            return _onnx_file(data, graphs[0], metadata, _opset(data, fields))
+            signature = _signature(data, graphs[0])
+            return OnnxFile(*signature, metadata, _opset(data, fields), find_locations(data))
         except (MalformedError, UnicodeDecodeError) as error:
             raise ModelFileError(f"{path} is not a complete ONNX model ({error}); copy or export it again") from error
 
@@ -103,7 +104,7 @@ def read_nodes(path: str | Path) -> tuple[NodeInfo, ...]:
         MissingFileError: if there is no such file.
         ModelFileError: if it is truncated or is not an ONNX model.
     """
-    with map_file(path) as data:
+    with FileBytes(path) as data:
         try:
             graphs = [f for f in walk_model(data) if f.number == MODEL_GRAPH]
             nodes = (node for graph in graphs for node in walk_nested(data, graph, GRAPH_NODE))
@@ -118,9 +119,10 @@ def graph_sha256(path: str | Path, *, ignore: str) -> str:
     It is equal before and after the entry `ignore` is attached.
     """
     digest = hashlib.sha256()
-    with map_file(path) as data:
+    with FileBytes(path) as data:
         for start, end in _spans_without(data, ignore, path):
-            digest.update(memoryview(data)[start:end])
+            for chunk in data.chunks(start, end):
+                digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -131,39 +133,38 @@ def write_metadata(source: str | Path, target: str | Path, key: str, value: str)
     """
     entry = encode_field(1, key.encode()) + encode_field(2, value.encode())
     with atomic_path(target) as part, open(part, "wb") as out:
-        with map_file(source) as data:
+        with FileBytes(source) as data:
             for start, end in _spans_without(data, key, source):
-                copy_bytes(data, start, end, out)
+                out.writelines(data.chunks(start, end))
         out.write(encode_field(_MODEL_METADATA, entry))
 
 
-def _opset(data: mmap.mmap, fields: list[Field]) -> int:
+def _opset(data: FileBytes, fields: list[Field]) -> int:
     for field in fields:
         if field.number == _MODEL_OPSET and read_text(data, field, 1) in ("", "ai.onnx"):
             return max((f.value for f in walk_nested(data, field, 2)), default=0)
     raise MalformedError("it names no operator set")
 
 
-def _onnx_file(data: mmap.mmap, graph: Field, metadata: dict[str, str], opset: int) -> OnnxFile:
+def _signature(data: FileBytes, graph: Field) -> tuple[tuple[TensorInfo, ...], tuple[TensorInfo, ...]]:
+    """Return inputs and outputs of a graph."""
     weights: set[str] = set()
     inputs: list[TensorInfo] = []
     outputs: list[TensorInfo] = []
-    external = False
-    for field in walk_fields(data, graph.value, graph.end):
+    for field in at_most(_MOST_NODES, walk_fields(data, graph.value, graph.end)):
         if field.number == GRAPH_INITIALIZER:
             weights.add(read_text(data, field, _TENSOR_NAME))
-            external |= any(True for _ in walk_nested(data, field, TENSOR_EXTERNAL))
         elif field.number in (_GRAPH_INPUT, _GRAPH_OUTPUT):
             tensors = inputs if field.number == _GRAPH_INPUT else outputs
             tensors.append(_tensor_info(data, field))
             if len(tensors) > MOST_FIELDS:
                 raise MalformedError(f"it has more than {MOST_FIELDS} inputs or outputs")
-    real = tuple(info for info in inputs if info.name not in weights)  # before IR version 4, weights are inputs too
-    return OnnxFile(real, tuple(outputs), metadata, opset, external)
+    # Before IR version 4, weights are inputs too.
+    return tuple(info for info in inputs if info.name not in weights), tuple(outputs)
 
 
-def _tensor_info(data: mmap.mmap, field: Field) -> TensorInfo:
-    shape: tuple[int | str, ...] = ()
+def _tensor_info(data: FileBytes, field: Field) -> TensorInfo:
+    shape: tuple[int | str, ...] = UNKNOWN_SHAPE
     dtype = "unknown"
     for type_proto in walk_nested(data, field, 2):
         for tensor in walk_nested(data, type_proto, 1):
@@ -173,17 +174,18 @@ def _tensor_info(data: mmap.mmap, field: Field) -> TensorInfo:
     return TensorInfo(read_text(data, field, 1), shape, dtype)
 
 
-def _node_info(data: mmap.mmap, field: Field) -> NodeInfo:
+def _node_info(data: FileBytes, field: Field) -> NodeInfo:
     name, op, domain = (read_text(data, field, number) for number in (_NODE_NAME, _NODE_OP, _NODE_DOMAIN))
     return NodeInfo(name, op, "" if domain == "ai.onnx" else domain)
 
 
-def _dimension(data: mmap.mmap, field: Field) -> int | str:
+def _dimension(data: FileBytes, field: Field) -> int | str:
     fixed = [f.value for f in walk_nested(data, field, 1)]
-    return fixed[-1] if fixed else (read_text(data, field, 2) or "?")
+    # Some exporters write -1 or 0 for a dimension that varies. Negative numbers have their highest bit set.
+    return fixed[-1] if fixed and 0 < fixed[-1] < 1 << 63 else (read_text(data, field, 2) or "?")
 
 
-def _spans_without(data: mmap.mmap, key: str, path: str | Path) -> list[tuple[int, int]]:
+def _spans_without(data: FileBytes, key: str, path: str | Path) -> list[tuple[int, int]]:
     """Return the byte ranges of the file without a metadata entry."""
     try:
         return [

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import mmap
+import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from .._errors import MissingFileError, ModelFileError
 
@@ -28,35 +29,72 @@ class MalformedError(Exception):
     """Bytes that are not the expected protobuf message. Callers translate it."""
 
 
-class map_file:  # noqa: N801  # reads as a function in `with map_file(path) as data`
-    """Map a model file into memory, as a context manager.
+class FileBytes:
+    """Bytes of a model file, as a context manager.
+
+    Args:
+        path: a regular file, which may be of any size.
 
     Raises:
         MissingFileError: if there is no such file.
-        ModelFileError: if it is empty or cannot be read.
+        ModelFileError: if it is empty, is not a regular file, or cannot be read.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self._path = Path(path)
+    # Not a memory map: the system ends a process that reads a map of a file which was cut meanwhile.
 
-    def __enter__(self) -> mmap.mmap:
-        if not self._path.is_file():
-            raise MissingFileError(f"no model file at {self._path}; check the path")
-        if self._path.stat().st_size == 0:
-            raise ModelFileError(f"{self._path} is empty; copy or export it again")
+    _BLOCK = 1 << 16
+
+    def __init__(self, path: str | Path) -> None:
         try:
-            with open(self._path, "rb") as file:
-                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            reason = error.strerror or error
-            raise ModelFileError(f"cannot read {self._path}: {reason}; check its permissions") from error
-        return self._data
+            # A named pipe would wait for a writer.
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise MissingFileError(f"no model file at {path}; check the path") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ModelFileError(f"cannot read {path}: {reason}; check its name and permissions") from error
+        info = os.fstat(self._file)
+        self._size = info.st_size
+        self._start, self._block = 0, b""
+        if not stat.S_ISREG(info.st_mode) or not self._size:
+            os.close(self._file)
+            problem = "is empty" if stat.S_ISREG(info.st_mode) else "is not a regular file"
+            raise ModelFileError(f"{path} {problem}; copy or export it again")
+
+    def __enter__(self) -> FileBytes:
+        return self
 
     def __exit__(self, *_: object) -> None:
-        self._data.close()
+        os.close(self._file)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, position: int) -> int:
+        offset = position - self._start
+        if not 0 <= offset < len(self._block):
+            self._block = self.read(position, min(position + self._BLOCK, self._size))
+            self._start, offset = position, 0
+        return self._block[offset]
+
+    def read(self, start: int, end: int) -> bytes:
+        """Return the bytes from `start` to `end`.
+
+        Raises:
+            MalformedError: if the file was cut after it was opened.
+        """
+        found = os.pread(self._file, end - start, start)
+        if len(found) < end - start:
+            raise MalformedError(f"it was cut at byte {start + len(found)} while it was read")
+        return found
+
+    def chunks(self, start: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes from `start` to `end` in pieces."""
+        for position in range(start, end, 1 << 22):
+            yield self.read(position, min(position + (1 << 22), end))
 
 
-def walk_fields(data: mmap.mmap, start: int, end: int) -> Iterator[Field]:
+def walk_fields(data: FileBytes, start: int, end: int) -> Iterator[Field]:
     """Yield the fields of a message.
 
     Raises:
@@ -83,7 +121,7 @@ def walk_fields(data: mmap.mmap, start: int, end: int) -> Iterator[Field]:
         position = after
 
 
-def walk_model(data: mmap.mmap) -> Iterator[Field]:
+def walk_model(data: FileBytes) -> Iterator[Field]:
     """Yield the top-level fields of a file."""
     return at_most(MOST_FIELDS, walk_fields(data, 0, len(data)))
 
@@ -101,7 +139,7 @@ def at_most(limit: int, fields: Iterable[Field]) -> Iterator[Field]:
         yield field
 
 
-def read_varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
+def read_varint(data: FileBytes, position: int, end: int) -> tuple[int, int]:
     result = shift = 0
     while position < end and shift < 64:
         byte = data[position]
@@ -113,19 +151,19 @@ def read_varint(data: mmap.mmap, position: int, end: int) -> tuple[int, int]:
     raise MalformedError(f"bad number at byte {position}")
 
 
-def walk_nested(data: mmap.mmap, field: Field, number: int) -> Iterator[Field]:
+def walk_nested(data: FileBytes, field: Field, number: int) -> Iterator[Field]:
     """Yield the fields `number` inside a message field."""
     if field.wire != BYTES:
         raise MalformedError(f"bad field at byte {field.start}")
     return (f for f in walk_fields(data, field.value, field.end) if f.number == number)
 
 
-def read_text(data: mmap.mmap, field: Field, number: int) -> str:
+def read_text(data: FileBytes, field: Field, number: int) -> str:
     found = [f for f in walk_nested(data, field, number) if f.wire == BYTES]
-    return data[found[-1].value : found[-1].end].decode() if found else ""
+    return data.read(found[-1].value, found[-1].end).decode() if found else ""
 
 
-def read_string_pair(data: mmap.mmap, field: Field) -> tuple[str, str]:
+def read_string_pair(data: FileBytes, field: Field) -> tuple[str, str]:
     return read_text(data, field, 1), read_text(data, field, 2)
 
 
@@ -140,9 +178,3 @@ def _encode_varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
-
-
-def copy_bytes(data: mmap.mmap, start: int, end: int, out: BinaryIO) -> None:
-    step = 1 << 24
-    for position in range(start, end, step):
-        out.write(data[position : min(position + step, end)])

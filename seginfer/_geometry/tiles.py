@@ -34,6 +34,8 @@ def window_of(geometry: Geometry, output_hw: Size, spec: ModelSpec) -> Window:
         InputError: if an output of this size contradicts the spec.
     """
     if spec.input.resize != "tile":
+        if problem := spec.output.stride_problem(geometry.input_hw, output_hw):
+            raise InputError(problem)
         return Window(geometry, output_hw, (0, 0))
     stride = spec.output.graph_stride
     problem = size_problem(geometry.input_hw, output_hw, stride, spec.input.tile_margin)

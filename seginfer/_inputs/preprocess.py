@@ -17,6 +17,7 @@ from .._reference.taps import mirror_indices
 from .._spec.model_spec import InputSpec, ModelSpec
 from .._system.arrays import check_apart, check_no_overlap
 from .._system.environment import resolve_threads
+from .convert import as_array
 from .formats import PixelFormat, check_image, image_size, pixels_of, resolve_color
 
 Batch = NDArray[Any]
@@ -26,7 +27,7 @@ Encode = Callable[[Image, Batch, Any], None]
 
 
 def preprocess(
-    images: Sequence[Image],
+    images: Image | Sequence[Image],
     spec: ModelSpec,
     *,
     color: PixelFormat | None = None,
@@ -38,9 +39,9 @@ def preprocess(
     Values are `(pixel * scale - mean) / std`.
 
     Args:
-        images: N images, (H, W, 3) uint8, or (H, W) for a gray model, or in the shape of `color`. Rows may have any
-            pitch. Sizes may differ if the input size is fixed. Policy "tile" cuts each into tiles, so that the batch
-            has T >= N inputs.
+        images: one image or N images, (H, W, 3) uint8, or (H, W) for a gray model, or in the shape of `color`. Rows
+            may have any pitch. Sizes may differ if the input size is fixed. Policy "tile" cuts each into tiles, so that
+            the batch has T >= N inputs. Files, images of Pillow and tensors are taken too.
         spec: the model's contract. Its `input` sets sizes, resampling and normalisation.
         color: "rgb", "bgr", "rgba", "bgra", "gray", or a camera's "nv12" (H * 3 / 2, W) or "yuyv" (H, W, 2), BT.601
             with limited range. None is "rgb", or "gray" for a gray model.
@@ -56,6 +57,9 @@ def preprocess(
     """
     color = resolve_color(color, spec.input)
     size = resolve_threads(threads)
+    images = [
+        as_array(image, color) for image in ([images] if isinstance(images, np.ndarray) and images.ndim < 4 else images)
+    ]
     placed = zip(images, place(images, spec.input, color), strict=True)
     inputs = [(image, part) for image, geometry in placed for part in geometry.tiles(spec.input)]
     geometries = [part for _, part in inputs]

@@ -108,6 +108,7 @@ class _Workspace:
         self.outputs: dict[str, Tensor] | None = None
         self.parts: Iterable[Any] = ()
         self.signature: Signature = ()
+        self.nbytes = self.batch.nbytes
         self._arrays: Mapping[str, Tensor] = {}
 
     def keep(self, outputs: dict[str, Tensor], task: Task) -> None:
@@ -120,6 +121,7 @@ class _Workspace:
             else:
                 return
         self.parts = task.split(outputs, len(self.batch))
+        self.nbytes = self.batch.nbytes + sum(array.nbytes for array in outputs.values())
         self.signature = tuple((name, array.shape[1:], array.dtype) for name, array in outputs.items())
         self._arrays = dict(outputs)
 
@@ -131,7 +133,9 @@ class _Workspace:
 class _Workspaces:
     """Free buffers. A steady stream of frames allocates none."""
 
-    _CAPACITY = 8  # free workspaces kept in all; the longest unused goes first
+    # Kept in all; the longest unused goes first, and the last one used stays.
+    _CAPACITY = 8
+    _BYTES = 64 << 20
 
     def __init__(self) -> None:
         self._free: list[tuple[tuple[int, Size], _Workspace]] = []
@@ -149,7 +153,11 @@ class _Workspaces:
         """Keep a workspace for the next call."""
         with self._lock:
             self._free.append((key, space))
-            del self._free[: -self._CAPACITY]
+            while len(self._free) > self._CAPACITY or (len(self._free) > 1 and self._size() > self._BYTES):
+                del self._free[0]
+
+    def _size(self) -> int:
+        return sum(space.nbytes for _, space in self._free)
 
     def clear(self) -> None:
         """Drop every free workspace."""

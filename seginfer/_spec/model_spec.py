@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
+DEFAULT_IGNORE = -1
 
 TaskName = Literal["semantic", "binary", "multilabel"]
 
@@ -43,8 +44,11 @@ class ClassSpec:
     """One name per class id. A binary mask has two, for 0 and for 1."""
     colors: tuple[tuple[int, int, int], ...] = ()
     """RGB, 0..255, one per name. Cityscapes or Pascal VOC colours if empty."""
-    ignore_index: int | None = 255
-    """Mask value of pixels outside a center crop, which the network does not see."""
+    ignore_index: int | None = DEFAULT_IGNORE
+    """Mask value of pixels outside a center crop, which the network does not see.
+
+    -1 becomes 255, or 65535 for more than 255 classes. A network that yields labels may yield this one too.
+    """
 
     def __post_init__(self) -> None:
         coerce_fields(self, "classes")
@@ -56,6 +60,8 @@ class ClassSpec:
             object.__setattr__(self, "colors", default_colors(self.names))
         if len(self.colors) != len(self.names):
             raise SpecError(f"classes.colors must hold {len(self.names)} colours, got {len(self.colors)}")
+        if self.ignore_index == DEFAULT_IGNORE:
+            object.__setattr__(self, "ignore_index", 255 if len(self.names) <= 255 else 65535)
         if not all(0 <= value <= 255 for color in self.colors for value in color):
             raise SpecError("classes.colors must be RGB in 0..255")
 
@@ -179,6 +185,8 @@ class ModelSpec:
         if self.input.resize != "tile":
             return
         stride = self.output.graph_stride
+        if self.output.stride is None:
+            raise SpecError("outputs[0].stride must be a number for tiles, got null; set input over output height")
         if self.input.multiple_of % stride:
             raise SpecError(
                 f"input.multiple_of of tiles must be a multiple of the output's stride {stride}, got "

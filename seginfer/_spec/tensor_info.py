@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from .model_spec import Layout
 
+UNKNOWN_SHAPE = ("...",)
+
 
 @dataclass(frozen=True)
 class TensorInfo:
@@ -13,7 +15,7 @@ class TensorInfo:
 
     name: str
     shape: tuple[int | str, ...]
-    """A dimension that varies is a name."""
+    """A dimension that varies is a name. UNKNOWN_SHAPE is one that the file does not state."""
     dtype: str
     """NumPy's name, or "unknown"."""
 

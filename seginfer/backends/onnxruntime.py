@@ -12,7 +12,8 @@ import numpy as np
 from .._errors import BackendError, BackendUnavailableError, InputError
 from .._geometry.geometry import Size
 from .._system.environment import parse_device, resolve_threads
-from ._onnxruntime_session import CPU, CUDA, cuda_first, join_lines, load_cuda, open_session, ort
+from .._system.fork import leak_in_children
+from ._onnxruntime_session import CPU, CUDA, SHRINK, STEADY, cuda_first, join_lines, load_cuda, open_session, ort
 from ._protocol import CLOSED, Execution, Tensor
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class OnnxRuntimeBackend:
             )
         self._path = path
         self._session = open_session(path, cuda_first(index) if has_cuda and device != "cpu" else [CPU], self.threads)
+        leak_in_children(self._session)
         on_cuda = self._session.get_providers()[0] == CUDA
         if wants_cuda and not on_cuda:
             raise BackendUnavailableError(
@@ -62,10 +64,12 @@ class OnnxRuntimeBackend:
         self.device = f"cuda:{index}" if on_cuda else "cpu"
         self.device_index: int | None = index if on_cuda else None
         self.reason = _reason(device, has_cuda, on_cuda)
+        self._shape: tuple[int, ...] = ()
         self._outputs = tuple(outputs)
         network_input = self._session.get_inputs()[0]
         self._input = network_input.name
-        self.batch_size: int | None = network_input.shape[0] if isinstance(network_input.shape[0], int) else None
+        first = next(iter(network_input.shape or ()), None)  # the file may state no shape
+        self.batch_size: int | None = first if isinstance(first, int) and first > 0 else None
         _log.info("%r", self)
 
     def max_batch_size(self, input_hw: Size) -> int | None:
@@ -103,7 +107,7 @@ class OnnxRuntimeBackend:
             binding.bind_cpu_input(self._input, np.ascontiguousarray(batch))
             for name in self._outputs:
                 _bind_output(binding, name, None if out is None else out[name])
-            session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding, self._options(batch.shape))
             if out is None:
                 return dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
             return out
@@ -112,6 +116,13 @@ class OnnxRuntimeBackend:
         except Exception as error:  # ONNX Runtime's exceptions share no public base class
             got = f"{batch.dtype} {batch.shape}"
             raise BackendError(f"{self.description} failed on a batch {got}: {join_lines(error)}") from error
+
+    def _options(self, shape: tuple[int, ...]) -> Any:
+        """Return the options of a run. Memory of an earlier shape is given back."""
+        # ONNX Runtime keeps what the largest image ever needed. A camera has one shape and pays nothing for this.
+        options = STEADY if shape == self._shape else SHRINK
+        self._shape = shape
+        return options
 
     def close(self) -> None:
         """Free the session. Calls afterwards raise BackendError."""

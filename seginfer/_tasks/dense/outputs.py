@@ -30,6 +30,8 @@ def split_output(output: object, count: int, spec: ModelSpec) -> Output:
         raise InputError(f"expected the network's output as a NumPy array, got {type(output).__name__}")
     if spec.output.kind == "labels":
         return _split_labels(output, count, spec)
+    if output.ndim == 3 and spec.num_channels == 1:  # (N, h, w): the graph drops the only channel
+        output = np.expand_dims(output, 1 if spec.output.layout == "NCHW" else 3)
     if output.ndim != 4 or output.dtype.kind != "f":
         raise InputError(f"{_expected(count, spec)}, got {output.dtype} {output.shape}")
     values = output.transpose(0, 2, 3, 1) if spec.output.layout == "NCHW" else output
@@ -48,8 +50,8 @@ def _split_labels(output: Output, count: int, spec: ModelSpec) -> Output:
     channel = 1 if spec.output.layout == "NCHW" else 3
     if output.ndim == 4 and output.shape[channel] == 1:
         output = output.squeeze(channel)
-    if output.ndim != 3 or output.shape[0] != count or output.dtype.kind not in "iu" or 0 in output.shape:
-        raise InputError(f"expected labels as integers ({count}, h, w), got {output.dtype} {output.shape}")
+    if output.ndim != 3 or output.shape[0] != count or output.dtype.kind not in "iubf" or 0 in output.shape:
+        raise InputError(f"expected labels as numbers ({count}, h, w), got {output.dtype} {output.shape}")
     return output
 
 
@@ -57,13 +59,26 @@ def masks_of_labels(labels: Output, spec: ModelSpec) -> Output:
     """Return labels in the dtype of masks.
 
     Raises:
-        InputError: if a label is no class.
+        InputError: if a label is neither a class nor the ignore index, or not a whole number.
     """
-    if labels.min() < 0 or labels.max() >= spec.num_classes:
+    if labels.dtype.kind == "f":
+        labels = _whole_numbers(labels)
+    largest, ignore = int(labels.max()), spec.classes.ignore_index
+    # Of two classes, 255 is far more often the foreground of a 0 and 255 mask.
+    if largest == ignore and spec.num_classes > 2:
+        largest = int(labels.max(initial=0, where=labels != ignore))
+    if labels.min() < 0 or largest >= spec.num_classes:
         raise InputError(
             f"expected labels below {spec.num_classes}, got {labels.min()}..{labels.max()}; check classes.names"
         )
     return labels.astype(spec.mask_dtype)
+
+
+def _whole_numbers(labels: Output) -> Output:
+    whole = np.nan_to_num(labels, nan=-1, posinf=-1, neginf=-1).astype(np.int32)
+    if (whole != labels).any():
+        raise InputError("expected labels that are whole numbers, got others; set outputs[0].kind to 'logits'")
+    return whole
 
 
 def finite_floats(values: Output) -> Floats:

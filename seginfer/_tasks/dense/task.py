@@ -12,7 +12,7 @@ from ..._geometry.geometry import Geometry
 from ..._geometry.tiles import size_problem
 from ..._inputs.formats import PixelFormat
 from ..._spec.model_spec import ModelSpec
-from ..._spec.tensor_info import TensorInfo
+from ..._spec.tensor_info import UNKNOWN_SHAPE, TensorInfo
 from ..segmentation import Segmentation
 from ..task import Decode, ResultBuffers, Wants
 from ..timings import Timings
@@ -37,33 +37,31 @@ class DenseTask:
     def find_problem(self, outputs: Mapping[str, TensorInfo]) -> str | None:
         """Compare the mask output of a graph with the spec."""
         spec, output, info = self._spec, self._spec.output, outputs[self._name]
-        is_integer = info.dtype.startswith(("int", "uint"))
-        if is_integer != (output.kind == "labels"):
+        # Labels may be floats: some graphs cast the result of an argmax.
+        if output.kind != "labels" and info.dtype.startswith(("int", "uint", "bool")):
             return f"outputs[0].kind is {output.kind!r}, the graph yields {info.dtype}"
-        if output.kind == "labels":
+        if info.shape == UNKNOWN_SHAPE:
             return None
+        wanted = 1 if output.kind == "labels" else spec.num_channels
+        if len(info.shape) == 3 and wanted == 1:  # without the channel
+            return self._size_problem(*info.shape[1:])
         if len(info.shape) != 4:
             return f"outputs[0] must have 4 dimensions ({output.layout}), the graph yields {info.shape}"
         _, channels, height, width = info.nchw(output.layout)
-        if isinstance(channels, int) and channels != spec.num_channels:
-            classes = f"{spec.num_classes} {spec.task} classes need {spec.num_channels} channels"
+        if isinstance(channels, int) and channels != wanted:
+            classes = f"{spec.num_classes} {spec.task} classes of kind {output.kind} need {wanted} channels"
             return f"{classes}, the graph yields {info.shape}"
-        return self._size_problem(info, height, width)
+        return self._size_problem(height, width)
 
-    def _size_problem(self, info: TensorInfo, height: int | str, width: int | str) -> str | None:
+    def _size_problem(self, height: int | str, width: int | str) -> str | None:
         spec, output = self._spec, self._spec.output
         if spec.input.resize == "tile":
             if spec.input.size is None or not (isinstance(height, int) and isinstance(width, int)):
                 return None
             return size_problem(spec.input.size, (height, width), output.graph_stride, spec.input.tile_margin)
-        for expected, got in zip(spec.input.size or (), (height, width), strict=False):
-            if isinstance(got, int) and got * output.graph_stride != expected:
-                upsampled = f" with upsample.factor {output.upsample.factor}" if output.upsample else ""
-                return (
-                    f"outputs[0].stride is {output.stride}{upsampled} for input {spec.input.size}, "
-                    f"the graph yields {info.shape}"
-                )
-        return None
+        if spec.input.size is None or not (isinstance(height, int) and isinstance(width, int)):
+            return None
+        return output.stride_problem(spec.input.size, (height, width))
 
     def allocate(
         self, geometries: Sequence[Geometry], out: Sequence[NDArray[Any]] | None, wants: Wants

@@ -1,0 +1,87 @@
+"""Conversion of what holds an image to a NumPy array."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._errors import InputError
+from .formats import PixelFormat
+
+
+class HasArray(Protocol):
+    """Image of Pillow, or whatever else has NumPy's array interface."""
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """See NumPy."""
+
+
+class HasDLPack(Protocol):
+    """Tensor of PyTorch, or of any library that exchanges tensors by DLPack."""
+
+    def __dlpack__(self) -> Any:
+        """See the array API standard."""
+
+
+ImageLike: TypeAlias = NDArray[np.uint8] | str | os.PathLike[str] | HasArray | HasDLPack
+"""Whatever holds an image. See `Segmenter.__call__`."""
+
+_MODES = {"rgb": "RGB", "bgr": "RGB", "rgba": "RGBA", "bgra": "RGBA", "gray": "L"}  # of Pillow
+
+
+def as_array(image: Any, color: PixelFormat) -> Any:
+    """Return an image as an array in a format.
+
+    Arrays are returned as they are, or copied if a stride is negative, as in `frame[..., ::-1]`.
+
+    Args:
+        image: an array, a path of an image file, an image of Pillow, or a tensor of PyTorch or anything else with
+            `__dlpack__` in host memory. A tensor may be (C, H, W) too. A path is turned upright as its metadata
+            state. An image of Pillow is taken as it is.
+        color: format of the result. Files and images of Pillow are converted to it.
+
+    Raises:
+        InputError: if a file cannot be read, a format cannot be made of it, or a tensor is not in host memory.
+        MissingFileError: if there is no such file.
+    """
+    if isinstance(image, np.ndarray):
+        return np.ascontiguousarray(image) if any(stride < 0 for stride in image.strides) else image
+    if isinstance(image, (str, os.PathLike)):
+        from .._media.images import read_image
+
+        return _from_rgb(read_image(os.fspath(image), gray=color == "gray"), color)
+    if hasattr(image, "convert") and hasattr(image, "getbands"):  # Pillow
+        return _from_rgb(np.asarray(image.convert(_mode(color))), color)
+    return _from_tensor(image, color) if hasattr(image, "__dlpack__") else image
+
+
+def _mode(color: PixelFormat) -> str:
+    if color not in _MODES:
+        raise InputError(f"a file or an image of Pillow has no {color} pixels; open the model with color='rgb'")
+    return _MODES[color]
+
+
+def _from_rgb(image: NDArray[np.uint8], color: PixelFormat) -> NDArray[np.uint8]:
+    _mode(color)
+    if color in ("rgba", "bgra") and image.shape[2] == 3:
+        image = np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
+    if color in ("bgr", "bgra"):
+        image = image[..., [2, 1, 0, 3][: image.shape[2]]]
+    return np.ascontiguousarray(image)
+
+
+def _from_tensor(tensor: Any, color: PixelFormat) -> NDArray[Any]:
+    try:
+        array = np.from_dlpack(tensor.detach() if hasattr(tensor, "detach") else tensor)
+    except Exception as error:  # libraries raise many kinds for memory of a device
+        raise InputError(
+            f"image must be in host memory, got {type(tensor).__name__} ({error}); copy it, in PyTorch with .cpu()"
+        ) from error
+    channels = len(_MODES.get(color, "").replace("L", "1"))
+    if array.ndim == 3 and array.shape[0] == channels and array.shape[2] != channels:
+        array = np.moveaxis(array, 0, -1)
+    return np.ascontiguousarray(array)
