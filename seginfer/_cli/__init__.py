@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -87,10 +88,24 @@ class _Signals:
         for number in numbers:
             if signal.getsignal(number) != signal.SIG_IGN:  # keep `nohup` working
                 signal.signal(number, self._interrupt)
+        if numbers:
+            wake, woken = os.pipe()
+            os.set_blocking(woken, False)
+            signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+            threading.Thread(target=_stop_inference, args=(wake,), daemon=True).start()
 
     def _interrupt(self, *_: object) -> None:
         self.came = True
         raise KeyboardInterrupt
+
+
+def _stop_inference(wake: int) -> None:
+    """Wait for a signal, and stop inference."""
+    # Python handles a signal only when a library returns, and a large network, or a graph with a loop, takes its time.
+    os.read(wake, 1)
+    session = sys.modules.get("seginfer.backends._onnxruntime_session")
+    if session is not None and hasattr(session, "stop_runs"):
+        session.stop_runs()
 
 
 def _log_to_stderr(level: int) -> None:

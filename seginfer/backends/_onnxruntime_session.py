@@ -18,13 +18,29 @@ except ImportError as error:
         "or 'seginfer[gpu]' on a machine with CUDA"
     ) from error
 
-__all__ = ["CPU", "CUDA", "SHRINK", "STEADY", "cuda_first", "join_lines", "load_cuda", "open_session", "ort"]
+__all__ = [
+    "CPU",
+    "CUDA",
+    "SHRINK",
+    "STEADY",
+    "cuda_first",
+    "join_lines",
+    "load_cuda",
+    "open_session",
+    "ort",
+    "stop_runs",
+]
 
 CUDA = "CUDAExecutionProvider"
 CPU = "CPUExecutionProvider"
 STEADY, SHRINK = ort.RunOptions(), ort.RunOptions()
 """Options of a run. After one with SHRINK, free memory goes back to the system."""
 SHRINK.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+
+
+def stop_runs() -> None:
+    """Stop all runs of this process, now and later. They raise errors."""
+    STEADY.terminate = SHRINK.terminate = True
 
 
 def open_session(path: str | Path, providers: Sequence[Any], threads: int) -> Any:
