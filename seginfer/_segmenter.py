@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
@@ -12,16 +13,18 @@ from numpy.typing import NDArray
 
 from . import _native
 from ._errors import InputError
+from ._files.model_file import ModelFile, verify_certificate
 from ._geometry.geometry import Size
 from ._inputs.convert import ImageLike
 from ._inputs.formats import PixelFormat, even, pattern_image, resolve_color
-from ._pipelines.batches import run_batches
+from ._pipelines.batches import check_batch_size, run_batches
 from ._pipelines.open import Pixels, open_pipeline
 from ._pipelines.pipeline import BatchItem, NetworkIO, Trace
 from ._pipelines.plans import ImagePlans
 from ._reference.taps import Mask
 from ._spec.model_spec import ModelSpec
 from ._system.arrays import check_apart
+from ._system.beside import run_beside
 from ._system.environment import resolve_threads
 from ._system.fork import leak_in_children
 from ._tasks import task_of
@@ -77,7 +80,7 @@ class Segmenter:
         self.threads = resolve_threads(threads)
         self._task = task_of(spec)
         self.pipeline = open_pipeline(backend, spec, self.color, _native.new_threads(self.threads), pixels)
-        self._batch_size = _check_batch_size(batch_size) or (_TILES if spec.input.resize == "tile" else _IMAGES)
+        self._batch_size = check_batch_size(batch_size) or (_TILES if spec.input.resize == "tile" else _IMAGES)
         self._plans = ImagePlans(spec.input, self.color, self.pipeline)
         leak_in_children(self)
         _native.log_once()
@@ -123,9 +126,12 @@ class Segmenter:
             BackendUnavailableError: if the backend or device is not available.
             BackendError: if the backend cannot load the model, or an engine was built for another device or version.
         """
-        model = read_any_model(path, verify=verify)
+        model = read_any_model(path)
         resolve_color(color, model.spec.input)  # before an engine is built
-        opened = open_backend(model, backend, device=device, threads=threads, engine=engine, on_progress=on_progress)
+        with run_beside(partial(verify_certificate, model) if verify and isinstance(model, ModelFile) else None):
+            opened = open_backend(
+                model, backend, device=device, threads=threads, engine=engine, on_progress=on_progress
+            )
         try:
             segmenter = cls(model.spec, opened, color=color, threads=threads, pixels=pixels, batch_size=batch_size)
         except BaseException:
@@ -241,9 +247,3 @@ class Segmenter:
             for i, plan in enumerate(plans)
         ]
         return results, ios
-
-
-def _check_batch_size(batch_size: int | None) -> int | None:
-    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
-        raise InputError(f"batch_size must be a positive integer or None, got {batch_size!r}")
-    return batch_size

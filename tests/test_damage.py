@@ -21,6 +21,7 @@ from refusal import refuses
 
 from seginfer import MissingFileError, ModelFileError, Segmenter, SpecError, attach_spec, read_model
 from seginfer._cli import main
+from seginfer._files.external import external_files
 from seginfer._files.hashes import with_weights_sha256
 from seginfer._files.model_file import METADATA_KEY, certificate_matches, pipeline_sha256
 from seginfer._files.onnx_file import graph_sha256, read_nodes, read_onnx, write_metadata
@@ -115,9 +116,9 @@ def test_a_constant_with_weights_elsewhere_counts_for_every_reader(tmp_path: Pat
     with refuses(ModelFileError, "into the same folder"):
         attach_spec(path, SPECS["semantic"], elsewhere / "m.onnx")
     assert not list(elsewhere.iterdir())
-    before = with_weights_sha256("", path)
+    before = with_weights_sha256("", path, external_files(path))
     (tmp_path / "constant.bin").write_bytes(bytes(len(weight.raw_data)))
-    assert with_weights_sha256("", path) != before
+    assert with_weights_sha256("", path, external_files(path)) != before
 
 
 @contextmanager

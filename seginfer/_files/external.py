@@ -26,10 +26,7 @@ def external_files(path: str | Path) -> tuple[Path, ...]:
         ModelFileError: if it is not a complete ONNX model, or a file with weights is missing or in another folder.
     """
     with FileBytes(path) as data:
-        try:
-            locations = find_locations(data)
-        except (MalformedError, UnicodeDecodeError) as error:
-            raise ModelFileError(f"{path} is not a complete ONNX model ({error}); copy or export it again") from error
+        locations = find_locations(data)
     return tuple(beside(path, location) for location in locations)
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from .._errors import MissingFileError, ModelFileError, SegInferError
-from .external import external_files
 
 _CHUNK = 1 << 22
 
 
-def with_weights_sha256(sha256: str, path: str | Path) -> str:
+def with_weights_sha256(sha256: str, path: str | Path, files: Sequence[Path]) -> str:
     """Return a hash of `sha256` and of the external weights of a model.
 
     It is `sha256` itself where there are none. It does not depend on the folder.
@@ -20,16 +20,16 @@ def with_weights_sha256(sha256: str, path: str | Path) -> str:
     Args:
         sha256: hash of whatever counts of the .onnx file itself.
         path: the .onnx file.
+        files: its external weights, as `external_files` returns them.
 
     Raises:
-        MissingFileError: if there is no such model file.
-        ModelFileError: if it is not an ONNX model, or one of the files cannot be read.
+        MissingFileError: if one of the files does not exist.
+        ModelFileError: if one of the files cannot be read.
     """
-    others = external_files(path)
-    if not others:
+    if not files:
         return sha256
     folder = Path(path).parent
-    lines = [sha256, *(f"{file.relative_to(folder).as_posix()} {file_sha256(file)}" for file in others)]
+    lines = [sha256, *(f"{file.relative_to(folder).as_posix()} {file_sha256(file)}" for file in files)]
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from .._spec.schema import unstructure
 from .._spec.tensor_info import UNKNOWN_SHAPE, TensorInfo
 from .._system.atomic import check_target
 from .._tasks import task_of
-from .external import beside
+from .external import beside, external_files
 from .hashes import with_weights_sha256
 from .onnx_file import OnnxFile, graph_sha256, read_onnx, write_metadata
 
@@ -31,6 +32,8 @@ class ModelFile:
     path: Path
     spec: ModelSpec
     graph: OnnxFile
+    weight_files: tuple[Path, ...] = ()
+    """Files with external weights."""
 
 
 def read_model(path: str | Path, *, verify: bool = False) -> ModelFile:
@@ -56,14 +59,25 @@ def read_model(path: str | Path, *, verify: bool = False) -> ModelFile:
     except SpecError as error:
         raise ModelFileError(f"{path} has an unusable ModelSpec: {error}; attach a corrected one") from error
     check_spec(spec, graph, path)
-    for name in graph.weight_files:
-        beside(path, name)
-    if verify and spec.provenance.certificate is not None and not certificate_matches(path, spec):
-        raise ModelFileError(
-            f"{path} is not the file that its certificate was measured on: it was damaged or edited; copy or export it "
-            "again, or open it with verify=False (--no-verify)"
-        )
-    return ModelFile(Path(path), spec, graph)
+    model = ModelFile(Path(path), spec, graph, tuple(beside(path, name) for name in graph.weight_files))
+    if verify:
+        verify_certificate(model)
+    return model
+
+
+def verify_certificate(model: ModelFile) -> None:
+    """Compare the hash of a file and its external weights with its certificate, if it has one.
+
+    Raises:
+        ModelFileError: if they differ, or a file cannot be read.
+    """
+    certificate = model.spec.provenance.certificate
+    if certificate is None or certificate.pipeline_sha256 == _sha256(model.path, model.spec, model.weight_files):
+        return
+    raise ModelFileError(
+        f"{model.path} is not the file that its certificate was measured on: it was damaged or edited; copy or export "
+        "it again, or open it with verify=False (--no-verify)"
+    )
 
 
 def attach_spec(source: str | Path, spec: ModelSpec, target: str | Path) -> None:
@@ -119,13 +133,17 @@ def pipeline_sha256(path: str | Path, spec: ModelSpec) -> str:
 
     This is the graph with its weights, in other files too, and the spec without colours, class names and provenance.
     """
+    return _sha256(path, spec, external_files(path))
+
+
+def _sha256(path: str | Path, spec: ModelSpec, weight_files: Sequence[Path]) -> str:
     decisive = {
         "task": spec.task,
         "input": unstructure(spec.input),
         "outputs": unstructure(spec.outputs),
         "ignore_index": spec.classes.ignore_index,
     }
-    graph = with_weights_sha256(graph_sha256(path, ignore=METADATA_KEY), path)
+    graph = with_weights_sha256(graph_sha256(path, ignore=METADATA_KEY), path, weight_files)
     return hashlib.sha256(f"{graph} {json.dumps(decisive, sort_keys=True)}".encode()).hexdigest()
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from .._errors import ModelFileError
 from .._spec.tensor_info import UNKNOWN_SHAPE, TensorInfo
 from .._system.atomic import atomic_path
 from .external import GRAPH_INITIALIZER, GRAPH_NODE, MODEL_GRAPH, find_locations
@@ -83,16 +82,13 @@ def read_onnx(path: str | Path) -> OnnxFile:
         ModelFileError: if it is truncated or is not an ONNX model.
     """
     with FileBytes(path) as data:
-        try:
-            fields = list(walk_model(data))
-            graphs = [f for f in fields if f.number == MODEL_GRAPH and f.wire == BYTES]
-            if len(graphs) != 1:
-                raise MalformedError("it holds no graph")
-            metadata = dict(read_string_pair(data, f) for f in fields if f.number == _MODEL_METADATA)
-            signature = _signature(data, graphs[0])
-            return OnnxFile(*signature, metadata, _opset(data, fields), find_locations(data))
-        except (MalformedError, UnicodeDecodeError) as error:
-            raise ModelFileError(f"{path} is not a complete ONNX model ({error}); copy or export it again") from error
+        fields = list(walk_model(data))
+        graphs = [f for f in fields if f.number == MODEL_GRAPH and f.wire == BYTES]
+        if len(graphs) != 1:
+            raise MalformedError("it holds no graph")
+        metadata = dict(read_string_pair(data, f) for f in fields if f.number == _MODEL_METADATA)
+        signature = _signature(data, graphs[0])
+        return OnnxFile(*signature, metadata, _opset(data, fields), find_locations(data))
 
 
 def read_nodes(path: str | Path) -> tuple[NodeInfo, ...]:
@@ -105,12 +101,9 @@ def read_nodes(path: str | Path) -> tuple[NodeInfo, ...]:
         ModelFileError: if it is truncated or is not an ONNX model.
     """
     with FileBytes(path) as data:
-        try:
-            graphs = [f for f in walk_model(data) if f.number == MODEL_GRAPH]
-            nodes = (node for graph in graphs for node in walk_nested(data, graph, GRAPH_NODE))
-            return tuple(_node_info(data, node) for node in at_most(_MOST_NODES, nodes))
-        except (MalformedError, UnicodeDecodeError) as error:
-            raise ModelFileError(f"{path} is not a complete ONNX model ({error}); copy or export it again") from error
+        graphs = [f for f in walk_model(data) if f.number == MODEL_GRAPH]
+        nodes = (node for graph in graphs for node in walk_nested(data, graph, GRAPH_NODE))
+        return tuple(_node_info(data, node) for node in at_most(_MOST_NODES, nodes))
 
 
 def graph_sha256(path: str | Path, *, ignore: str) -> str:
@@ -120,7 +113,7 @@ def graph_sha256(path: str | Path, *, ignore: str) -> str:
     """
     digest = hashlib.sha256()
     with FileBytes(path) as data:
-        for start, end in _spans_without(data, ignore, path):
+        for start, end in _spans_without(data, ignore):
             for chunk in data.chunks(start, end):
                 digest.update(chunk)
     return digest.hexdigest()
@@ -134,7 +127,7 @@ def write_metadata(source: str | Path, target: str | Path, key: str, value: str)
     entry = encode_field(1, key.encode()) + encode_field(2, value.encode())
     with atomic_path(target) as part, open(part, "wb") as out:
         with FileBytes(source) as data:
-            for start, end in _spans_without(data, key, source):
+            for start, end in _spans_without(data, key):
                 out.writelines(data.chunks(start, end))
         out.write(encode_field(_MODEL_METADATA, entry))
 
@@ -185,11 +178,6 @@ def _dimension(data: FileBytes, field: Field) -> int | str:
     return fixed[-1] if fixed and 0 < fixed[-1] < 1 << 63 else (read_text(data, field, 2) or "?")
 
 
-def _spans_without(data: FileBytes, key: str, path: str | Path) -> list[tuple[int, int]]:
+def _spans_without(data: FileBytes, key: str) -> list[tuple[int, int]]:
     """Return the byte ranges of the file without a metadata entry."""
-    try:
-        return [
-            (f.start, f.end) for f in walk_model(data) if f.number != _MODEL_METADATA or read_text(data, f, 1) != key
-        ]
-    except (MalformedError, UnicodeDecodeError) as error:
-        raise ModelFileError(f"{path} is not a complete ONNX model ({error}); copy or export it again") from error
+    return [(f.start, f.end) for f in walk_model(data) if f.number != _MODEL_METADATA or read_text(data, f, 1) != key]

@@ -26,18 +26,20 @@ class Field(NamedTuple):
 
 
 class MalformedError(Exception):
-    """Bytes that are not the expected protobuf message. Callers translate it."""
+    """Bytes that are not the expected protobuf message."""
 
 
 class FileBytes:
     """Bytes of a model file, as a context manager.
+
+    A MalformedError inside its block becomes a ModelFileError.
 
     Args:
         path: a regular file, which may be of any size.
 
     Raises:
         MissingFileError: if there is no such file.
-        ModelFileError: if it is empty, is not a regular file, or cannot be read.
+        ModelFileError: if it is empty, is not a regular file, cannot be read, or is malformed.
     """
 
     # Not a memory map: the system ends a process that reads a map of a file which was cut meanwhile.
@@ -53,6 +55,7 @@ class FileBytes:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ModelFileError(f"cannot read {path}: {reason}; check its name and permissions") from error
+        self._path = path
         info = os.fstat(self._file)
         self._size = info.st_size
         self._start, self._block = 0, b""
@@ -64,8 +67,11 @@ class FileBytes:
     def __enter__(self) -> FileBytes:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         os.close(self._file)
+        if isinstance(error, (MalformedError, UnicodeDecodeError)):
+            message = f"{self._path} is not a complete ONNX model ({error}); copy or export it again"
+            raise ModelFileError(message) from error
 
     def __len__(self) -> int:
         return self._size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from .._errors import InputError
 from .._geometry.geometry import Size
 from .._tasks.timings import Timings
 from .pipeline import BatchItem, NetworkIO, Pipeline
@@ -43,3 +44,14 @@ def _batches(pipeline: Pipeline, items: Sequence[BatchItem], free_limit: int | N
         step = pipeline.batch_limit(input_hw) or free_limit or len(group)
         batches += [group[k : k + step] for k in range(0, len(group), step)]
     return batches
+
+
+def check_batch_size(batch_size: int | None) -> int | None:
+    """Validate a largest batch size, which is positive or None.
+
+    Raises:
+        InputError: if it is anything else.
+    """
+    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
+        raise InputError(f"batch_size must be a positive integer or None, got {batch_size!r}")
+    return batch_size

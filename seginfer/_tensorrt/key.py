@@ -134,7 +134,7 @@ def onnx_sha256(path: str | Path) -> str:
         MissingFileError: if there is no such model file.
         ModelFileError: if it is not an ONNX model, or one of the files cannot be read.
     """
-    return with_weights_sha256(file_sha256(path), path)
+    return with_weights_sha256(file_sha256(path), path, external_files(path))
 
 
 def file_stamps(path: str | Path) -> tuple[tuple[int, ...], ...]:

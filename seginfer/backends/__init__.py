@@ -39,21 +39,17 @@ class _Settings(NamedTuple):
     on_progress: Progress | None
 
 
-def read_any_model(path: str | Path, *, verify: bool = False) -> ModelFile | EngineFile:
+def read_any_model(path: str | Path) -> ModelFile | EngineFile:
     """Read an .onnx file or an engine.
 
     The .onnx file contains its spec. The engine has a sidecar, whose hash is always compared.
-
-    Args:
-        path: the file.
-        verify: compare the hash of an .onnx file with its certificate, see `read_model`.
 
     Raises:
         MissingFileError: if the file does not exist.
         ModelFileError: if it is truncated, in an unknown format, without a spec, or contradicts its spec.
     """
     if Path(path).suffix != ENGINE_SUFFIX:
-        return read_model(path, verify=verify)
+        return read_model(path)
     from .._tensorrt.engine_file import read_engine
 
     return read_engine(path)
