@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,25 +13,31 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from seginfer._errors import MissingFileError, WeightsError
+from seginfer._files.foreign import recognise
 
-# Keys under which training frameworks keep the state dict inside a checkpoint.
-_STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model", "ema_state_dict", "net")
+_DEEPEST = 3  # nesting of state dicts in a checkpoint, such as "ema" in "train" in "state"
 # Prefixes that DataParallel, torch.compile and Lightning put before every name.
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
-def load_weights(module: nn.Module, path: str | Path) -> None:
+def load_weights(module: nn.Module, path: str | Path, key: str | None = None) -> None:
     """Load a checkpoint into a module. Every tensor must fit.
+
+    A checkpoint may hold several state dicts, as of the raw weights and of their moving average. Then one must be
+    chosen by its key.
 
     Args:
         module: changed in place, or left as it was if the checkpoint does not fit.
         path: `.safetensors`, or a file that `torch.load(weights_only=True)` reads. Nothing is unpickled blindly.
+        key: key of the state dict in the checkpoint, such as "ema", or "ema.module" if it is nested.
 
     Raises:
         MissingFileError: if there is no such file.
-        WeightsError: if it cannot be read safely, or names or shapes do not fit the module.
+        WeightsError: if it cannot be read safely, names or shapes do not fit the module, or there are several state
+            dicts and no key.
     """
-    state = _unwrap(_read_state(Path(path)), module.state_dict().keys())
+    wanted = module.state_dict().keys()
+    state = _unwrap(_choose(_read_states(Path(path)), wanted, key, path), wanted)
     problem = _misfit(module.state_dict(), state)
     if problem:
         raise WeightsError(
@@ -49,32 +55,57 @@ def weights_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def _read_states(path: Path) -> dict[str, dict[str, Tensor]]:
+    """Return the state dicts of a file by their keys. The key of the file itself is ""."""
     if not path.is_file():
         raise MissingFileError(f"no weights at {path}; check the path")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except SafetensorError as error:
-        raise WeightsError(f"{path} is not a complete safetensors file ({error}); copy or save it again") from error
+            checkpoint: Any = load_file(path)
+        else:
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many kinds for foreign, truncated and unsafe files
+        foreign = recognise(path)
+        if foreign and not foreign.startswith(("a PyTorch checkpoint", "a safetensors")):
+            raise WeightsError(f"expected weights, {path} is {foreign}") from error
+        if isinstance(error, SafetensorError):
+            raise WeightsError(f"{path} is not a complete safetensors file ({error}); copy or save it again") from error
         raise WeightsError(
             f"{path} is not a checkpoint of plain tensors: it is broken, or loading it would run code; "
             "save the state_dict alone, best with safetensors.torch.save_file"
         ) from error
-    return _state_dict_of(checkpoint, path)
+    states = dict(_find_states(checkpoint))
+    if not states:
+        raise WeightsError(f"{path} holds no state dict (got {type(checkpoint).__name__}); save module.state_dict()")
+    return states
 
 
-def _state_dict_of(checkpoint: Any, path: Path) -> dict[str, Tensor]:
-    for candidate in (checkpoint, *_find_nested(checkpoint)):
-        if isinstance(candidate, Mapping) and candidate and all(isinstance(v, Tensor) for v in candidate.values()):
-            return dict(candidate)
-    raise WeightsError(f"{path} holds no state dict (got {type(checkpoint).__name__}); save module.state_dict()")
+def _find_states(checkpoint: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yield the mappings of names to tensors in a checkpoint."""
+    if not isinstance(checkpoint, Mapping) or not checkpoint or depth > _DEEPEST:
+        return
+    if all(isinstance(name, str) and isinstance(value, Tensor) for name, value in checkpoint.items()):
+        yield key, dict(checkpoint)
+        return
+    for name, value in checkpoint.items():
+        yield from _find_states(value, f"{key}.{name}" if key else str(name), depth + 1)
 
 
-def _find_nested(checkpoint: Any) -> list[Any]:
-    return [checkpoint[key] for key in _STATE_DICT_KEYS if key in checkpoint] if isinstance(checkpoint, Mapping) else []
+def _choose(
+    states: dict[str, dict[str, Tensor]], wanted: Collection[str], key: str | None, path: str | Path
+) -> dict[str, Tensor]:
+    """Return the state dict of a key, or the only one for the module."""
+    names = ", ".join(repr(name) for name in states if name) or "none"
+    if key is not None:
+        if key not in states:
+            raise WeightsError(f"{path} has no state dict under the key {key!r}; its keys are {names}")
+        return states[key]
+    # State dicts of other networks, and of optimisers, share no name with the module.
+    related = {name: state for name, state in states.items() if set(_unwrap(state, wanted)) & set(wanted)}
+    if len(related) > 1:
+        keys = " and ".join(map(repr, related))
+        raise WeightsError(f"{path} holds several state dicts, {keys}; choose one with key=, or --weights-key")
+    return next(iter(related.values()), next(iter(states.values())))
 
 
 def _unwrap(state: dict[str, Tensor], wanted: Any) -> dict[str, Tensor]:

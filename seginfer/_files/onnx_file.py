@@ -31,7 +31,8 @@ from .protobuf import (
 
 _MODEL_OPSET, _MODEL_METADATA = 8, 14
 _GRAPH_INPUT, _GRAPH_OUTPUT = 11, 12
-_NODE_NAME, _NODE_OP, _NODE_DOMAIN = 3, 4, 7
+_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP, _NODE_DOMAIN = 1, 2, 3, 4, 7
+_NODE_TEXTS = frozenset((_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_OP, _NODE_DOMAIN))
 _TENSOR_NAME = 8
 
 _MOST_DIMENSIONS = 64
@@ -72,6 +73,9 @@ class NodeInfo(NamedTuple):
     op: str
     domain: str
     """Empty for operators of ONNX."""
+    inputs: tuple[str, ...] = ()
+    """Names of tensors. A name is empty where an optional one is left out."""
+    outputs: tuple[str, ...] = ()
 
 
 def read_onnx(path: str | Path) -> OnnxFile:
@@ -168,8 +172,15 @@ def _tensor_info(data: FileBytes, field: Field) -> TensorInfo:
 
 
 def _node_info(data: FileBytes, field: Field) -> NodeInfo:
-    name, op, domain = (read_text(data, field, number) for number in (_NODE_NAME, _NODE_OP, _NODE_DOMAIN))
-    return NodeInfo(name, op, "" if domain == "ai.onnx" else domain)
+    if field.wire != BYTES:
+        raise MalformedError(f"bad field at byte {field.start}")
+    texts: dict[int, list[str]] = {}
+    for part in walk_fields(data, field.value, field.end):
+        if part.number in _NODE_TEXTS and part.wire == BYTES:
+            texts.setdefault(part.number, []).append(data.read(part.value, part.end).decode())
+    name, op, domain = (texts.get(number, [""])[-1] for number in (_NODE_NAME, _NODE_OP, _NODE_DOMAIN))
+    tensors = (tuple(texts.get(number, ())) for number in (_NODE_INPUT, _NODE_OUTPUT))
+    return NodeInfo(name, op, "" if domain == "ai.onnx" else domain, *tensors)
 
 
 def _dimension(data: FileBytes, field: Field) -> int | str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .._errors import MissingFileError, ModelFileError
+from .foreign import recognise
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 
@@ -70,6 +71,8 @@ class FileBytes:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         os.close(self._file)
         if isinstance(error, (MalformedError, UnicodeDecodeError)):
+            if foreign := recognise(self._path):
+                raise ModelFileError(f"expected an ONNX model, {self._path} is {foreign}") from error
             message = f"{self._path} is not a complete ONNX model ({error}); copy or export it again"
             raise ModelFileError(message) from error
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .._errors import ExportError
-from .schema import coerce_fields
+from .._errors import ExportError, SpecError
+from .schema import check_range, coerce_fields
 
-Stage = Literal["preprocess", "network", "postprocess"]
+Stage = Literal["preprocess", "network", "postprocess", "reference"]
+"""Stage of a pipeline. "reference": it differs from the user's, and no stage can be told."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,20 @@ class FlipCount:
     """Number of pixels in the range."""
     flipped: int
     """How many of them have another label than in PyTorch."""
+
+    def __post_init__(self) -> None:
+        coerce_fields(self, "certificate.flips")
+        check_range("certificate.flips", 0, self.pixels, flipped=self.flipped)
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """Image of a certificate."""
+
+    name: str
+    """Name of the file, without its folder."""
+    sha256: str
+    """Hash of shape and pixels."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +93,63 @@ class Certificate:
     runtime: str = ""
     """Backend that ran the exported graph, such as "onnxruntime 1.23.2 on cpu"."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Versions of the packages in use."""
+    """Versions of the packages in use, and the commit of seginfer if it is known."""
+    reference: Literal["spec", "user"] = "spec"
+    """Pipeline of the comparison: the one that the spec describes, or the user's own as well."""
+    reference_name: str = ""
+    """Name of the user's function."""
+    reference_agreement: float | None = None
+    """Share of all pixels with the label of the user's pipeline, 0..1."""
+    reference_undecided_share: float | None = None
+    """Share of pixels that are not decisive in the user's pipeline, 0..1. It is 0 if that yields labels."""
+    has_module: bool = True
+    """Whether the graph was compared with a PyTorch module. If not, only the steps around the graph were compared."""
+    finding: str = ""
+    """Cause of a failure, as far as it can be told."""
+    warnings: tuple[str, ...] = ()
+    """Signs of a mistake in the spec, the weights or the images."""
+    image_records: tuple[ImageRecord, ...] = ()
+    """The images, in order. Empty in older certificates."""
+    synthetic: bool | None = None
+    """Whether the images were drawn by seginfer. None in older certificates."""
+    date: str = ""
+    """Time of the comparison in UTC, such as "2026-11-28T10:15:00+00:00"."""
+    host: str = ""
+    """System and processor of the comparison."""
+    labels_mean_iou: float | None = None
+    """Mean intersection over union with the user's labels, 0..1. None without labels."""
 
     def __post_init__(self) -> None:
         coerce_fields(self, "certificate")
+        shares = [name for name in vars(self) if name.endswith(("_agreement", "_share", "mean_iou"))]
+        errors = [name for name in vars(self) if name.endswith("_error")]
+        check_range("certificate", 0, 1, **{name: getattr(self, name) for name in shares})
+        check_range("certificate", 0, math.inf, **{name: getattr(self, name) for name in errors})
+        check_range("certificate", 1, math.inf, images=self.images, pixels=self.pixels)
+        if self.passed != (self.stage is None):
+            raise SpecError(f"certificate.stage must be null exactly if it passed, got {self.stage!r}")
+
+    def proved(self) -> str:
+        """Return the claims of a passed certificate in one line."""
+        images = "synthetic pictures" if self.synthetic else "images"
+        steps = (
+            "graph and pixel steps equal PyTorch" if self.has_module else "pixel steps equal the libraries they name"
+        )
+        user = f"masks equal those of {self.reference_name}, " if self.reference == "user" else ""
+        return f"{user}{steps}, on {self.images} {images}"
+
+    def not_proved(self) -> str:
+        """Return the usual claims that the comparison does not support, in one line."""
+        claims = []
+        if self.reference == "spec":
+            claims.append("that the spec is that of training (compare with a reference)")
+        if self.synthetic:
+            claims.append("anything about your data (compare on your images)")
+        if not self.has_module:
+            claims.append("that the graph computes the same as PyTorch (compare with the module)")
+        if self.rounding_agreement is not None:
+            claims.append("single pixels (rounding decides in PyTorch itself)")
+        return ", ".join(claims)
 
     def summary(self) -> str:
         """Return the result in one line."""
@@ -88,11 +157,26 @@ class Certificate:
         own = self.rounding_agreement
         with_itself = "" if own is None else f" (PyTorch float32 and float64 agree on {own:.4%})"
         return (
-            f"parity {verdict}: decisive pixels {self.decisive_agreement:.4%}, "
+            f"parity {verdict}: decisive pixels {self.decisive_text()}, "
             f"all pixels {self.pixel_agreement:.4%}{with_itself}, "
             f"logit error max {self.logit_max_error:.2e}, undecided {self.undecided_share:.4%}, "
-            f"mIoU {self.mean_iou:.6f}, {self.images} images"
+            f"mIoU {self.mean_iou:.6f}, {self.images} {'synthetic pictures' if self.synthetic else 'images'}"
+            f"{self._with_reference()}{self._ending()}"
         )
+
+    def decisive_text(self) -> str:
+        """Return the share of decisive pixels with the same label, as text."""
+        return "none" if self.undecided_share == 1 else f"{self.decisive_agreement:.4%}"
+
+    def _ending(self) -> str:
+        if self.finding:
+            return f"; {self.finding}"
+        return f"; not proved: {self.not_proved()}" if self.passed and self.not_proved() else ""
+
+    def _with_reference(self) -> str:
+        if self.reference_agreement is None:
+            return ""
+        return f", {self.reference_agreement:.4%} of the pixels equal {self.reference_name}"
 
 
 class ParityError(ExportError):

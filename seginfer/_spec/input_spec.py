@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -128,13 +127,11 @@ class InputSpec:
             values = getattr(self, name)
             if len(values) not in (1, self.channels):
                 raise SpecError(f"input.{name} must hold 1 or {self.channels} values for {self.color}, got {values}")
-            if not all(map(math.isfinite, values)):
-                raise SpecError(f"input.{name} must be finite, got {values}")
         if not all(0 <= value <= 255 for value in self.pad_value):
             raise SpecError(f"input.pad_value must be pixel values in 0..255, got {self.pad_value}")
         if any(value <= 0 for value in self.std):
             raise SpecError(f"input.std must be positive, got {self.std}; use 1 to leave a channel unscaled")
-        if not (math.isfinite(self.scale) and self.scale > 0):
+        if self.scale <= 0:
             raise SpecError(f"input.scale must be positive, got {self.scale}; use 1 to leave pixels at 0..255")
         if self.dtype == "uint8" and (self.scale != 1 or any(self.mean) or set(self.std) != {1.0}):
             raise SpecError("input.dtype uint8 takes raw pixels; set scale to 1, mean to 0 and std to 1")

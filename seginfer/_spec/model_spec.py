@@ -14,7 +14,7 @@ from .certificate import Certificate
 from .input_spec import MAX_SIDE, InputSpec, Layout, Resampling, Resize
 from .output_spec import OutputSpec, UpsampleSpec
 from .palettes import default_colors
-from .schema import OLD_NAME, coerce_fields, structure, unstructure
+from .schema import OLD_NAME, coerce_fields, parse_json, structure, unstructure
 
 __all__ = [
     "MAX_SIDE",
@@ -141,16 +141,13 @@ class ModelSpec:
         """Read a spec from JSON text.
 
         Raises:
-            SpecError: if a key is unknown or missing, or a value is wrong. The message names the key.
+            SpecError: if a key is unknown, missing or double, or a value is wrong. The message names the key.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise SpecError(f"the spec is not valid JSON: {error}") from error
+        data = parse_json(text, "the spec")
         if not isinstance(data, dict):
             raise SpecError(f"the spec must be a JSON object, got {type(data).__name__}")
         version = data.pop("schema", None)
-        if version != SCHEMA_VERSION:
+        if type(version) is not int or version != SCHEMA_VERSION:  # True and 1.0 equal 1
             raise SpecError(f'spec.schema must be {SCHEMA_VERSION}, got {version!r}; add "schema": {SCHEMA_VERSION}')
         return structure(cls, data, "spec")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
+import math
 import types
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +17,19 @@ T = TypeVar("T")
 
 OLD_NAME = "old name"
 """Key of `dataclasses.field(metadata=...)`: the JSON key of the field in files of earlier versions."""
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Parse JSON text strictly.
+
+    Raises:
+        SpecError: if it is no JSON, or holds NaN, an infinite number, or a key twice.
+    """
+    # A reader that takes the first of two equal keys would see another spec than one that takes the last.
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"{where} is not valid JSON: {error}") from error
 
 
 def structure(cls: type[T], value: object, where: str) -> T:
@@ -88,6 +103,27 @@ def coerce(value: Any, hint: Any, where: str) -> Any:
     return _scalar(value, hint, where)
 
 
+def check_range(where: str, least: float, most: float, **values: float | None) -> None:
+    """Raise a SpecError if a value lies outside of a range. None is always inside."""
+    for name, value in values.items():
+        if value is not None and not least <= value <= most:
+            bounds = f"at least {least:g}" if most == math.inf else f"in {least:g}..{most:g}"
+            raise SpecError(f"{where}.{name} must be {bounds}, got {value:g}")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        double = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {double[:80]!r} occurs twice; keep one of them")
+    return found
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number; every value must be finite")
+
+
 def _is_required(field: dataclasses.Field[Any]) -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
@@ -123,6 +159,8 @@ def _mapping(value: Any, hints: tuple[Any, ...], where: str) -> Mapping[Any, Any
 def _scalar(value: Any, hint: type, where: str) -> Any:
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         with suppress(OverflowError):  # JSON integers have no limit
+            if not math.isfinite(float(value)):  # 1e999 in JSON
+                raise SpecError(f"{where} must be finite, got {value}")
             return float(value)
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         return value
