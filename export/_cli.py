@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from seginfer._cli.certificate import certificate_rows
 from seginfer._cli.inputs import open_segmenter, sample
 from seginfer._cli.output import Output
-from seginfer._errors import InputError
+from seginfer._errors import ExportError, InputError
+from seginfer._files.activation import activation_problem
 from seginfer._files.model_file import ModelFile, check_name, pipeline_sha256
 from seginfer._spec.certificate import Certificate
 from seginfer._spec.model_spec import InputSpec, ModelSpec
@@ -25,10 +27,16 @@ from seginfer._tensorrt.options import EngineOptions
 from seginfer.backends import read_any_model
 
 from . import Source, certify, export_onnx, load_source, load_weights
-from ._images import select_images
+from ._behaviour import is_trained
+from ._images import name_images, select_images
+from ._label_files import read_labels
+from ._sources import import_object
 from .parity.builds import RepeatedBuilds, certify_builds
 from .parity.samples import sample_images
+from .parity.user_reference import Reference
 from .precision import find_precision
+
+_log = logging.getLogger("seginfer")
 
 
 def export(args: argparse.Namespace, output: Output) -> int:
@@ -43,7 +51,8 @@ def _export(args: argparse.Namespace, output: Output) -> Certificate:
     check_name(args.output)
     spec = ModelSpec.load(args.spec)
     source = _source(args, output)
-    given = _images(args.calibration, args, spec.input) if args.calibration else None
+    reference = _reference(args)
+    given = list(_images(args.calibration, args, spec.input).values()) if args.calibration else None
     images, calibration = select_images(
         spec.input, find_precision(args.precision), _images(args.images, args, spec.input), given
     )
@@ -55,6 +64,8 @@ def _export(args: argparse.Namespace, output: Output) -> Certificate:
             spec,
             args.output,
             images=images,
+            reference=reference,
+            labels=read_labels(args.labels, images) if args.labels else None,
             calibration=calibration or None,
             batch_size=_batch_size(args.batch_size, source),
             split_head=not args.keep_upsampling,
@@ -76,11 +87,23 @@ def parity(args: argparse.Namespace, output: Output) -> int:
 def _compare(args: argparse.Namespace, output: Output) -> Certificate:
     model = read_any_model(args.model)
     spec = model.spec
-    source = _source(args, output)
+    if args.source is None and args.reference is None:
+        raise InputError("parity needs a SOURCE or a --reference to compare with, got neither; give one of them")
+    if isinstance(model, ModelFile) and (problem := activation_problem(args.model, spec)):
+        raise InputError(f"{args.model} contradicts its ModelSpec: {problem}; attach a corrected one")
+    module = _source(args, output).module if args.source is not None else None
+    reference = _reference(args)
     images = _images(args.images, args, spec.input)
     with open_segmenter(args, output, args.model) as segmenter, _show_progress(output, len(images)) as on_progress:
-        precision = spec.provenance.precision or "fp32"
-        certificate = certify(source.module, segmenter, images, precision=precision, on_progress=on_progress)
+        certificate = certify(
+            module,
+            segmenter,
+            images,
+            precision=spec.provenance.precision or "fp32",
+            reference=reference,
+            labels=read_labels(args.labels, images) if args.labels else None,
+            on_progress=on_progress,
+        )
     sha256 = pipeline_sha256(args.model, spec) if isinstance(model, ModelFile) else model.key.digest()
     return replace(certificate, pipeline_sha256=sha256)
 
@@ -99,6 +122,8 @@ def _compare_builds(args: argparse.Namespace, output: Output) -> RepeatedBuilds:
         raise InputError(f"--builds builds from an .onnx file, got the engine {args.model}; leave --builds out")
     if args.backend not in ("tensorrt", "tensorrt_rtx"):
         raise InputError(f"--builds needs --backend tensorrt or tensorrt_rtx, got {args.backend}")
+    if args.source is None:
+        raise InputError("--builds compares with PyTorch and needs a SOURCE, got none; give it")
     source = _source(args, output)
     images = _images(args.images, args, model.spec.input)
     with _show_progress(output, len(images) * args.builds, "building and ") as on_progress:
@@ -118,13 +143,26 @@ def _source(args: argparse.Namespace, output: Output) -> Source:
     with output.waiting("loading the module"):
         source = load_source(args.source, args.kwargs, trust_code=args.trust_code)
         if args.weights:
-            load_weights(source.module, args.weights)
+            load_weights(source.module, args.weights, args.weights_key)
+        elif args.weights_key:
+            raise InputError("--weights-key needs --weights, got none; give the checkpoint")
+        elif not args.source.endswith(".pt2") and is_trained(source.module) is None:
+            _log.warning("no --weights were given: unless %s loads its own, its weights are random", args.source)
     return source
 
 
-def _images(paths: Sequence[Path], args: argparse.Namespace, spec: InputSpec) -> Sequence[NDArray[np.uint8]]:
+def _reference(args: argparse.Namespace) -> Reference | None:
+    if args.reference is None:
+        return None
+    function = import_object(args.reference, "package.module:function as the reference")
+    if not callable(function):
+        raise ExportError(f"{args.reference} must be a function of one image, got {type(function).__name__}")
+    return cast("Reference", function)
+
+
+def _images(paths: Sequence[Path], args: argparse.Namespace, spec: InputSpec) -> dict[str, NDArray[np.uint8]]:
     if not paths:
-        return sample_images(spec)
+        return name_images(sample_images(spec))
     return sample(paths, args.max_images, gray=spec.color == "gray")
 
 
@@ -153,7 +191,8 @@ def _report(output: Output, certificate: Certificate, data: dict[str, Any], line
         output.table("parity with PyTorch", ("", "value"), certificate_rows(certificate))
         output.say(line)
 
-    output.result({**data, "certificate": unstructure(certificate)}, show)
+    claims = {"proved": certificate.proved() if certificate.passed else "", "not_proved": certificate.not_proved()}
+    output.result({**data, "certificate": unstructure(certificate), **claims}, show)
 
 
 def _report_builds(output: Output, model: object, found: RepeatedBuilds) -> None:

@@ -34,14 +34,18 @@ class Network(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return the spec's outputs, in its order."""
-        # The cast comes first: TensorRT takes uint8 as the input of a Cast only.
-        x = image if self._spec.input.dtype == "float32" else image.float()
-        result = self.module(x if self._spec.input.layout == "NCHW" else x.permute(0, 3, 1, 2))
+        result = self.module(self.module_input(image))
         tensors = (_select(result, output, i) for i, output in enumerate(self._spec.outputs))
         return tuple(
             tensor.permute(0, 2, 3, 1) if output.layout == "NHWC" and tensor.ndim == 4 else tensor
             for tensor, output in zip(tensors, self._spec.outputs, strict=True)
         )
+
+    def module_input(self, image: Tensor) -> Tensor:
+        """Return a batch in the form of the wrapped module, (N, C, h, w) float32."""
+        # The cast comes first: TensorRT takes uint8 as the input of a Cast only.
+        x = image if self._spec.input.dtype == "float32" else image.float()
+        return x if self._spec.input.layout == "NCHW" else x.permute(0, 3, 1, 2)
 
 
 @contextmanager
@@ -74,6 +78,10 @@ def check_outputs(network: Network, spec: ModelSpec, batch: Tensor) -> None:
         ) from error
     expected, got = spec.output, outputs[0]
     if expected.kind == "labels":
+        if got.is_floating_point() and got.ndim == 4 and got.shape[1 if expected.layout == "NCHW" else 3] != 1:
+            raise ExportError(
+                f"expected labels from the module, got {got.dtype} {tuple(got.shape)}; use kind 'logits' for its values"
+            )
         return
     if got.ndim != 4:
         raise ExportError(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.export import ExportedProgram
 
-from seginfer._errors import InputError
+from seginfer._errors import ExportError, InputError
+from seginfer._files.activation import activation_problem
 from seginfer._files.model_file import check_name, pipeline_sha256
 from seginfer._inputs.preprocess import preprocess
 from seginfer._segmenter import Segmenter
@@ -23,12 +25,15 @@ from seginfer._system.atomic import atomic_path
 
 from . import surgery
 from ._graph import OPSET, append_spec, onnx_graph, write_graph
-from ._images import select_images
+from ._images import Images, select_images
 from ._network import Network, check_outputs, eval_mode
 from ._program import example_batch, export_program
 from ._weights import weights_sha256
-from .parity.certify import Progress, certify, versions
+from .parity.certify import Progress, certify
+from .parity.evidence import versions
+from .parity.labels import Labels
 from .parity.other_sizes import check_other_sizes
+from .parity.user_reference import Reference
 from .precision import Conversion, Precision, find_precision
 
 _TILE_REMEDY = (
@@ -45,7 +50,9 @@ def export_onnx(
     spec: ModelSpec,
     path: str | Path,
     *,
-    images: Sequence[NDArray[np.uint8]] | None = None,
+    images: Images | None = None,
+    reference: Reference | None = None,
+    labels: Labels | None = None,
     calibration: Sequence[NDArray[np.uint8]] | None = None,
     batch_size: int | None = None,
     split_head: bool = True,
@@ -61,8 +68,10 @@ def export_onnx(
             `.logits`, or a tuple. It is left as it was.
         spec: the model's contract. Its provenance is filled in.
         path: the .onnx file to write, replaced only on success.
-        images: (H, W, 3) uint8 RGB, or (H, W) for a gray model, for the certificate. Best from where the model will
-            run. None takes synthetic pictures.
+        images: (H, W, 3) uint8 RGB, or (H, W) for a gray model, for the certificate, with names if it is a mapping.
+            Best from where the model will run. None takes synthetic pictures.
+        reference: your own pipeline, from an image to labels, logits or probabilities, see `certify`.
+        labels: class ids by the names of images, see `certify`.
         calibration: images to learn ranges from, for "fp16". An image that is also in `images` is left out. None takes
             every second one of `images` if these are 8 or more, and compares the others. With fewer, ranges are learned
             from synthetic pictures.
@@ -79,16 +88,16 @@ def export_onnx(
 
     Raises:
         InputError: if an argument is not as above, or `calibration` is given for "fp32".
-        ExportError: if the module's output contradicts the spec, or PyTorch cannot export it.
-        ParityError: if the exported pipeline disagrees with PyTorch. No file is left behind.
+        ExportError: if the module is random, its output contradicts the spec, or PyTorch cannot export it.
+        ParityError: if the exported pipeline disagrees with PyTorch or the reference. No file is left behind.
         OutputWriteError: if the file cannot be written. An old file stays intact.
     """
     check_name(path)
     target = find_precision(precision)
     _check_module(module)
-    images, calibration = select_images(spec.input, target, images, calibration)
+    compared, calibration = select_images(spec.input, target, images, calibration)
     if target.needs_calibration:
-        _log.info("ranges are learned from %d images, parity is measured on %d others", len(calibration), len(images))
+        _log.info("ranges are learned from %d images, parity is measured on %d others", len(calibration), len(compared))
     with eval_mode(module), atomic_path(path) as part:
         network = Network(module, spec)
         example = example_batch(network, spec, batch_size)
@@ -96,7 +105,8 @@ def export_onnx(
         program = export_program(network, spec, example, batch_size)
         spec = _apply_rewrites(program, spec, split_head=split_head)
         conversion = target.convert(onnx_graph(program, spec), _inputs(calibration, spec))
-        size, certificate = _measure(module, spec, conversion, target, images, part, on_progress)
+        compare = partial(certify, reference=reference, labels=labels, on_progress=on_progress)
+        size, certificate = _measure(module, spec, conversion, target, compared, part, compare)
         if not certificate.passed:
             raise ParityError(_refusal(certificate, path, spec, conversion.suspects), certificate)
         spec = replace(spec, provenance=_provenance(module, spec, precision, conversion))
@@ -107,6 +117,8 @@ def export_onnx(
             certificate = replace(certificate, runtime=f"{certificate.runtime}, {precision} values rounded explicitly")
         certificate = replace(certificate, pipeline_sha256=pipeline_sha256(part, spec))
         append_spec(part, size, replace(spec, provenance=replace(spec.provenance, certificate=certificate)))
+    for warning in certificate.warnings:
+        _log.warning("%s: %s", Path(path).name, warning)
     _log.info("wrote %s: %s", path, certificate.summary())
     return certificate
 
@@ -116,9 +128,9 @@ def _measure(
     spec: ModelSpec,
     conversion: Conversion,
     precision: Precision,
-    images: Sequence[NDArray[np.uint8]],
+    images: Images,
     part: Path,
-    on_progress: Progress | None,
+    compare: Callable[..., Certificate],
 ) -> tuple[int, Certificate]:
     """Write and measure a graph, and retry while it can change.
 
@@ -128,9 +140,11 @@ def _measure(
     while True:
         size = write_graph(conversion.simulated, part)
         append_spec(part, size, spec)
+        if problem := activation_problem(part, spec):
+            raise ExportError(problem)
         with Segmenter.open(part, device="cpu") as segmenter:
             check_other_sizes(module, segmenter)
-            certificate = certify(module, segmenter, images, precision=precision.name, on_progress=on_progress)
+            certificate = compare(module, segmenter, images, precision=precision.name)
         if certificate.stage != "network" or not conversion.retry():
             return size, certificate
 
@@ -169,6 +183,8 @@ def _provenance(module: nn.Module, spec: ModelSpec, precision: str, conversion: 
 
 
 def _refusal(certificate: Certificate, path: str | Path, spec: ModelSpec, suspects: Sequence[str]) -> str:
+    if certificate.finding:  # it names the cause
+        return f"{path} was not kept: {certificate.summary()}"
     if suspects:
         names = ", ".join(suspects[:_NAMED]) + (", ..." if len(suspects) > _NAMED else "")
         return (

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from seginfer._errors import ExportError, MissingFileError
+from seginfer._files.foreign import recognise
 
 
 class Source(NamedTuple):
@@ -41,18 +42,14 @@ def load_source(source: str, kwargs: dict[str, Any] | None = None, *, trust_code
     """
     if source.endswith(".pt2"):
         return _from_program(Path(source), trust_code)
+    foreign = recognise(source)
+    if foreign:
+        raise ExportError(f"expected package.module:factory or a .pt2 file, {source} is {foreign}")
     return Source(_from_factory(source, kwargs or {}), None, source)
 
 
 def _from_factory(source: str, kwargs: dict[str, Any]) -> nn.Module:
-    name, separator, attribute = source.partition(":")
-    if not (name and separator and attribute):
-        raise ExportError(f"expected package.module:factory or a .pt2 file, got {source!r}")
-    try:
-        factory = getattr(_import(name), attribute)
-    except Exception as error:  # the user's module may raise anything while it is imported
-        reason = f"{type(error).__name__}: {error}"
-        raise ExportError(f"cannot import {source} ({reason}); run in its folder or install its package") from error
+    factory = import_object(source, "package.module:factory or a .pt2 file")
     try:
         module = factory(**kwargs)
     except (Exception, SystemExit) as error:  # the user's factory may raise anything
@@ -64,8 +61,23 @@ def _from_factory(source: str, kwargs: dict[str, Any]) -> nn.Module:
     return module
 
 
+def import_object(source: str, expected: str) -> Any:
+    """Import an object by "package.module:name", from the current folder too.
+
+    Raises:
+        ExportError: if the text has another form, or the import fails.
+    """
+    name, separator, attribute = source.partition(":")
+    if not (name and separator and attribute):
+        raise ExportError(f"expected {expected}, got {source!r}")
+    try:
+        return getattr(_import(name), attribute)
+    except Exception as error:  # the user's module may raise anything while it is imported
+        reason = f"{type(error).__name__}: {error}"
+        raise ExportError(f"cannot import {source} ({reason}); run in its folder or install its package") from error
+
+
 def _import(name: str) -> Any:
-    """Import a module, from the current folder too."""
     here = os.getcwd()
     added = here not in sys.path
     if added:

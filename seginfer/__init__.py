@@ -27,11 +27,11 @@ from ._files.model_file import ModelFile, attach_spec, read_model
 from ._files.onnx_file import OnnxFile
 from ._geometry.axis import Axis
 from ._geometry.geometry import Geometry, Rect, Tile
-from ._inputs.convert import ImageLike
+from ._inputs.convert import HasArray, HasDLPack, ImageLike
 from ._inputs.preprocess import preprocess
 from ._pipelines.pipeline import Trace
 from ._segmenter import Segmenter
-from ._spec.certificate import Certificate, FlipCount, ParityError
+from ._spec.certificate import Certificate, FlipCount, ImageRecord, ParityError
 from ._spec.model_spec import ClassSpec, InputSpec, ModelSpec, OutputSpec, Provenance, UpsampleSpec
 from ._spec.tensor_info import TensorInfo
 from ._tasks.dense.postprocess import confidence, margin, postprocess
@@ -68,7 +68,10 @@ __all__ = [
     "FlipCount",
     "Geometry",
     "GpuMemoryError",
+    "HasArray",
+    "HasDLPack",
     "ImageLike",
+    "ImageRecord",
     "InputError",
     "InputSpec",
     "MissingDependencyError",

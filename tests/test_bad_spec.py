@@ -90,12 +90,12 @@ def test_a_value_of_a_wrong_type_is_named(path: str, value: Any, words: str) -> 
 BAD_VALUES: dict[str, tuple[Callable[[], object], str]] = {
     "zero std": (lambda: InputSpec(std=(0.2, 0.0, 0.2)), "input.std must be positive"),
     "negative std": (lambda: InputSpec(std=(-1.0,)), "input.std must be positive"),
-    "nan mean": (lambda: InputSpec(mean=(float("nan"),)), "input.mean must be finite"),
-    "infinite std": (lambda: InputSpec(std=(float("inf"),)), "input.std must be finite"),
+    "nan mean": (lambda: InputSpec(mean=(float("nan"),)), "input.mean[0] must be finite"),
+    "infinite std": (lambda: InputSpec(std=(float("inf"),)), "input.std[0] must be finite"),
     "two means": (lambda: InputSpec(mean=(0.1, 0.2)), "input.mean must hold 1 or 3 values for rgb"),
     "three means for gray": (lambda: InputSpec(color="gray", mean=(0.1, 0.2, 0.3)), "values for gray"),
     "zero scale": (lambda: InputSpec(scale=0.0), "input.scale must be positive"),
-    "nan scale": (lambda: InputSpec(scale=float("nan")), "input.scale must be positive"),
+    "nan scale": (lambda: InputSpec(scale=float("nan")), "input.scale must be finite"),
     "bright padding": (lambda: InputSpec(pad_value=(256.0,)), "input.pad_value must be pixel values in 0..255"),
     "dark padding": (lambda: InputSpec(pad_value=(-1.0,)), "input.pad_value must be pixel values in 0..255"),
     "no size": (lambda: InputSpec(size=(0, 5)), "input.size must be positive"),
@@ -169,7 +169,7 @@ def test_a_missing_key_is_named(key: str) -> None:
         ModelSpec.from_json(json.dumps(data))
 
 
-@pytest.mark.parametrize("version", [None, 0, 2, "1", [1]])
+@pytest.mark.parametrize("version", [None, 0, 2, "1", [1], True, 1.0])
 def test_another_schema_version_is_refused(version: object) -> None:
     with refuses(SpecError, 'add "schema": 1'):
         ModelSpec.from_json(changed("schema", version))
@@ -179,6 +179,48 @@ def test_another_schema_version_is_refused(version: object) -> None:
 def test_text_that_is_no_json_object_is_refused(text: str) -> None:
     with refuses(SpecError, "JSON"):
         ModelSpec.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"task"', '"task": "binary", "task"', "the key 'task' occurs twice"),
+        ('"scale": 1.0', '"scale": 1.0, "scale": 2.0', "the key 'scale' occurs twice"),
+        ('"scale": 1.0', '"scale": NaN', "NaN is no number"),
+        ('"scale": 1.0', '"scale": -Infinity', "-Infinity is no number"),
+        ('"scale": 1.0', '"scale": 1e999', "input.scale must be finite"),
+    ],
+)
+def test_json_that_readers_take_differently_is_refused(old: str, new: str, words: str) -> None:
+    text = changed("input.scale", 1.0)
+    assert old in text
+    with refuses(SpecError, words):
+        ModelSpec.from_json(text.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("pixel_agreement", 7),
+        ("decisive_agreement", -0.1),
+        ("undecided_share", 1.5),
+        ("mean_iou", 2),
+        ("rounding_agreement", 1.1),
+        ("images", -3),
+        ("pixels", 0),
+        ("logit_max_error", -1e-9),
+        ("stage", "network"),
+        ("flips", [{"margin_below": None, "pixels": 1, "flipped": 2}]),
+    ],
+)
+def test_a_certificate_of_impossible_numbers_is_refused(field: str, value: Any) -> None:
+    shares = ("pixel_agreement", "decisive_agreement", "undecided_share", "mean_iou")
+    errors = ("batch_max_error", "network_max_error", "logit_max_error", "logit_p999_error")
+    good: dict[str, Any] = {"passed": True, "stage": None, "precision": "fp32", "images": 1, "pixels": 1}
+    good |= dict.fromkeys(shares, 1.0) | dict.fromkeys(errors, 0.0)
+    ModelSpec.from_json(changed("provenance.certificate", good))
+    with refuses(SpecError, "certificate"):
+        ModelSpec.from_json(changed("provenance.certificate", {**good, field: value}))
 
 
 @settings(max_examples=100)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     monkeypatch.setitem(precision.PRECISIONS, "seen", planted)
     original = _onnx.certify
 
-    def certify(module: Any, segmenter: Any, images: Sequence[Any], **options: Any) -> Any:
-        seen.compared += [preprocess([image], segmenter.spec)[0].tobytes() for image in images]
+    def certify(module: Any, segmenter: Any, images: dict[str, Any], **options: Any) -> Any:
+        seen.compared += [preprocess([image], segmenter.spec)[0].tobytes() for image in images.values()]
         return original(module, segmenter, images, **options)
 
     monkeypatch.setattr(_onnx, "certify", certify)

@@ -109,14 +109,122 @@ def test_a_network_whose_masks_are_rounding_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_network_that_decides_nothing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ParityError, match="hardly decides") as caught:
+    with pytest.raises(ParityError, match="one constant for all pixels") as caught:
         export_onnx(Constant(), make_spec(), tmp_path / "m.onnx", images=IMAGES)
     assert caught.value.certificate.undecided_share == 1.0
     assert not (tmp_path / "m.onnx").exists()
 
 
+class Scaled(nn.Module):
+    """Logits that are as small as float32 hardly holds, or not at all."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.net, self.scale = Tiny(), scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x) * self.scale
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-44, 1e-50])
+def test_logits_that_vanish_in_float32_are_refused(scale: float, tmp_path: Path) -> None:
+    """In float64 they do not vanish, and that difference was taken for rounding."""
+    with pytest.raises(ParityError):
+        export_onnx(Scaled(scale), make_spec(), tmp_path / "m.onnx", images=IMAGES)
+    assert not list(tmp_path.iterdir())
+
+
+class Dropping(nn.Module):
+    """Dropout that stays on, as for Monte Carlo estimates."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        self.net, self.head, self.p = Tiny(), nn.Conv2d(3, 3, 1), p
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.dropout(self.net(x), self.p, training=True))
+
+
+class Noisy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.noise = Tiny(), Noise()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.noise(self.net(x))
+
+
+class Noise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0.5 * torch.randn_like(x)
+
+
+class Stubborn(nn.Dropout):
+    """Stays in train mode whatever is asked."""
+
+    def train(self, mode: bool = True) -> Stubborn:
+        del mode
+        return super().train(True)
+
+
+@pytest.mark.parametrize(
+    ("module", "place"),
+    [
+        (Dropping(), r"the outermost module \(Dropping\)"),
+        (Noisy(), r"noise \(Noise\)"),
+        (nn.Sequential(Tiny(), Stubborn(0.3)), r"1 \(Stubborn\)"),
+    ],
+    ids=["dropout", "noise", "train mode"],
+)
+def test_a_random_network_is_refused_by_name(module: nn.Module, place: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=f"the module is random.*first in {place}"):
+        export_onnx(module, make_spec(), tmp_path / "m.onnx", images=IMAGES)
+    export_onnx(Tiny(), make_spec(), tmp_path / "tiny.onnx", images=IMAGES)
+    with (
+        Segmenter.open(tmp_path / "tiny.onnx") as segmenter,
+        pytest.raises(ExportError, match=f"the module is random.*first in {place}"),
+    ):
+        certify(module, segmenter, IMAGES)
+    assert not (tmp_path / "m.onnx").exists()
+
+
+class NoStatistics(nn.Module):
+    """Batch norm that always takes the statistics of its batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Tiny()
+        self.net.norm = nn.BatchNorm2d(8, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+def test_a_batch_norm_without_statistics_is_the_cause_that_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ParityError, match=r"net\.norm \(BatchNorm2d\).*depend on its batch: export with batch_size=1"):
+        export_onnx(NoStatistics(), make_spec(), tmp_path / "m.onnx", images=IMAGES)
+    certificate = export_onnx(NoStatistics(), make_spec(), tmp_path / "m.onnx", images=IMAGES, batch_size=1)
+    assert any("net.norm (BatchNorm2d) behaves as in training" in warning for warning in certificate.warnings)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (Tiny(channels=8), "yields 8 channels"),
+        (Tiny(stride=2), "stride"),
+        (nn.Sequential(Tiny(), nn.Flatten()), "expected logits"),
+        (Tiny(in_channels=1), "the module failed on a batch"),
+    ],
+    ids=["channels", "size", "rank", "input"],
+)
+def test_a_module_of_another_shape_is_no_traceback(module: nn.Module, words: str, tmp_path: Path) -> None:
+    export_onnx(Tiny(), make_spec(), tmp_path / "m.onnx", images=IMAGES)
+    with Segmenter.open(tmp_path / "m.onnx") as segmenter, pytest.raises(ExportError, match=words):
+        certify(module, segmenter, IMAGES)
+
+
 def test_a_network_that_mixes_the_images_of_a_batch_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ParityError) as caught:
+    with pytest.raises(ParityError, match=r"\(BatchMixing\) makes an image's result depend on its batch") as caught:
         export_onnx(BatchMixing(), make_spec(), tmp_path / "m.onnx", images=IMAGES)
     assert caught.value.certificate.stage == "network"
     assert export_onnx(BatchMixing(), make_spec(), tmp_path / "m.onnx", images=IMAGES, batch_size=1).passed
@@ -167,6 +275,14 @@ class Labels(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         return self.net(x).argmax(1)
+
+
+def test_a_module_that_decides_labels_is_no_traceback(tmp_path: Path) -> None:
+    export_onnx(Tiny(), make_spec(), tmp_path / "m.onnx", images=IMAGES)
+    with Segmenter.open(tmp_path / "m.onnx") as segmenter, pytest.raises(ExportError, match="expected logits"):
+        certify(Labels(), segmenter, IMAGES)
+    with pytest.raises(ExportError, match="use kind 'logits'"):
+        export_onnx(Tiny(), make_spec(output={"kind": "labels"}), tmp_path / "n.onnx", images=IMAGES)
 
 
 def test_labels_decided_in_the_graph_are_compared(tmp_path: Path) -> None:

@@ -182,12 +182,15 @@ def test_one_unreadable_picture_is_listed_and_the_others_are_done(run: Run, phot
 
 
 def test_frames_to_compare_on_are_spread_over_the_whole_video() -> None:
-    frames = sample([SOCCER / "clip.webm"], 6, gray=False)
+    named = sample([SOCCER / "clip.webm"], 6, gray=False)
+    frames = list(named.values())
     everything = list(VideoReader(SOCCER / "clip.webm"))
     found = [next(i for i, frame in enumerate(everything) if np.array_equal(frame, image)) for image in frames]
     assert found == [0, 9, 19, 28, 38, 47]
+    assert list(named) == [f"clip.webm frame {i}" for i in found]
     gray = sample([SOCCER / "clip.webm", SOCCER / "samples"], 8, gray=True)
-    assert {image.shape for image in gray} == {(360, 640)}
+    assert {image.shape for image in gray.values()} == {(360, 640)}
+    assert {"near.png", "near_mask.png"} <= set(gray)
     assert len(gray) == 8
 
 

@@ -307,7 +307,7 @@ def test_an_fp16_certificate_that_leaves_a_tenth_undecided_is_refused(tmp_path: 
 def soccer() -> tuple[nn.Module, ModelSpec, list[NDArray[np.uint8]]]:
     module = load_source("seginfer.export.zoo.unet:soccer_unet").module
     load_weights(module, SOCCER / "pitch.safetensors")
-    return module, ModelSpec.load(SOCCER / "spec.json"), list(sample([SOCCER / "clip.webm"], 6, gray=False))
+    return module, ModelSpec.load(SOCCER / "spec.json"), list(sample([SOCCER / "clip.webm"], 6, gray=False).values())
 
 
 def test_the_soccer_network_agrees_on_its_clip(soccer: Any, tmp_path: Path) -> None:

@@ -67,6 +67,35 @@ def test_checkpoints_of_training_frameworks_are_understood(wrap: str | None, pre
     assert torch.equal(module.last.weight, other_weights()["last.weight"])
 
 
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [(("model", "ema"), "'model' and 'ema'"), (("state_dict", "state_dict_ema"), "'state_dict' and 'state_dict_ema'")],
+)
+def test_several_state_dicts_are_a_choice(keys: tuple[str, str], named: str, tmp_path: Path) -> None:
+    raw, averaged = Tiny().state_dict(), other_weights()
+    optimizer = {"state": {0: {"exp_avg": torch.zeros(3), "step": torch.tensor(1.0)}}, "param_groups": []}
+    torch.save({keys[0]: raw, keys[1]: averaged, "optimizer": optimizer, "epoch": 3}, tmp_path / "w.pt")
+    module = Tiny()
+    with pytest.raises(WeightsError, match=f"several state dicts, {named}; choose one with key="):
+        load_weights(module, tmp_path / "w.pt")
+    load_weights(module, tmp_path / "w.pt", keys[1])
+    assert torch.equal(module.last.weight, averaged["last.weight"])
+    with pytest.raises(WeightsError, match="no state dict under the key 'best'; its keys are"):
+        load_weights(module, tmp_path / "w.pt", "best")
+
+
+def test_a_single_state_dict_under_any_key_is_found(tmp_path: Path) -> None:
+    for content in (
+        {"ema": other_weights()},
+        {"train": {"ema": other_weights(), "lr": 0.1}, "loss": {"w": torch.ones(2)}},
+    ):
+        torch.save(content, tmp_path / "w.pt")
+        module = Tiny()
+        load_weights(module, tmp_path / "w.pt")
+        assert torch.equal(module.last.weight, other_weights()["last.weight"])
+    load_weights(module, tmp_path / "w.pt", "train.ema")
+
+
 def test_safetensors_are_read_and_change_the_hash(tmp_path: Path) -> None:
     module = Tiny()
     before = weights_sha256(module)

@@ -13,7 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import make_spec
 
-from seginfer import Certificate, ClassSpec, FlipCount, InputSpec, ModelSpec, OutputSpec, Provenance, SpecError
+from seginfer import (
+    Certificate,
+    ClassSpec,
+    FlipCount,
+    ImageRecord,
+    InputSpec,
+    ModelSpec,
+    OutputSpec,
+    Provenance,
+    SpecError,
+)
 
 TEXT = st.text(min_size=1, max_size=12)
 COLOR = st.tuples(*[st.integers(0, 255)] * 3)
@@ -56,15 +66,19 @@ def inputs(draw: st.DrawFn) -> InputSpec:
 def certificates(draw: st.DrawFn) -> Certificate:
     values: dict[str, Any] = {}
     share = st.floats(0, 1)
-    drawn = {"bool": st.booleans(), "int": st.integers(0, 10**12), "float": share, "str": TEXT}
-    drawn["float | None"] = st.none() | share
-    counts = st.integers(0, 10**12)
-    flips = st.builds(FlipCount, st.none() | st.floats(0, 100), counts, counts)
+    drawn = {"bool": st.booleans(), "int": st.integers(1, 10**12), "float": share, "str": TEXT}
+    drawn |= {"float | None": st.none() | share, "bool | None": st.none() | st.booleans()}
+    few, many = st.integers(0, 10**6), st.integers(10**6, 10**12)
+    flips = st.builds(FlipCount, st.none() | st.floats(0, 100), many, few)
     drawn["tuple[FlipCount, ...]"] = st.lists(flips, max_size=3).map(tuple)
+    drawn["tuple[ImageRecord, ...]"] = st.lists(st.builds(ImageRecord, TEXT, TEXT), max_size=3).map(tuple)
+    drawn["tuple[str, ...]"] = st.lists(TEXT, max_size=3).map(tuple)
     for field in dataclasses.fields(Certificate):
         strategy = drawn.get(str(field.type), st.dictionaries(TEXT, TEXT, max_size=2))
         values[field.name] = draw(strategy)
-    return Certificate(**{**values, "stage": draw(st.sampled_from([None, "preprocess", "network", "postprocess"]))})
+    stage = draw(st.sampled_from([None, "preprocess", "network", "postprocess", "reference"]))
+    reference = draw(st.sampled_from(["spec", "user"]))
+    return Certificate(**{**values, "passed": stage is None, "stage": stage, "reference": reference})
 
 
 @st.composite

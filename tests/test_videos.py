@@ -81,7 +81,7 @@ def test_frames_are_turned_as_the_display_matrix_says(
         assert np.array_equal(expected(a), b)
     grays = list(VideoReader(path, gray=True))
     assert grays[0].shape == turned[0].shape[:2]
-    images = sample([path], 3, gray=False)
+    images = sample([path], 3, gray=False).values()
     assert all(np.array_equal(image, turned[i]) for image, i in zip(images, (0, 6, 11), strict=True))
 
 

@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
@@ -22,9 +21,8 @@ from seginfer._system.environment import parse_device
 from seginfer._tensorrt.engines import build_engine
 from seginfer._tensorrt.options import EngineOptions
 
+from .._images import Images, name_images
 from .certify import certify
-
-Image = NDArray[np.uint8]
 
 
 class RepeatedBuilds(NamedTuple):
@@ -39,7 +37,7 @@ class RepeatedBuilds(NamedTuple):
 def certify_builds(
     module: nn.Module,
     path: str | Path,
-    images: Sequence[Image],
+    images: Images,
     *,
     builds: int,
     options: EngineOptions | None = None,
@@ -87,7 +85,7 @@ def certify_builds(
 def _certify_build(
     module: nn.Module,
     path: str | Path,
-    images: Sequence[Image],
+    images: Images,
     options: EngineOptions,
     device: str,
     on_progress: Callable[[int, int], None],
@@ -98,7 +96,7 @@ def _certify_build(
         with Segmenter.open(engine.path, device=device) as segmenter:
             precision = engine.spec.provenance.precision or "fp32"
             certificate = certify(module, segmenter, images, precision=precision, on_progress=on_progress)
-            masks = [segmenter(image).labels for image in images]
+            masks = [segmenter(image).labels for image in name_images(images).values()]
     return replace(certificate, pipeline_sha256=engine.key.digest()), masks
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from seginfer._errors import ExportError
 from seginfer._pipelines.pipeline import Trace
 from seginfer._spec.certificate import Certificate, FlipCount, Stage
-from seginfer._spec.model_spec import ModelSpec
+from seginfer._spec.model_spec import InputSpec, ModelSpec
 
 from ..precision import Precision
 from ..precision.limits import Limits
@@ -44,7 +44,9 @@ class ParityMetric:
         self._batch_error = self._batch_offset = 0.0
         self._network_error: NDArray[Any] = np.zeros(spec.num_channels)  # per channel, as is the largest value
         self._largest_value: NDArray[Any] = np.zeros(spec.num_channels)
-        self._logit_error = self._logit_p999 = 0.0
+        self._logit_error = self._logit_p999 = self._typical_error = 0.0
+        self._lowest: Any = None  # of PyTorch's values, per channel
+        self._highest: Any = None
         self._seen: list[tuple[NDArray[np.bool_], NDArray[np.float32]]] = []
         size = max(spec.num_classes, 2) + 1  # the last is for pixels that the network did not see
         self._confusion = np.zeros((size, size), np.int64)
@@ -68,6 +70,8 @@ class ParityMetric:
             error = _difference(expected.output, trace.output)
             self._logit_error = max(self._logit_error, float(error.max()))
             self._logit_p999 = max(self._logit_p999, float(np.quantile(error, 0.999)))
+            self._typical_error = max(self._typical_error, float(np.median(error)))
+            self._track_range(expected.output)
         same = expected.labels == trace.mask
         self._seen.append((same, expected.margin))
         self._count(expected.labels, trace.mask)
@@ -80,7 +84,7 @@ class ParityMetric:
         """
         decisive, decisive_same, same, pixels = self._pixel_counts()
         result = Certificate(
-            passed=False,
+            passed=True,
             stage=None,
             precision=self._precision.name,
             images=self._images,
@@ -101,7 +105,36 @@ class ParityMetric:
             limits = limits.loosen(own)
             result = replace(result, rounding_agreement=own.pixel_agreement)
         stage = self._find_stage(result, limits, has_noise_floor=noise_floor is not None)
+        if stage in (None, "network") and (vacuous := self._find_vacuity(has_noise_floor=noise_floor is not None)):
+            stage, result = "network", replace(result, finding=vacuous)
         return replace(result, passed=stage is None, stage=stage)
+
+    def _find_vacuity(self, *, has_noise_floor: bool) -> str:
+        """Return the reason why agreement would prove nothing, or ""."""
+        if self._spec.output.kind == "labels":
+            return ""
+        rounding = self._rounding()
+        if self._spec.num_channels > 1 or self._spec.task != "semantic":
+            spread = np.subtract(self._highest, self._lowest)
+            if (spread <= 2 * rounding).all():
+                return "PyTorch's output is one constant for all pixels of all images, so nothing was compared"
+        if has_noise_floor:
+            # Maxima that rounding moves make a few large errors, and leave no pixel decisive. The usual error must
+            # leave most of them.
+            limit = 2 * (self._typical_error + rounding)
+            tied = sum(int((margin <= limit).sum()) for _, margin in self._seen)
+            if tied > self._precision.limits.undecided_share * sum(margin.size for _, margin in self._seen):
+                return "most pixels are ties in PyTorch itself, so nothing was decided"
+        return ""
+
+    def _track_range(self, output: NDArray[Any]) -> None:
+        axes = (0, 2, 3) if self._spec.output.layout == "NCHW" else (0, 1, 2)
+        low, high = output.min(axes), output.max(axes)
+        self._lowest = low if self._lowest is None else np.minimum(self._lowest, low)
+        self._highest = high if self._highest is None else np.maximum(self._highest, high)
+
+    def _rounding(self) -> float:
+        return ROUNDINGS * float(np.finfo(np.float32).eps) * float(self._largest_value.max())
 
     def is_network_off(self) -> bool:
         """Return whether the network's own error exceeds the limits."""
@@ -109,8 +142,7 @@ class ParityMetric:
 
     def _pixel_counts(self) -> tuple[int, int, int, int]:
         """Count pixels: decisive, decisive and equal, equal, all."""
-        rounding = ROUNDINGS * float(np.finfo(np.float32).eps) * float(self._largest_value.max())
-        limit = 2 * (self._logit_error + rounding)  # known only when every image has been seen
+        limit = 2 * (self._logit_error + self._rounding())  # known only when every image has been seen
         counts = np.zeros(4, np.int64)
         for same, margin in self._seen:
             decisive = margin > limit
@@ -136,7 +168,7 @@ class ParityMetric:
 
     def _find_stage(self, result: Certificate, limits: Limits, *, has_noise_floor: bool) -> Stage | None:
         """Return the first stage that broke a limit."""
-        worst, mean = self._batch_limits()
+        worst, mean = batch_limits(self._spec.input, self._largest_input)
         if self._batch_error > worst or self._batch_offset > mean:
             return "preprocess"
         if self._spec.output.kind == "labels":  # no margins: near-ties may flip
@@ -166,15 +198,6 @@ class ParityMetric:
         largest: NDArray[Any] = error.max((0, 2, 3) if self._spec.output.layout == "NCHW" else (0, 1, 2))
         return largest
 
-    def _batch_limits(self) -> tuple[float, float]:
-        spec = self._spec.input
-        levels = _WORST_LEVELS[spec.resampling]
-        if spec.dtype == "uint8":
-            return levels, _MEAN_LEVELS
-        rounding = ROUNDINGS * float(np.finfo(spec.dtype).eps) * self._largest_input
-        level = spec.scale / max(spec.std)
-        return levels * spec.scale / min(spec.std) + rounding, _MEAN_LEVELS * level + rounding
-
     def _mean_offset(self, a: NDArray[Any], b: NDArray[Any]) -> float:
         """Return the largest mean of a channel's signed differences."""
         axes = (0, 2, 3) if self._spec.input.layout == "NCHW" else (0, 1, 2)
@@ -190,6 +213,21 @@ class ParityMetric:
         both = np.diag(self._confusion)
         either = self._confusion.sum(0) + self._confusion.sum(1) - both
         return float(np.mean(both[either > 0] / either[either > 0]))
+
+
+def batch_limits(spec: InputSpec, largest: float) -> tuple[float, float]:
+    """Return the largest error of a network input, and that of the mean over a channel.
+
+    Args:
+        spec: input of the model.
+        largest: absolute value in the input.
+    """
+    levels = _WORST_LEVELS[spec.resampling]
+    if spec.dtype == "uint8":
+        return levels, _MEAN_LEVELS
+    rounding = ROUNDINGS * float(np.finfo(spec.dtype).eps) * largest
+    level = spec.scale / max(spec.std)
+    return levels * spec.scale / min(spec.std) + rounding, _MEAN_LEVELS * level + rounding
 
 
 def _difference(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:

@@ -42,15 +42,13 @@ def decide(output: NDArray[Any], geometry: Geometry, spec: ModelSpec) -> tuple[N
 
     The output is cropped, interpolated, then decided.
     """
-    values = torch.from_numpy(output)
-    if spec.input.resize == "tile":
-        geometry = _narrow_to_output(geometry, output, spec)
     if spec.output.kind == "labels":
+        values = torch.from_numpy(output)
+        geometry = _place_output(output, geometry, spec)
         seen = _restore_labels(values.reshape(1, 1, *_labels_hw(values, spec)), geometry)
         margin = torch.full(seen.shape, math.inf)
     else:
-        values = values.float() if spec.output.layout == "NCHW" else values.float().permute(0, 3, 1, 2)
-        seen, margin = _decide_pixels(_restore(values, geometry, spec.output.align_corners)[0], spec)
+        seen, margin = decide_values(restore_values(output, geometry, spec), spec)
     shape = (*seen.shape[:-2], *geometry.image_hw)
     region = (..., *geometry.visible.slices)
     labels = torch.full(shape, spec.ignore_value, dtype=torch.int64)
@@ -58,6 +56,17 @@ def decide(output: NDArray[Any], geometry: Geometry, spec: ModelSpec) -> tuple[N
     margins = torch.full(shape, math.inf)
     margins[region] = margin
     return labels.numpy(), margins.numpy()
+
+
+def restore_values(output: NDArray[Any], geometry: Geometry, spec: ModelSpec) -> Tensor:
+    """Interpolate an output to the visible pixels of the image, (C, H, W)."""
+    values = torch.from_numpy(output).float()
+    values = values if spec.output.layout == "NCHW" else values.permute(0, 3, 1, 2)
+    return _restore(values, _place_output(output, geometry, spec), spec.output.align_corners)[0]
+
+
+def _place_output(output: NDArray[Any], geometry: Geometry, spec: ModelSpec) -> Geometry:
+    return _narrow_to_output(geometry, output, spec) if spec.input.resize == "tile" else geometry
 
 
 def _narrow_to_output(geometry: Geometry, output: NDArray[Any], spec: ModelSpec) -> Geometry:
@@ -73,7 +82,7 @@ def _narrow_to_output(geometry: Geometry, output: NDArray[Any], spec: ModelSpec)
     return replace(geometry, input_hw=(stride * height, stride * width), offset_yx=offset_yx)
 
 
-def _decide_pixels(values: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:
+def decide_values(values: Tensor, spec: ModelSpec) -> tuple[Tensor, Tensor]:
     """Return labels and margins of (C, H, W) interpolated values."""
     if spec.task == "semantic":
         if values.shape[0] == 1:

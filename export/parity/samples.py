@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,15 @@ def sample_images(spec: InputSpec, *, seed: int = 0) -> list[NDArray[np.uint8]]:
     """
     rng = np.random.default_rng(seed)
     return [_picture(rng, size, spec.channels) for size in _sizes(spec)]
+
+
+def is_synthetic(images: Sequence[NDArray[np.uint8]], spec: InputSpec) -> bool:
+    """Return whether all images are among those that `sample_images` draws."""
+    sizes = _sizes(spec)
+    if len(images) > len(sizes) or any(image.shape[:2] not in sizes for image in images):
+        return False
+    drawn = [image for seed in (0, 1) for image in sample_images(spec, seed=seed)]
+    return all(any(np.array_equal(image, one) for one in drawn) for image in images)
 
 
 def _sizes(spec: InputSpec) -> list[tuple[int, int]]:

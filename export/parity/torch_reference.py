@@ -17,13 +17,14 @@ from PIL import Image as PillowImage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from seginfer._errors import ExportError
+from seginfer._errors import ExportError, SegInferError
 from seginfer._geometry.geometry import Geometry
 from seginfer._spec.model_spec import InputSpec, ModelSpec
+from seginfer.backends import Backend
 from seginfer.backends.torch import TorchBackend
 
 from .._network import Network
-from .dense import STRIDE_REMEDY, decide, row_axis
+from .dense import STRIDE_REMEDY, decide, row_axis, upsample_output
 
 Image = NDArray[np.uint8]
 
@@ -48,16 +49,16 @@ class TorchReference:
     Policy "tile" runs on the whole mirrored image at once.
 
     Args:
-        module: any segmentation module, in eval mode.
+        network: any segmentation module, in eval mode. Or a backend, whose outputs are taken for PyTorch's.
         spec: the model's contract.
-        batch_size: number of times to repeat an image, for a module that is bound to this batch size.
+        batch_size: number of times to repeat an image, for a network that is bound to this batch size.
     """
 
-    def __init__(self, module: nn.Module, spec: ModelSpec, *, batch_size: int = 1) -> None:
+    def __init__(self, network: nn.Module | Backend, spec: ModelSpec, *, batch_size: int = 1) -> None:
         self.spec = spec
         self.batch_size = batch_size
-        outputs = [output.name for output in spec.outputs]
-        self.backend = TorchBackend(Network(module, spec), outputs, input_dtype=spec.input.dtype)
+        self._is_graph = not isinstance(network, nn.Module)
+        self.backend: Backend = torch_backend(network, spec) if isinstance(network, nn.Module) else network
 
     def __call__(self, image: Image) -> ReferenceOutput:
         """Run the pipeline on one RGB or gray image."""
@@ -71,15 +72,25 @@ class TorchReference:
 
     def _output(self, batch: NDArray[Any]) -> NDArray[Any]:
         try:
-            return self.backend.infer(batch.repeat(self.batch_size, 0))[self.spec.output.name][:1]
+            output = self.backend.infer(batch.repeat(self.batch_size, 0))[self.spec.output.name][:1]
+            return upsample_output(output, self.spec.output) if self._is_graph else output
+        except SegInferError:
+            raise
         except Exception as error:  # the user's module may raise anything
-            if self.spec.input.resize != "tile":
-                raise
             reason = (str(error).splitlines() or [type(error).__name__])[0]
+            failure = f"the module failed on a batch {batch.shape}: {reason}"
+            if self.spec.input.resize != "tile":
+                raise ExportError(f"{failure}; check input.size and input.color of the spec") from error
             raise ExportError(
-                f"tiles are compared with one pass over the whole image, and the module failed on a batch "
-                f"{batch.shape}: {reason}; {STRIDE_REMEDY}, and let it take input.size plus any multiple of that"
+                f"tiles are compared with one pass over the whole image, and {failure}; {STRIDE_REMEDY}, and let it "
+                "take input.size plus any multiple of that"
             ) from error
+
+
+def torch_backend(module: nn.Module, spec: ModelSpec) -> TorchBackend:
+    """Return the backend of a module with the outputs of a spec."""
+    outputs = [output.name for output in spec.outputs]
+    return TorchBackend(Network(module, spec), outputs, input_dtype=spec.input.dtype)
 
 
 def prepare(image: Image, geometry: Geometry, spec: InputSpec) -> NDArray[Any]:

@@ -49,15 +49,21 @@ def add_folder(command: Any, default: str) -> None:
     )
 
 
-def add_source(command: Any) -> None:
-    """Add the PyTorch module and the images."""
-    command.add_argument("source", help="package.module:factory, or a .pt2 exported program; both run code")
+def add_source(command: Any, *, is_optional: bool = False) -> None:
+    """Add the PyTorch module, the user's pipeline, and the images with their labels."""
+    command.add_argument(
+        "source",
+        nargs="?" if is_optional else None,
+        help="package.module:factory, or a .pt2 exported program; both run code"
+        + ("; it may be left out with --reference" if is_optional else ""),
+    )
     command.add_argument("--trust-code", action="store_true", help="load a .pt2 file, which may run code that is in it")
     command.add_argument(
         "--weights",
         type=file_path,
         help=".safetensors file, or a checkpoint that torch.load reads with weights_only=True",
     )
+    command.add_argument("--weights-key", help="key of the state dict in a checkpoint that holds several, such as ema")
     command.add_argument(
         "--kwargs", type=json_object, default={}, help="keyword arguments of the factory, as a JSON object"
     )
@@ -67,6 +73,18 @@ def add_source(command: Any) -> None:
         nargs="+",
         default=[],
         help="images, videos and folders to compare on (default: synthetic images)",
+    )
+    command.add_argument(
+        "--reference",
+        metavar="MODULE:FUNCTION",
+        help="your own pipeline to compare with, from one uint8 RGB image (H, W, 3) to labels (H, W), or to logits or "
+        "probabilities (C, H, W), at the size of the image; it runs code (default: the spec is believed)",
+    )
+    command.add_argument(
+        "--labels",
+        type=file_path,
+        metavar="DIR",
+        help="folder with one PNG of class ids for an image, NAME.png or NAME_mask.png; a poor mean IoU is explained",
     )
     command.add_argument(
         "--max-images", type=positive, default=32, help="maximum number of images to compare on (default: %(default)s)"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from .._spec.certificate import Certificate
 
+_NAMED = 8  # images
+
 
 def certificate_rows(certificate: Certificate) -> list[tuple[str, str]]:
     """Return (label, value) pairs."""
@@ -11,7 +13,11 @@ def certificate_rows(certificate: Certificate) -> list[tuple[str, str]]:
     own = c.rounding_agreement
     return [
         ("verdict", "passed" if c.passed else f"FAILED at {c.stage}"),
-        ("decisive pixels that agree", f"{c.decisive_agreement:.4%}"),
+        *([("proved", c.proved())] if c.passed else []),
+        *_if(("not proved", c.not_proved())),
+        *_if(("cause", c.finding)),
+        *(("warning", text) for text in c.warnings),
+        ("decisive pixels that agree", c.decisive_text()),
         ("all pixels that agree", f"{c.pixel_agreement:.4%} of {c.pixels:,}"),
         *([("PyTorch float32 and float64 agree", f"{own:.4%}")] if own is not None else []),
         ("undecided pixels", f"{c.undecided_share:.4%}"),
@@ -21,10 +27,28 @@ def certificate_rows(certificate: Certificate) -> list[tuple[str, str]]:
         ("network error on one input, max", f"{c.network_max_error:.3e}"),
         ("preprocessing error, max", f"{c.batch_max_error:.3e}"),
         *_flip_rows(c),
-        ("images", str(c.images)),
+        *([(f"equal {c.reference_name}", f"{c.reference_agreement:.4%}")] if c.reference_agreement is not None else []),
+        *([("mean IoU with your labels", f"{c.labels_mean_iou:.4f}")] if c.labels_mean_iou is not None else []),
+        ("images", _images(c)),
         ("precision", c.precision),
         ("runtime", c.runtime),
+        *_if(("date", c.date)),
+        *_if(("host", c.host)),
+        *_if(("versions", ", ".join(f"{name} {version}" for name, version in c.versions.items()))),
     ]
+
+
+def _if(row: tuple[str, str]) -> list[tuple[str, str]]:
+    return [row] if row[1] else []
+
+
+def _images(certificate: Certificate) -> str:
+    """Describe the images, with the names of the first."""
+    if certificate.synthetic:
+        return f"{certificate.images} synthetic pictures: says nothing about your data"
+    names = [record.name for record in certificate.image_records]
+    listed = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    return f"{certificate.images}" + (f": {listed}" if listed else "")
 
 
 def _flip_rows(certificate: Certificate) -> list[tuple[str, str]]:

@@ -76,8 +76,11 @@ def expand(paths: Sequence[Path]) -> list[Input]:
     return list(files.values())
 
 
-def sample(paths: Sequence[Path], limit: int, *, gray: bool) -> list[Image]:
+def sample(paths: Sequence[Path], limit: int, *, gray: bool) -> dict[str, Image]:
     """Read up to `limit` images, spread over files and videos.
+
+    Returns:
+        The images by the names of their files, without folders.
 
     Raises:
         MissingFileError: if a path does not exist.
@@ -87,7 +90,12 @@ def sample(paths: Sequence[Path], limit: int, *, gray: bool) -> list[Image]:
     files = [files[i] for i in spread(len(files), limit)]
     videos = sum(file.is_video for file in files)
     per_video = (limit - (len(files) - videos)) // max(videos, 1)
-    return [image for file in files for image in _images(file, per_video, gray)]
+    found: dict[str, Image] = {}
+    for file in files:
+        for name, image in _images(file, per_video, gray):
+            same = sum(1 for known in found if known.partition(" (")[0] == name)  # files of several folders
+            found[f"{name} ({same + 1})" if same else name] = image
+    return found
 
 
 def spread(count: int, wanted: int) -> list[int]:
@@ -95,12 +103,14 @@ def spread(count: int, wanted: int) -> list[int]:
     return sorted({round(i) for i in np.linspace(0, count - 1, min(wanted, count)).tolist()})
 
 
-def _images(file: Input, count: int, gray: bool) -> list[Image]:
+def _images(file: Input, count: int, gray: bool) -> list[tuple[str, Image]]:
+    name = file.path.name
     if not file.is_video:
-        return [read_image(file.path, gray=gray)]
+        return [(name, read_image(file.path, gray=gray))]
     length = sum(1 for _ in VideoReader(file.path))  # the length in the header may be wrong
     wanted = set(spread(length, count))
-    return [frame for i, frame in enumerate(VideoReader(file.path, gray=gray)) if i in wanted]
+    frames = enumerate(VideoReader(file.path, gray=gray))
+    return [(f"{name} frame {i}", frame) for i, frame in frames if i in wanted]
 
 
 def _found(path: Path, with_root: bool = False) -> list[Input]:

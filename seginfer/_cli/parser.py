@@ -150,10 +150,11 @@ def _parity(commands: Any) -> None:
         "compare a model file or an engine with PyTorch on your images; exit code 1 if it fails",
         "seginfer parity m.onnx package.module:factory --weights w.safetensors --images photos/\n"
         "  seginfer parity m.engine package.module:factory --weights w.safetensors --images photos/\n"
-        "  seginfer parity m.onnx package.module:factory --backend tensorrt --builds 5",
+        "  seginfer parity m.onnx package.module:factory --backend tensorrt --builds 5\n"
+        "  seginfer parity foreign.onnx --reference package.module:predict --images photos/",
     )
     add_model(command)
-    add_source(command)
+    add_source(command, is_optional=True)
     add_device(command)
     command.add_argument(
         "--builds",

@@ -15,6 +15,7 @@ from .._spec.schema import unstructure
 from .._spec.tensor_info import UNKNOWN_SHAPE, TensorInfo
 from .._system.atomic import check_target
 from .._tasks import task_of
+from .activation import activation_problem
 from .external import beside, external_files
 from .hashes import with_weights_sha256
 from .onnx_file import OnnxFile, graph_sha256, read_onnx, write_metadata
@@ -100,6 +101,8 @@ def attach_spec(source: str | Path, spec: ModelSpec, target: str | Path) -> None
     check_name(target)
     graph = read_onnx(source)
     check_spec(spec, graph, source)
+    if problem := activation_problem(source, spec):
+        raise ModelFileError(f"{source} contradicts the ModelSpec: {problem}")
     if graph.weight_files and Path(source).resolve().parent != Path(target).resolve().parent:
         raise ModelFileError(
             f"{source} has weights in other files; write the output into the same folder, or save the model as one file"

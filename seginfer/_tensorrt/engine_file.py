@@ -22,7 +22,7 @@ from typing import Any
 from .._errors import BackendError, MissingFileError, ModelFileError, OutputWriteError, SegInferError
 from .._files.hashes import file_sha256, file_stamp
 from .._spec.model_spec import ModelSpec
-from .._spec.schema import structure, unstructure
+from .._spec.schema import parse_json, structure, unstructure
 from .._system.atomic import PART_NAME, atomic_path
 from .cache import folder_lock
 from .key import EngineKey
@@ -224,10 +224,7 @@ def _read_text(sidecar: Path, path: str | Path) -> str:
 
 
 def _parse_content(text: str, path: str | Path) -> dict[str, Any]:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _DamagedError(f"it is not valid JSON: {error}") from error
+    document = parse_json(text, "it")
     if not isinstance(document, dict) or not isinstance(document.get("schema"), int):
         raise _DamagedError("it has no schema version")
     if document["schema"] != SCHEMA:
