@@ -28,6 +28,7 @@ from ._files.onnx_file import OnnxFile
 from ._geometry.axis import Axis
 from ._geometry.geometry import Geometry, Rect, Tile
 from ._inputs.convert import HasArray, HasDLPack, ImageLike
+from ._inputs.formats import YuvFormat
 from ._inputs.preprocess import preprocess
 from ._pipelines.pipeline import Trace
 from ._segmenter import Segmenter
@@ -97,6 +98,7 @@ __all__ = [
     "Trace",
     "UpsampleSpec",
     "WeightsError",
+    "YuvFormat",
     "__version__",
     "attach_spec",
     "build_engine",

@@ -23,6 +23,8 @@ class Preprocessor:
         resized_hw: tuple[int, int],
         offset_yx: tuple[int, int],
         pixel_format: str,
+        yuv_matrix: str,
+        yuv_range: str,
         resampling: str,
         gain: tuple[float, float, float],
         bias: tuple[float, float, float],

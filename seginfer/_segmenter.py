@@ -109,8 +109,8 @@ class Segmenter:
                 rest. Building an engine takes minutes, so it must be requested by name.
             device: "cpu", "cuda", "cuda:<index>", or "auto" for the best one.
             threads: CPU threads of one call, for the network and for pixels. None is every core.
-            color: format of your images: "rgb", "bgr" (OpenCV), "rgba", "bgra", "gray", "nv12" or "yuyv", see
-                `preprocess`. None is "rgb", or "gray" for a gray model.
+            color: format of your images: "rgb", "bgr" (OpenCV), "rgba", "bgra", "gray", a camera's "nv12", "yuyv" and
+                others, or a `YuvFormat`, see `preprocess`. None is "rgb", or "gray" for a gray model.
             pixels: device that prepares images and makes masks: "cpu", "cuda", or "auto" for that of the network.
             batch_size: the most images of one inference, see `Segmenter`.
             verify: compare the hash of an .onnx file with its certificate, if it has one. That of an engine is always

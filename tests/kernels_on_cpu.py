@@ -59,7 +59,7 @@ def input_records(
     case: InputCase, upload: Callable[[Array], int], images: list[input_launches.ImageAt], out: int
 ) -> Array:
     records = input_launches.input_records(case.geometries, case.spec.input, case.color, upload)
-    input_launches.set_images(records, images, case.geometries)
+    input_launches.set_images(records, images, case.geometries, case.color)
     input_launches.set_batch(records, out, case.spec.input)
     return records
 

@@ -63,9 +63,11 @@ Source source_of(PixelFormat format) {
     case PixelFormat::gray:
       return Source::gray;
     case PixelFormat::nv12:
-      return Source::nv12;
+    case PixelFormat::nv21:
+    case PixelFormat::i420:
     case PixelFormat::yuyv:
-      return Source::yuyv;
+    case PixelFormat::uyvy:
+      return Source::yuv;
   }
   throw InputError("unknown pixel format");
 }
@@ -89,10 +91,8 @@ int64_t bytes_per_row(PixelFormat format, int64_t width) {
       return 3 * width;
     case Source::packed4:
       return 4 * width;
-    case Source::yuyv:
-      return 2 * width;
     default:
-      return width;
+      return is_yuv_422(format) ? 2 * width : width;
   }
 }
 
@@ -104,8 +104,26 @@ void check_image(const ImageView& image, Size size, PixelFormat format) {
   SEG_REQUIRE(image.row_bytes >= bytes_per_row(format, size.width),
               "the image must not have overlapping or flipped rows, got rows " + std::to_string(image.row_bytes) +
                   " bytes apart; give a contiguous array");
-  SEG_REQUIRE(format != PixelFormat::nv12 || (image.chroma && image.chroma_row_bytes >= size.width),
-              "an nv12 image needs its chroma plane, with rows that do not overlap");
+  const bool is_planar = format == PixelFormat::i420;
+  SEG_REQUIRE(!is_yuv_420(format) || (image.chroma && (!is_planar || image.chroma_v) &&
+                                      image.chroma_row_bytes >= (is_planar ? size.width / 2 : size.width)),
+              "nv12, nv21 and i420 images need their chroma planes, with rows that do not overlap");
+}
+
+// Points a job at the planes of a yuv image.
+void set_yuv(PreprocessJob& job, const ImageView& image) {
+  const bool is_420 = is_yuv_420(image.format), is_uyvy = image.format == PixelFormat::uyvy;
+  job.chroma_shift = is_420 ? 1 : 0;
+  if (!is_420) {
+    job.pixels = image.data + (is_uyvy ? 1 : 0), job.luma_step = 2;
+    job.u = image.data + (is_uyvy ? 0 : 1), job.v = job.u + 2, job.chroma_step = 4;
+    job.chroma_row_bytes = image.row_bytes;
+    return;
+  }
+  const bool is_planar = image.format == PixelFormat::i420, is_v_first = image.format == PixelFormat::nv21;
+  job.luma_step = 1, job.chroma_step = is_planar ? 1 : 2, job.chroma_row_bytes = image.chroma_row_bytes;
+  job.u = image.chroma + (is_v_first ? 1 : 0);
+  job.v = is_planar ? image.chroma_v : image.chroma + (is_v_first ? 0 : 1);
 }
 
 void check_out(const TensorView& out, Size size, int channels) {
@@ -145,17 +163,18 @@ Preprocessor::Preprocessor(const Geometry& geometry, PixelFormat format, const P
   const bool is_resized =
       geometry.resized.height != geometry.image.height || geometry.resized.width != geometry.image.width;
   SEG_REQUIRE(!(rule.is_mirrored && is_resized), "mirrored images keep their size");
-  SEG_REQUIRE((format != PixelFormat::nv12 && format != PixelFormat::yuyv) || geometry.image.width % 2 == 0,
-              "nv12 and yuyv images have an even width, got " + std::to_string(geometry.image.width));
-  SEG_REQUIRE(format != PixelFormat::nv12 || geometry.image.height % 2 == 0,
-              "nv12 images have an even height, got " + std::to_string(geometry.image.height));
+  const Source source = source_of(format);
+  SEG_REQUIRE(source != Source::yuv || geometry.image.width % 2 == 0,
+              "YUV images have an even width, got " + std::to_string(geometry.image.width));
+  SEG_REQUIRE(!is_yuv_420(format) || geometry.image.height % 2 == 0,
+              "nv12, nv21 and i420 images have an even height, got " + std::to_string(geometry.image.height));
+  yuv_ = yuv_to_rgb(rule.yuv_matrix, rule.yuv_range);
   content_ = rule.is_mirrored ? Rect{0, 0, geometry.input.height, geometry.input.width} : geometry.content();
   rows_ = content_taps(geometry.rows(), rule, is_resized, false);
   cols_ = content_taps(geometry.cols(), rule, is_resized, true);
   cols_.index = with_slack(cols_.index, cols_.count, cols_.positions);
   cols_.weight = with_slack(cols_.weight, cols_.count, cols_.positions);
   cols_.fixed = with_slack(cols_.fixed, cols_.count, cols_.positions);
-  const Source source = source_of(format);
   if (source == Source::packed3 || source == Source::packed4)
     pattern_ = pattern_of(cols_, source == Source::packed3 ? 3 : 4);
   if (!is_resized) rule_.resampling = Resampling::nearest;
@@ -177,7 +196,8 @@ PreprocessJob Preprocessor::job_of(const ImageView& image, const TensorView& out
   PreprocessJob job{};
   job.source = source_of(format_), job.filter = filter_of(rule_.resampling);
   job.pixels = image.data, job.row_bytes = image.row_bytes;
-  job.chroma = image.chroma, job.chroma_row_bytes = image.chroma_row_bytes;
+  if (job.source == Source::yuv) set_yuv(job, image);
+  job.yuv = yuv_;
   job.image_height = geometry_.image.height, job.image_width = geometry_.image.width;
 
   job.row_taps = rows_.count, job.col_taps = cols_.count;

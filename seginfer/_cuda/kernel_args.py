@@ -19,8 +19,7 @@ class Source(IntEnum):
     PACKED3 = 0
     PACKED4 = 1
     GRAY = 2
-    NV12 = 3
-    YUYV = 4
+    YUV = 3
 
 
 class Filter(IntEnum):
@@ -69,7 +68,7 @@ PIXEL_TILE = (32, 8)
 def _record(*groups: tuple[str, Sequence[str]]) -> np.dtype[Any]:
     """Return a record type from groups of (kind, field names).
 
-    Kinds: "p" pointer, "q" int64, "i" int32, "f" float32, "3i" three int32, "3f" three float32.
+    Kinds: "p" pointer, "q" int64, "i" int32, "f" float32, "3i" three int32, "6i" six, "3f" three float32.
     """
     formats = {
         "p": np.uint64,
@@ -77,6 +76,7 @@ def _record(*groups: tuple[str, Sequence[str]]) -> np.dtype[Any]:
         "i": np.int32,
         "f": np.float32,
         "3i": (np.int32, 3),
+        "6i": (np.int32, 6),
         "3f": (np.float32, 3),
     }
     return np.dtype([(name, formats[kind]) for kind, names in groups for name in names], align=True)
@@ -85,7 +85,7 @@ def _record(*groups: tuple[str, Sequence[str]]) -> np.dtype[Any]:
 PREPROCESS = _record(
     ("p", ["pixels"]),
     ("q", ["row_bytes"]),
-    ("p", ["chroma"]),
+    ("p", ["u", "v"]),
     ("q", ["chroma_row_bytes"]),
     ("p", ["row_index", "col_index", "row_weight", "col_weight", "out"]),
     ("q", ["channel_stride", "row_stride", "column_stride"]),
@@ -93,6 +93,8 @@ PREPROCESS = _record(
     ("i", ["height", "width", "channels", "value_bytes"]),
     ("3i", ["order"]),
     ("3f", ["gain", "bias", "padding"]),
+    ("i", ["luma_step", "chroma_step", "chroma_shift"]),
+    ("6i", ["yuv"]),
 )
 
 LABEL = _record(

@@ -30,7 +30,7 @@ class HasDLPack(Protocol):
 ImageLike: TypeAlias = NDArray[np.uint8] | str | os.PathLike[str] | HasArray | HasDLPack
 """Whatever holds an image. See `Segmenter.__call__`."""
 
-_MODES = {"rgb": "RGB", "bgr": "RGB", "rgba": "RGBA", "bgra": "RGBA", "gray": "L"}  # of Pillow
+_MODES: dict[Any, str] = {"rgb": "RGB", "bgr": "RGB", "rgba": "RGBA", "bgra": "RGBA", "gray": "L"}  # of Pillow
 
 
 def as_array(image: Any, color: PixelFormat) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -10,15 +11,45 @@ from numpy.typing import NDArray
 
 from .._errors import InputError
 from .._geometry.geometry import Size
-from .._reference.resize import rgb_from_nv12, rgb_from_yuyv
+from .._reference.yuv import Coefficients, YuvMatrix, YuvRange, coefficients, rgb_from_yuv, yuv_planes
 from .._spec.model_spec import MAX_SIDE, InputSpec
 
-PixelFormat = Literal["rgb", "bgr", "rgba", "bgra", "gray", "nv12", "yuyv"]
-"""Layout of an image, always uint8.
+PixelLayout = Literal["rgb", "bgr", "rgba", "bgra", "gray", "nv12", "nv21", "i420", "yuyv", "uyvy"]
+"""Order of the bytes of an image, always uint8.
 
-nv12 is (H * 3 / 2, W): luma rows above chroma rows, as in OpenCV and V4L2. yuyv is (H, W, 2). Both are BT.601 with
-limited range and have an even width.
+nv12, nv21 and i420 are (H * 3 / 2, W): luma rows above chroma rows, as in OpenCV and V4L2. yuyv and uyvy are (H, W, 2).
 """
+
+YUV_420 = ("nv12", "nv21", "i420")
+YUV_422 = ("yuyv", "uyvy")
+
+
+@dataclass(frozen=True)
+class YuvFormat:
+    """YUV images with their matrix and range.
+
+    The name of a layout alone means BT.601 with limited range, as in OpenCV. HD cameras usually have BT.709.
+
+    Raises:
+        InputError: if a field has another value.
+    """
+
+    layout: Literal["nv12", "nv21", "i420", "yuyv", "uyvy"]
+    matrix: YuvMatrix
+    """"bt2020" is that of non-constant luminance."""
+    range: YuvRange
+    """"limited" has luma 16..235, and "full" 0..255, as JPEG does."""
+
+    def __post_init__(self) -> None:
+        for name, values in (
+            ("layout", (*YUV_420, *YUV_422)), ("matrix", get_args(YuvMatrix)), ("range", get_args(YuvRange)),
+        ):  # fmt: skip
+            if getattr(self, name) not in values:
+                raise InputError(f"{name} must be one of {', '.join(values)}, got {getattr(self, name)!r}")
+
+
+PixelFormat = PixelLayout | YuvFormat
+"""Format of an image. A YUV layout alone is BT.601 with limited range."""
 
 _SHAPES: dict[str, str] = {
     "rgb": "(H, W, 3)",
@@ -26,10 +57,24 @@ _SHAPES: dict[str, str] = {
     "rgba": "(H, W, 4)",
     "bgra": "(H, W, 4)",
     "gray": "(H, W) or (H, W, 1)",
-    "nv12": "(H * 3 / 2, W) with even H and W",
-    "yuyv": "(H, W, 2) with even W",
+    **dict.fromkeys(YUV_420, "(H * 3 / 2, W) with even H and W"),
+    **dict.fromkeys(YUV_422, "(H, W, 2) with even W"),
 }
-_CHANNELS = {"rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4, "gray": 1, "yuyv": 2}
+_CHANNELS = {"rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4, "gray": 1, "yuyv": 2, "uyvy": 2}
+
+
+def parts_of(color: PixelFormat) -> tuple[PixelLayout, YuvMatrix, YuvRange]:
+    """Return layout, matrix and range of a format.
+
+    Only those of a YUV layout have a meaning.
+    """
+    # A large image is not taken for BT.709: formats are never guessed, and cv2.cvtColor has BT.601 for every size.
+    return (color.layout, color.matrix, color.range) if isinstance(color, YuvFormat) else (color, "bt601", "limited")
+
+
+def coefficients_of(color: PixelFormat) -> Coefficients:
+    """Return the conversion of a YUV format to RGB."""
+    return coefficients(*parts_of(color)[1:])
 
 
 def resolve_color(color: PixelFormat | None, spec: InputSpec) -> PixelFormat:
@@ -42,9 +87,9 @@ def resolve_color(color: PixelFormat | None, spec: InputSpec) -> PixelFormat:
     """
     if color is None:
         return "gray" if spec.color == "gray" else "rgb"
-    if color not in get_args(PixelFormat):
-        *others, last = map(repr, get_args(PixelFormat))
-        raise InputError(f"color must be {', '.join(others)} or {last}, got {color!r}")
+    if not isinstance(color, YuvFormat) and color not in get_args(PixelLayout):
+        names = ", ".join(map(repr, get_args(PixelLayout)))
+        raise InputError(f"color must be {names} or a YuvFormat, got {color!r}")
     if (color == "gray") != (spec.color == "gray"):
         raise InputError(f"the network takes {spec.color} images, got color={color!r}; convert them first")
     return color
@@ -56,13 +101,14 @@ def check_image(image: object, color: PixelFormat) -> None:
     Raises:
         InputError: if the image does not have this format.
     """
-    shape = _SHAPES[color]
+    layout = parts_of(color)[0]
+    shape = _SHAPES[layout]
     if not isinstance(image, np.ndarray):
         raise InputError(f"image must be a NumPy array uint8 {shape}, got {type(image).__name__}; use numpy.asarray")
     got = f"got {image.dtype} {image.shape}"
     if image.dtype != np.uint8:
         raise InputError(f"image must be uint8 {shape} with values 0..255, {got}; do not normalise, the spec does")
-    if not _has_shape(image, color):
+    if not _has_shape(image, layout):
         raise InputError(f"image must be uint8 {shape}, {got}; reorder or drop channels first")
     if 0 in image.shape:
         raise InputError(f"image must not be empty, {got}")
@@ -75,18 +121,18 @@ def check_image(image: object, color: PixelFormat) -> None:
         )
 
 
-def _has_shape(image: NDArray[Any], color: PixelFormat) -> bool:
-    if color == "nv12":
+def _has_shape(image: NDArray[Any], layout: PixelLayout) -> bool:
+    if layout in YUV_420:
         return image.ndim == 2 and image.shape[0] % 3 == 0 and image.shape[1] % 2 == 0
-    if color == "yuyv" and image.ndim == 3 and image.shape[1] % 2:
+    if layout in YUV_422 and image.ndim == 3 and image.shape[1] % 2:
         return False
-    return (image.ndim == 3 and image.shape[2] == _CHANNELS[color]) or (color == "gray" and image.ndim == 2)
+    return (image.ndim == 3 and image.shape[2] == _CHANNELS[layout]) or (layout == "gray" and image.ndim == 2)
 
 
 def image_size(image: NDArray[np.uint8], color: PixelFormat) -> Size:
     """Return (height, width) of a valid image in pixels."""
     height, width = image.shape[:2]
-    return (height // 3 * 2 if color == "nv12" else height), width
+    return (height // 3 * 2 if parts_of(color)[0] in YUV_420 else height), width
 
 
 def even(size: Size) -> Size:
@@ -102,10 +148,10 @@ def image_shape(size: Size, color: PixelFormat) -> tuple[int, ...]:
 
     `size` is (height, width) in pixels.
     """
-    height, width = size
-    if color == "nv12":
+    (height, width), layout = size, parts_of(color)[0]
+    if layout in YUV_420:
         return height * 3 // 2, width
-    return (height, width) if color == "gray" else (height, width, _CHANNELS[color])
+    return (height, width) if layout == "gray" else (height, width, _CHANNELS[layout])
 
 
 def pattern_image(size: Size, color: PixelFormat) -> NDArray[np.uint8]:
@@ -120,10 +166,9 @@ def pixels_of(image: NDArray[np.uint8], color: PixelFormat) -> tuple[NDArray[np.
 
     The image must be valid. Returns the pixels, (H, W, 3) or (H, W, 1) for gray, and their format.
     """
-    if color == "nv12":
-        return rgb_from_nv12(image), "rgb"
-    if color == "yuyv":
-        return rgb_from_yuyv(image), "rgb"
-    if color in ("rgba", "bgra"):
-        return image[..., :3], "rgb" if color == "rgba" else "bgr"
-    return image.reshape(*image.shape[:2], -1), color
+    layout = parts_of(color)[0]
+    if layout in (*YUV_420, *YUV_422):
+        return rgb_from_yuv(*yuv_planes(image, layout), coefficients_of(color)), "rgb"
+    if layout in ("rgba", "bgra"):
+        return image[..., :3], "rgb" if layout == "rgba" else "bgr"
+    return image.reshape(*image.shape[:2], -1), layout

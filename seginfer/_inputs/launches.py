@@ -16,7 +16,7 @@ from .._cuda.steps import Launch, Records, Upload
 from .._errors import InputError
 from .._geometry.geometry import Geometry
 from .._spec.model_spec import InputSpec
-from .formats import PixelFormat
+from .formats import YUV_420, PixelFormat, PixelLayout, coefficients_of, parts_of
 from .preprocess import affine
 from .taps import AxisTaps, input_taps
 
@@ -24,7 +24,8 @@ from .taps import AxisTaps, input_taps
 class ImageAt(NamedTuple):
     """Device addresses and row pitches of an image, in bytes.
 
-    The chroma fields are for nv12. By default chroma rows follow the luma rows at the same pitch.
+    The chroma fields are for nv12, nv21 and i420. By default chroma rows follow the luma rows without a gap. The planes
+    of i420 always follow each other.
     """
 
     address: int
@@ -39,9 +40,9 @@ _SOURCES = {
     "rgba": Source.PACKED4,
     "bgra": Source.PACKED4,
     "gray": Source.GRAY,
-    "nv12": Source.NV12,
-    "yuyv": Source.YUYV,
 }
+_CHROMA_STEPS = {"nv12": 2, "nv21": 2, "i420": 1, "yuyv": 4, "uyvy": 4}
+"""Bytes from a chroma value to the next of its kind."""
 
 
 def input_records(geometries: Sequence[Geometry], spec: InputSpec, color: PixelFormat, upload: Upload) -> Records:
@@ -51,15 +52,19 @@ def input_records(geometries: Sequence[Geometry], spec: InputSpec, color: PixelF
     """
     records = np.zeros(len(geometries), kernel_args.PREPROCESS)
     gain, bias, padding = affine(spec)
+    layout = parts_of(color)[0]
     for record, geometry in zip(records, geometries, strict=True):
         taps = input_taps(geometry, spec)
-        record["filter"], record["source"] = taps.filter, _SOURCES[color]
+        record["filter"], record["source"] = taps.filter, _SOURCES.get(layout, Source.YUV)
         for axis, one in (("row", taps.rows), ("col", taps.cols)):
             _set_taps(record, axis, one, upload)
         record["top"], record["left"], record["content_height"], record["content_width"] = taps.content
         record["height"], record["width"] = geometry.input_hw
         record["channels"], record["value_bytes"] = spec.channels, np.dtype(spec.dtype).itemsize
-        record["order"] = _byte_order(color, spec)
+        record["order"] = _byte_order(layout, spec)
+        if layout in _CHROMA_STEPS:
+            record["chroma_step"], record["yuv"] = _CHROMA_STEPS[layout], coefficients_of(color)
+            record["luma_step"], record["chroma_shift"] = (1, 1) if layout in YUV_420 else (2, 0)
         record["gain"], record["bias"] = (1, 0) if spec.dtype == "uint8" else (gain, bias)
         record["padding"] = padding
     return records
@@ -71,31 +76,46 @@ def _set_taps(record: Any, axis: str, taps: AxisTaps, upload: Upload) -> None:
     record[f"{axis}_weight"] = 0 if taps.weights is None else upload(taps.weights)
 
 
-def _byte_order(color: PixelFormat, spec: InputSpec) -> list[int]:
+def _byte_order(layout: PixelLayout, spec: InputSpec) -> list[int]:
     """Return the byte of a pixel for each network channel.
 
-    Camera formats count as RGB.
+    YUV counts as RGB.
     """
     if spec.color == "gray":
         return [0, 0, 0]
-    return [2, 1, 0] if (color in ("bgr", "bgra")) != (spec.color == "bgr") else [0, 1, 2]
+    return [2, 1, 0] if (layout in ("bgr", "bgra")) != (spec.color == "bgr") else [0, 1, 2]
 
 
-def set_images(records: Records, images: Sequence[ImageAt], geometries: Sequence[Geometry]) -> None:
+def set_images(
+    records: Records, images: Sequence[ImageAt], geometries: Sequence[Geometry], color: PixelFormat
+) -> None:
     """Set the image addresses, one image per geometry.
 
     Raises:
         InputError: if address or pitch of a four-channel image is no multiple of 4 bytes.
     """
+    layout = parts_of(color)[0]
     for record, image, geometry in zip(records, images, geometries, strict=True):
         if record["source"] == Source.PACKED4 and (image.address % 4 or image.row_bytes % 4):
             raise InputError(
                 f"an rgba or bgra image must have an address and a pitch in multiples of 4 bytes, got {image}; copy it"
             )
-        record["pixels"], record["row_bytes"] = image.address, image.row_bytes
-        below = image.address + geometry.image_hw[0] * image.row_bytes
-        record["chroma"] = image.chroma or below
-        record["chroma_row_bytes"] = image.chroma_row_bytes or image.row_bytes
+        record["row_bytes"], record["pixels"] = image.row_bytes, image.address + (layout == "uyvy")
+        if layout in _CHROMA_STEPS:
+            record["u"], record["v"], record["chroma_row_bytes"] = _chroma(image, layout, geometry.image_hw[0])
+
+
+def _chroma(image: ImageAt, layout: PixelLayout, height: int) -> tuple[int, int, int]:
+    """Return addresses of U and V, and their pitch."""
+    if layout not in YUV_420:
+        u = image.address + (layout == "yuyv")
+        return u, u + 2, image.row_bytes
+    first = image.chroma or image.address + height * image.row_bytes
+    if layout == "i420":
+        pitch = image.chroma_row_bytes or image.row_bytes // 2
+        return first, first + height // 2 * pitch, pitch
+    pitch = image.chroma_row_bytes or image.row_bytes
+    return (first + 1, first, pitch) if layout == "nv21" else (first, first + 1, pitch)
 
 
 def set_batch(records: Records, address: int, spec: InputSpec) -> None:

@@ -18,7 +18,7 @@ from .._spec.model_spec import InputSpec, ModelSpec
 from .._system.arrays import check_apart, check_no_overlap
 from .._system.environment import resolve_threads
 from .convert import as_array
-from .formats import PixelFormat, check_image, image_size, pixels_of, resolve_color
+from .formats import YUV_420, PixelFormat, check_image, image_size, parts_of, pixels_of, resolve_color
 
 Batch = NDArray[Any]
 Image = NDArray[np.uint8]
@@ -43,8 +43,9 @@ def preprocess(
             may have any pitch. Sizes may differ if the input size is fixed. Policy "tile" cuts each into tiles, so that
             the batch has T >= N inputs. Files, images of Pillow and tensors are taken too.
         spec: the model's contract. Its `input` sets sizes, resampling and normalisation.
-        color: "rgb", "bgr", "rgba", "bgra", "gray", or a camera's "nv12" (H * 3 / 2, W) or "yuyv" (H, W, 2), BT.601
-            with limited range. None is "rgb", or "gray" for a gray model.
+        color: "rgb", "bgr", "rgba", "bgra", "gray", or a camera's "nv12", "nv21" or "i420" (H * 3 / 2, W), "yuyv" or
+            "uyvy" (H, W, 2). These are BT.601 with limited range, and a `YuvFormat` states another matrix and range.
+            None is "rgb", or "gray" for a gray model.
         out: a batch to fill instead of a new one.
         threads: maximum number of threads. None is every core that the process may use.
 
@@ -127,9 +128,12 @@ def _make_native_encoder(geometry: Geometry, spec: InputSpec, color: PixelFormat
     gain, bias, padding = (tuple(np.resize(values, 3).tolist()) for values in affine(spec))
     if spec.dtype == "uint8":
         gain, bias = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
+    layout, matrix, values = parts_of(color)
     plan = _native.core.Preprocessor(
         **_native.placement(geometry),
-        pixel_format=color,
+        pixel_format=layout,
+        yuv_matrix=matrix,
+        yuv_range=values,
         resampling=spec.resampling,
         gain=gain,
         bias=bias,
@@ -137,10 +141,10 @@ def _make_native_encoder(geometry: Geometry, spec: InputSpec, color: PixelFormat
         is_bgr=spec.color == "bgr",
         is_mirrored=spec.resize == "tile",
     )
-    packed_axes = 1 if color in ("gray", "nv12") else 2
+    packed_axes = 1 if layout == "gray" or (layout in YUV_420 and layout != "i420") else 2
 
     def encode(image: Image, target: Batch, threads: Any) -> None:
-        if color == "gray" and image.ndim == 3:
+        if layout == "gray" and image.ndim == 3:
             image = image[..., 0]
         if not _native.has_packed_rows(image, packed_axes):
             image = np.ascontiguousarray(image)

@@ -42,7 +42,7 @@ class InputStep(Step):
         super().__init__(gpu)
         try:
             records = launches.input_records(geometries, spec, color, self._arena.put)
-            launches.set_images(records, images, geometries)
+            launches.set_images(records, images, geometries, color)
             launches.set_batch(records, batch, spec)
             with translate_errors("preparing an input step"):
                 self.place([launches.input_launch(records)])

@@ -1,4 +1,4 @@
-"""Resizing and colour conversion of images."""
+"""Resizing and normalisation of images."""
 
 from __future__ import annotations
 
@@ -94,39 +94,6 @@ def _weighted_pass(image: Floats, m: int, axis: int) -> Floats:
     for index, weight in triangle_taps(image.shape[axis], m, np.float32):
         total = total + image.take(index, axis) * np.expand_dims(weight, tuple({0, 1, 2} - {axis}))
     return total
-
-
-def rgb_from_yuv(y: NDArray[Any], u: NDArray[Any], v: NDArray[Any]) -> Image:
-    """Convert BT.601 YUV to (..., 3) uint8 RGB.
-
-    The range is limited, and the arithmetic is 20-bit fixed point.
-
-    Source: ITU-R BT.601, with the rounding of cv2.cvtColor(COLOR_YUV2RGB_NV12).
-    """
-    luma = np.maximum(y.astype(np.int32) - 16, 0) * 1220542 + (1 << 19)
-    u, v = u.astype(np.int32) - 128, v.astype(np.int32) - 128
-    channels = (luma + v * 1673527, luma - v * 852492 - u * 409993, luma + u * 2116026)
-    rgb: Image = np.clip(np.stack(channels, -1) >> 20, 0, 255).astype(np.uint8)
-    return rgb
-
-
-def rgb_from_nv12(image: Image) -> Image:
-    """Convert nv12 to uint8 RGB.
-
-    (H * 3 / 2, W) becomes (H, W, 3). A chroma pair covers 2 x 2 pixels.
-    """
-    height = image.shape[0] // 3 * 2
-    chroma = image[height:].reshape(height // 2, -1, 2).repeat(2, 0).repeat(2, 1)
-    return rgb_from_yuv(image[:height], chroma[..., 0], chroma[..., 1])
-
-
-def rgb_from_yuyv(image: Image) -> Image:
-    """Convert yuyv to uint8 RGB.
-
-    (H, W, 2) becomes (H, W, 3). A chroma pair covers two pixels of a row.
-    """
-    u, v = (image[:, first::2, 1].repeat(2, 1) for first in (0, 1))
-    return rgb_from_yuv(image[..., 0], u, v)
 
 
 def normalize(pixels: NDArray[Any], gain: Floats, bias: Floats) -> Floats:

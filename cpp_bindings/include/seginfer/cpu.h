@@ -9,6 +9,7 @@
 #include "taps.h"
 #include "threads.h"
 #include "view.h"
+#include "yuv.h"
 
 namespace seginfer {
 
@@ -21,6 +22,8 @@ enum class Resampling { opencv, pillow, torch, torch_antialias, nearest };
 struct PixelRule {
   Resampling resampling = Resampling::opencv;
   bool is_bgr = false;       // channel order of the network input; images may have another
+  YuvMatrix yuv_matrix = YuvMatrix::bt601;  // of yuv images; the default is that of cv2.cvtColor
+  YuvRange yuv_range = YuvRange::limited;
   bool is_mirrored = false;  // mirror the image instead of padding it; such images are not resized
   float gain[3] = {1, 1, 1};
   float bias[3] = {0, 0, 0};
@@ -41,6 +44,7 @@ class Preprocessor {
   Geometry geometry_;
   PixelFormat format_;
   PixelRule rule_;
+  YuvToRgb yuv_;
   Rect content_;
   Taps rows_, cols_;
   std::vector<int> pattern_;  // see PreprocessJob::col_pattern

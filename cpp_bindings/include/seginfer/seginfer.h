@@ -5,6 +5,7 @@
 #include "geometry.h"
 #include "taps.h"
 #include "view.h"
+#include "yuv.h"
 #include "threads.h"
 #include "kernels/pixel.h"
 #include "cpu.h"
@@ -41,4 +42,5 @@
 //
 // geometry.h       placement of an image in the network input    taps.h     sampling positions and weights
 // view.h           images, tensors and planes of the caller      threads.h  thread pool and reusable memory
-// kernels/pixel.h  arithmetic of one pixel, also for GPUs        cpu.h      preprocessing, masks and overlays
+// yuv.h            matrices and ranges of YUV                    cpu.h      preprocessing, masks and overlays
+// kernels/pixel.h  arithmetic of one pixel, also for GPUs

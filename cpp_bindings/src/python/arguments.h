@@ -30,11 +30,23 @@ T find(const std::map<std::string, T>& names, const std::string& name, const cha
 }
 
 inline PixelFormat format_from(const std::string& name) {
-  static const std::map<std::string, PixelFormat> names{{"rgb", PixelFormat::rgb},   {"bgr", PixelFormat::bgr},
-                                                        {"rgba", PixelFormat::rgba}, {"bgra", PixelFormat::bgra},
-                                                        {"gray", PixelFormat::gray}, {"nv12", PixelFormat::nv12},
-                                                        {"yuyv", PixelFormat::yuyv}};
+  static const std::map<std::string, PixelFormat> names{
+      {"rgb", PixelFormat::rgb},   {"bgr", PixelFormat::bgr},   {"rgba", PixelFormat::rgba},
+      {"bgra", PixelFormat::bgra}, {"gray", PixelFormat::gray}, {"nv12", PixelFormat::nv12},
+      {"nv21", PixelFormat::nv21}, {"i420", PixelFormat::i420}, {"yuyv", PixelFormat::yuyv},
+      {"uyvy", PixelFormat::uyvy}};
   return find(names, name, "the pixel format");
+}
+
+inline YuvMatrix yuv_matrix_from(const std::string& name) {
+  static const std::map<std::string, YuvMatrix> names{
+      {"bt601", YuvMatrix::bt601}, {"bt709", YuvMatrix::bt709}, {"bt2020", YuvMatrix::bt2020}};
+  return find(names, name, "the YUV matrix");
+}
+
+inline YuvRange yuv_range_from(const std::string& name) {
+  static const std::map<std::string, YuvRange> names{{"limited", YuvRange::limited}, {"full", YuvRange::full}};
+  return find(names, name, "the YUV range");
 }
 
 inline Resampling resampling_from(const std::string& name) {

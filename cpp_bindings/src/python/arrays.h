@@ -95,10 +95,10 @@ void check_apart(const A& a, const B& b, const char* what) {
 
 inline ImageView image_from(const InArray& array, PixelFormat format) {
   SEG_REQUIRE(is_unsigned(array, 8), "the image must be uint8" + got_text(array) + "; give pixels of 0..255");
-  const bool is_planar = format == PixelFormat::gray || format == PixelFormat::nv12;
+  const bool is_planar = format == PixelFormat::gray || is_yuv_420(format);
   check_rank(array, is_planar ? 2 : 3, "the image");
   const int64_t channels = is_planar                                                  ? 1
-                           : format == PixelFormat::yuyv                              ? 2
+                           : is_yuv_422(format)                                       ? 2
                            : format == PixelFormat::rgb || format == PixelFormat::bgr ? 3
                                                                                       : 4;
   SEG_REQUIRE(is_planar || static_cast<int64_t>(array.shape(2)) == channels,
@@ -110,12 +110,17 @@ inline ImageView image_from(const InArray& array, PixelFormat format) {
   view.size = {side(array, 0), side(array, 1)};
   view.format = format;
   view.row_bytes = stride(array, 0, channels * view.size.width);
-  if (format == PixelFormat::nv12) {
-    SEG_REQUIRE(view.size.height % 3 == 0, "an nv12 image has 3/2 rows per pixel row, chroma below; got " +
+  if (is_yuv_420(format)) {
+    SEG_REQUIRE(view.size.height % 3 == 0, "the image has 3/2 rows per pixel row, chroma below; got " +
                                                std::to_string(view.size.height) + " rows");
     view.size.height = view.size.height / 3 * 2;
     view.chroma = view.data + view.size.height * view.row_bytes;
     view.chroma_row_bytes = view.row_bytes;
+  }
+  if (format == PixelFormat::i420) {
+    SEG_REQUIRE(view.row_bytes == view.size.width, "an i420 image must be contiguous; use numpy.ascontiguousarray");
+    view.chroma_row_bytes = view.size.width / 2;
+    view.chroma_v = view.chroma + view.size.height / 2 * view.chroma_row_bytes;
   }
   return view;
 }

@@ -19,15 +19,17 @@ struct BoundPreprocessor {
   PixelFormat format;
 
   BoundPreprocessor(Pair image, Pair input, Pair resized, Pair offset, const std::string& pixel_format,
-                    const std::string& resampling, Floats3 gain, Floats3 bias, Floats3 padding, bool is_bgr,
-                    bool is_mirrored)
+                    const std::string& yuv_matrix, const std::string& yuv_range, const std::string& resampling,
+                    Floats3 gain, Floats3 bias, Floats3 padding, bool is_bgr, bool is_mirrored)
       : plan({size_from(image), size_from(input), size_from(resized), offset_from(offset)}, format_from(pixel_format),
-             rule_from(resampling, gain, bias, padding, is_bgr, is_mirrored)),
+             rule_from(yuv_matrix, yuv_range, resampling, gain, bias, padding, is_bgr, is_mirrored)),
         format(format_from(pixel_format)) {}
 
-  static PixelRule rule_from(const std::string& resampling, const Floats3& gain, const Floats3& bias,
+  static PixelRule rule_from(const std::string& yuv_matrix, const std::string& yuv_range,
+                             const std::string& resampling, const Floats3& gain, const Floats3& bias,
                              const Floats3& padding, bool is_bgr, bool is_mirrored) {
     PixelRule rule;
+    rule.yuv_matrix = yuv_matrix_from(yuv_matrix), rule.yuv_range = yuv_range_from(yuv_range);
     rule.resampling = resampling_from(resampling);
     rule.is_bgr = is_bgr, rule.is_mirrored = is_mirrored;
     const auto copy = [](const Floats3& from, float* to) {

@@ -89,10 +89,10 @@ NB_MODULE(_ext, m) {
       .def_prop_ro("size", &Threads::size);
 
   nb::class_<BoundPreprocessor>(m, "Preprocessor", "Images of one size and format into the network input.")
-      .def(nb::init<Pair, Pair, Pair, Pair, const std::string&, const std::string&, Floats3, Floats3, Floats3, bool,
-                    bool>(),
-           nb::kw_only(), "image_hw"_a, "input_hw"_a, "resized_hw"_a, "offset_yx"_a, "pixel_format"_a, "resampling"_a,
-           "gain"_a, "bias"_a, "padding"_a, "is_bgr"_a, "is_mirrored"_a)
+      .def(nb::init<Pair, Pair, Pair, Pair, const std::string&, const std::string&, const std::string&,
+                    const std::string&, Floats3, Floats3, Floats3, bool, bool>(),
+           nb::kw_only(), "image_hw"_a, "input_hw"_a, "resized_hw"_a, "offset_yx"_a, "pixel_format"_a, "yuv_matrix"_a,
+           "yuv_range"_a, "resampling"_a, "gain"_a, "bias"_a, "padding"_a, "is_bgr"_a, "is_mirrored"_a)
       .def("fill", &BoundPreprocessor::fill, "image"_a.noconvert(), "out"_a.noconvert(), "threads"_a);
 
   nb::class_<BoundMaskDecoder>(m, "MaskDecoder", "Logits of one size into masks of images of one size.")

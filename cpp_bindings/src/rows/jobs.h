@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "seginfer/kernels/enums.h"
+#include "seginfer/kernels/yuv_to_rgb.h"
 
 namespace seginfer {
 
@@ -20,10 +21,13 @@ constexpr int kWindowColumns = 16, kWindowBytes = 128;
 // Resize, pad and normalise one image into one place of a batch.
 struct PreprocessJob {
   Source source;
-  const uint8_t* pixels;
+  const uint8_t* pixels;  // luma of yuv
   int64_t row_bytes;
-  const uint8_t* chroma;
+  const uint8_t *u, *v;  // yuv only, as the fields below
   int64_t chroma_row_bytes;
+  int luma_step, chroma_step;  // bytes from a value to the next of its kind; two columns share chroma
+  int chroma_shift;            // 1 if two rows share chroma, else 0
+  YuvToRgb yuv;
   int image_height;
   int image_width;
 

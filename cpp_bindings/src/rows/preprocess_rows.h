@@ -123,10 +123,8 @@ void fill_content(const PreprocessJob& job, int begin, int end, void* scratch) {
       return fill_content<Policy, Source::packed4, kTaps>(job, begin, end, scratch);
     case Source::gray:
       return fill_content<Policy, Source::gray, kTaps>(job, begin, end, scratch);
-    case Source::nv12:
-      return fill_content<Policy, Source::nv12, kTaps>(job, begin, end, scratch);
-    case Source::yuyv:
-      return fill_content<Policy, Source::yuyv, kTaps>(job, begin, end, scratch);
+    case Source::yuv:
+      return fill_content<Policy, Source::yuv, kTaps>(job, begin, end, scratch);
   }
 }
 

@@ -28,16 +28,12 @@ SEG_HD void fetch_row(const PreprocessJob& job, int row, const int* index, int n
     for (int i = 0; i < n; ++i) words[i] = load_word(p + 4 * static_cast<int64>(index[i]));
   } else if constexpr (kSource == Source::gray) {
     for (int i = 0; i < n; ++i) words[i] = p[index[i]];
-  } else if constexpr (kSource == Source::nv12) {
-    const uint8* c = job.chroma + (row / 2) * job.chroma_row_bytes;
-    for (int i = 0; i < n; ++i) {
-      const uint8* uv = c + (index[i] & ~1);
-      words[i] = p[index[i]] | static_cast<uint32>(uv[0]) << 8 | static_cast<uint32>(uv[1]) << 16;
-    }
   } else {
+    const int64 chroma_row = (row >> job.chroma_shift) * job.chroma_row_bytes;
+    const uint8 *u = job.u + chroma_row, *v = job.v + chroma_row;
     for (int i = 0; i < n; ++i) {
-      const uint8* q = p + 4 * static_cast<int64>(index[i] >> 1);
-      words[i] = q[2 * (index[i] & 1)] | static_cast<uint32>(q[1]) << 8 | static_cast<uint32>(q[3]) << 16;
+      const int at = (index[i] >> 1) * job.chroma_step;
+      words[i] = p[index[i] * job.luma_step] | static_cast<uint32>(u[at]) << 8 | static_cast<uint32>(v[at]) << 16;
     }
   }
 }
@@ -73,9 +69,9 @@ template <Source kSource>
 SEG_HD void unpack(const PreprocessJob& job, Ints word, Ints* channels) {
   if constexpr (kSource == Source::gray) {
     channels[0] = word;
-  } else if constexpr (kSource == Source::nv12 || kSource == Source::yuyv) {
+  } else if constexpr (kSource == Source::yuv) {
     Ints red, green, blue;
-    rgb_from_yuv<Ints>(word & 255, (word >> 8) & 255, (word >> 16) & 255, red, green, blue);
+    rgb_from_yuv<Ints>(word & 255, (word >> 8) & 255, (word >> 16) & 255, job.yuv, red, green, blue);
     channels[0] = job.shift[0] ? blue : red;
     channels[1] = green;
     channels[2] = job.shift[0] ? red : blue;

@@ -1,6 +1,8 @@
-// pixel.h: arithmetic of one pixel for the CPU, nvcc and NVRTC, rounded as in seginfer/_reference. Includes nothing;
-// compile it with contraction off (-ffp-contract=off, nvcc -fmad=false, NVRTC --fmad=false).
+// pixel.h: arithmetic of one pixel for the CPU, nvcc and NVRTC, rounded as in seginfer/_reference. Includes a struct
+// only; compile it with contraction off (-ffp-contract=off, nvcc -fmad=false, NVRTC --fmad=false).
 #pragma once
+
+#include "yuv_to_rgb.h"
 
 #if defined(__CUDACC__)
 #define SEG_HD __host__ __device__ __forceinline__
@@ -91,18 +93,17 @@ SEG_HD V normalized(V pixel, V gain, V bias) {
   return pixel * gain + bias;
 }
 
-// BT.601, limited range, in 20-bit fixed point, as cv2.cvtColor(COLOR_YUV2RGB_NV12) computes it.
-// Source: ITU-R BT.601; OpenCV imgproc/src/color_yuv for the rounding.
+// Source: OpenCV imgproc/src/color_yuv for the rounding; yuv.h for the coefficients.
 template <class I>
-SEG_HD void rgb_from_yuv(I y, I u, I v, I& red, I& green, I& blue) {
-  I luma = y - 16;
+SEG_HD void rgb_from_yuv(I y, I u, I v, const YuvToRgb& k, I& red, I& green, I& blue) {
+  I luma = y - k.black;
   luma = luma < 0 ? I{} : luma;
-  luma = luma * 1220542 + (1 << 19);
+  luma = luma * k.luma + (1 << 19);
   u = u - 128;
   v = v - 128;
-  red = clamp_level((luma + v * 1673527) >> 20);
-  green = clamp_level((luma - v * 852492 - u * 409993) >> 20);
-  blue = clamp_level((luma + u * 2116026) >> 20);
+  red = clamp_level((luma + v * k.red_v) >> 20);
+  green = clamp_level((luma - v * k.green_v - u * k.green_u) >> 20);
+  blue = clamp_level((luma + u * k.blue_u) >> 20);
 }
 
 // Blends a class colour over a pixel. The factor is 256 minus the weight of the colour in 256ths, and `color` is the

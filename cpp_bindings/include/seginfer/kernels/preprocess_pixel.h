@@ -14,9 +14,9 @@ SEG_HD constexpr int channels_of() {
 
 // Plain data: kernels take an array of records, one per image of a batch, each with its own geometry.
 struct PreprocessPixel {
-  const uint8* pixels;  // packed4 is read in words: its first byte and its pitch are multiples of 4
+  const uint8* pixels;  // packed4 is read in words: its first byte and its pitch are multiples of 4; luma of yuv
   int64 row_bytes;
-  const uint8* chroma;  // nv12 only
+  const uint8 *u, *v;  // yuv only
   int64 chroma_row_bytes;
   const int* row_index;    // (row_taps, content_height)
   const int* col_index;    // (col_taps, content_width)
@@ -33,6 +33,9 @@ struct PreprocessPixel {
   int value_bytes;  // 4: float32, 2: float16, 1: uint8
   int order[3];     // byte of a pixel for each channel of the network
   float gain[3], bias[3], padding[3];
+  int luma_step, chroma_step;  // bytes from a value of yuv to the next of its kind; two columns share chroma
+  int chroma_shift;            // 1 if two rows share chroma, else 0
+  YuvToRgb yuv;
 
   SEG_HD bool has_content(int x, int y) const {
     return x >= left && x < left + content_width && y >= top && y < top + content_height;
@@ -51,12 +54,9 @@ struct PreprocessPixel {
     } else if constexpr (kSource == Source::gray) {
       levels[0] = loaded(p + column);
     } else {
-      const bool is_nv12 = kSource == Source::nv12;
-      const uint8* luma = is_nv12 ? p + column : p + 2 * static_cast<int64>(column);
-      const uint8* u =
-          is_nv12 ? chroma + (row / 2) * chroma_row_bytes + (column & ~1) : p + 4 * static_cast<int64>(column >> 1) + 1;
+      const int64 at = (row >> chroma_shift) * chroma_row_bytes + (column >> 1) * chroma_step;
       int red, green, blue;
-      rgb_from_yuv<int>(loaded(luma), loaded(u), loaded(u + (is_nv12 ? 1 : 2)), red, green, blue);
+      rgb_from_yuv<int>(loaded(p + column * luma_step), loaded(u + at), loaded(v + at), yuv, red, green, blue);
       levels[0] = order[0] ? blue : red;
       levels[1] = green;
       levels[2] = order[0] ? red : blue;
@@ -121,7 +121,7 @@ struct PreprocessPixel {
   }
 };
 
-static_assert(sizeof(PreprocessPixel) == 192, "seginfer/_cuda/kernel_args.py states the same layout");
+static_assert(sizeof(PreprocessPixel) == 240, "seginfer/_cuda/kernel_args.py states the same layout");
 
 // Calls visit.run<kSource>() for the layout of an image.
 template <class Visit>
@@ -133,10 +133,8 @@ SEG_HD void with_source(Source source, const Visit& visit) {
       return visit.template run<Source::packed4>();
     case Source::gray:
       return visit.template run<Source::gray>();
-    case Source::nv12:
-      return visit.template run<Source::nv12>();
-    case Source::yuyv:
-      return visit.template run<Source::yuyv>();
+    case Source::yuv:
+      return visit.template run<Source::yuv>();
   }
 }
 
