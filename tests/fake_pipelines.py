@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from fake_network import FakeDeviceBackend
@@ -13,11 +13,11 @@ from models import SPECS, save_model
 from numpy.typing import NDArray
 
 from seginfer import ModelSpec, Segmentation, Segmenter
+from seginfer._inputs.formats import PixelFormat, YuvLayout, even, image_shape, parts_of
 from seginfer._pipelines.gpu import GpuPipeline
 
 Image = NDArray[np.uint8]
 SIZES = [(24, 32), (61, 50), (9, 100), (1, 1), (48, 20)]
-SHAPES: dict[str, tuple[int, ...]] = {"gray": (), "nv12": (), "yuyv": (2,), "rgba": (4,), "bgra": (4,)}
 
 
 def on_gpu(backend: FakeDeviceBackend, spec: ModelSpec = SPECS["semantic"], **options: Any) -> Segmenter:
@@ -29,13 +29,11 @@ def pipeline_of(segmenter: Segmenter) -> GpuPipeline:
     return segmenter.pipeline
 
 
-def picture(size: tuple[int, int], color: str = "rgb", seed: int = 0) -> Image:
+def picture(size: tuple[int, int], color: PixelFormat = "rgb", seed: int = 0) -> Image:
     """Return noise, with a pitch for every other seed."""
-    height, width = (n + n % 2 if color in ("nv12", "yuyv") else n for n in size)
-    rows = height * 3 // 2 if color == "nv12" else height
-    shape = SHAPES.get(color, (3,))
-    pixels = np.random.default_rng(seed).integers(0, 256, (rows, width + seed % 2 * 6, *shape), np.uint8)
-    return pixels[:, :width]
+    shape = image_shape(even(size) if parts_of(color)[0] in get_args(YuvLayout) else size, color)
+    pixels = np.random.default_rng(seed).integers(0, 256, (shape[0], shape[1] + seed % 2 * 6, *shape[2:]), np.uint8)
+    return pixels[:, : shape[1]]
 
 
 def assert_same(found: Segmentation, expected: Segmentation) -> None:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seginfer import ClassSpec, InputSpec, ModelSpec, OutputSpec, postprocess, preprocess
 from seginfer._geometry.geometry import Geometry
-from seginfer._inputs.formats import PixelFormat
+from seginfer._inputs.formats import PixelFormat, PixelLayout, YuvFormat, YuvLayout, even, image_shape
 from seginfer._reference.mask import blend
+from seginfer._reference.yuv import YuvMatrix, YuvRange
 from seginfer._spec.model_spec import TaskName, UpsampleSpec
 from seginfer._tasks.dense.postprocess import confidence, margin
 
 T = TypeVar("T")
-FORMATS: tuple[PixelFormat, ...] = ("rgb", "bgr", "rgba", "bgra", "gray", "nv12", "yuyv")
+LAYOUTS: tuple[PixelLayout, ...] = get_args(PixelLayout)
 RESAMPLINGS = ("opencv", "pillow", "torch", "torch-antialias", "nearest")
 Array = NDArray[Any]
 
@@ -43,12 +44,16 @@ class InputCase:
 def input_case(seed: int) -> InputCase:
     """Draw a spec, a format and images; every combination turns up."""
     rng = np.random.default_rng(seed)
-    color = FORMATS[seed % len(FORMATS)]
-    resampling = RESAMPLINGS[seed // len(FORMATS) % len(RESAMPLINGS)]
-    spec = _input_spec(rng, color, resampling)
+    layout = LAYOUTS[seed % len(LAYOUTS)]
+    resampling = RESAMPLINGS[seed // len(LAYOUTS) % len(RESAMPLINGS)]
+    color: PixelFormat = layout
+    if layout in get_args(YuvLayout) and rng.random() < 0.8:
+        matrix, values = (str(rng.choice(get_args(names))) for names in (YuvMatrix, YuvRange))
+        color = YuvFormat(layout, matrix, values)  # type: ignore[arg-type]
+    spec = _input_spec(rng, layout, resampling)
     limits = {"pad": spec.input.size or (40, 40), "tile": (40, 40)}
     limit = limits.get(spec.input.resize, (140, 130))
-    images = [_image(rng, color, limit) for _ in range(rng.integers(1, 4))]
+    images = [_image(rng, layout, limit) for _ in range(rng.integers(1, 4))]
     return InputCase(spec, color, images, *preprocess(images, spec, color=color))
 
 
@@ -72,16 +77,14 @@ def _input_spec(rng: np.random.Generator, color: str, resampling: str) -> ModelS
     return ModelSpec("semantic", InputSpec(pad_value=(114,), **options), ClassSpec(("a", "b", "c")))
 
 
-def _image(rng: np.random.Generator, color: str, limit: tuple[int, int]) -> Array:
+def _image(rng: np.random.Generator, layout: PixelLayout, limit: tuple[int, int]) -> Array:
     """Return an image with random bytes, sometimes one row or column, sometimes with a pitch."""
     height, width = (1 if rng.random() < 0.1 else int(rng.integers(1, n + 1)) for n in limit)
-    width += width % 2 if color in ("nv12", "yuyv") else 0
-    height += height % 2 if color == "nv12" else 0
-    rows = height * 3 // 2 if color == "nv12" else height
-    channels = {"gray": (), "nv12": (), "yuyv": (2,), "rgba": (4,), "bgra": (4,)}.get(color, (3,))
-    gap = int(rng.integers(0, 3)) * 2
-    pixels = rng.integers(0, 256, (rows, width + gap, *channels), np.uint8)
-    return pixels[:, :width] if gap else pixels
+    is_yuv = layout in get_args(YuvLayout)
+    shape = image_shape(even((height, width)) if is_yuv else (height, width), layout)
+    gap = int(rng.integers(0, 3)) * 2 if layout != "i420" else 0  # its planes follow each other
+    pixels = rng.integers(0, 256, (shape[0], shape[1] + gap, *shape[2:]), np.uint8)
+    return pixels[:, : shape[1]] if gap else pixels
 
 
 # -------------------------------------------------------------------------------------------------------- masks

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from itertools import product
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,10 +13,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from seginfer import _native
-from seginfer._inputs.formats import PixelFormat
+from seginfer._inputs.formats import PixelFormat, PixelLayout, YuvFormat, YuvLayout, even, image_shape, parts_of
+from seginfer._reference.yuv import YuvMatrix, YuvRange
 
 needs_core = pytest.mark.skipif(_native.core is None, reason=f"no compiled core: {_native.describe()}")
 THREADS = (1, 2, 3, 8)
+LAYOUTS: tuple[PixelLayout, ...] = get_args(PixelLayout)
+YUV_FORMATS = tuple(
+    YuvFormat(*parts) for parts in product(get_args(YuvLayout), get_args(YuvMatrix), get_args(YuvRange))
+)
 
 
 def targets() -> list[str]:
@@ -65,14 +71,14 @@ def image_of(
     color: PixelFormat, height: int, width: int, rng: np.random.Generator, pitch: int = 0
 ) -> NDArray[np.uint8]:
     """Return a random image, its rows `pitch` bytes apart from each other."""
-    if color in ("nv12", "yuyv"):
-        height, width = height + height % 2, width + width % 2
-    channels = {"rgb": 3, "bgr": 3, "rgba": 4, "bgra": 4, "yuyv": 2}.get(color, 1)
-    rows = height * 3 // 2 if color == "nv12" else height
-    memory = rng.integers(0, 256, (rows, width * channels + pitch), dtype=np.uint8)
-    image = memory[:, : width * channels]
-    return (
-        image
-        if channels == 1
-        else np.lib.stride_tricks.as_strided(image, (rows, width, channels), (memory.strides[0], channels, 1))
-    )
+    is_yuv = parts_of(color)[0] in get_args(YuvLayout)
+    shape = image_shape(even((height, width)) if is_yuv else (height, width), color)
+    row = int(np.prod(shape[1:]))
+    memory = rng.integers(0, 256, (shape[0], row + pitch), dtype=np.uint8)
+    strides = (row + pitch, *np.empty(shape, np.uint8).strides[1:])
+    return np.lib.stride_tricks.as_strided(memory, shape, strides)
+
+
+def formats() -> st.SearchStrategy[PixelFormat]:
+    """Layouts, and as often YUV formats of any matrix and range."""
+    return st.one_of(st.sampled_from(LAYOUTS), st.sampled_from(YUV_FORMATS))

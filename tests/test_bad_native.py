@@ -24,7 +24,8 @@ SIZE = (6, 8)
 MOST = 2**31 - 1
 PLACEMENT: dict[str, Any] = {"image_hw": SIZE, "input_hw": SIZE, "resized_hw": SIZE, "offset_yx": (0, 0)}
 PREPROCESSOR: dict[str, Any] = {
-    **PLACEMENT, "pixel_format": "rgb", "resampling": "opencv", "gain": (0.5,) * 3, "bias": (0.0,) * 3,
+    **PLACEMENT, "pixel_format": "rgb", "yuv_matrix": "bt601", "yuv_range": "limited",
+    "resampling": "opencv", "gain": (0.5,) * 3, "bias": (0.0,) * 3,
     "padding": (0.0,) * 3, "is_bgr": False, "is_mirrored": False,
 }  # fmt: skip
 RESAMPLER: dict[str, Any] = {

@@ -12,8 +12,10 @@ import pytest
 from fake_network import FakeDeviceBackend, array_at
 from fake_pipelines import SIZES, assert_same, both, on_gpu, picture, pipeline_of
 from models import SPECS, make_spec
+from native import LAYOUTS, YUV_FORMATS
 
 from seginfer import ModelSpec, Segmenter
+from seginfer._inputs.formats import PixelFormat
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -37,9 +39,9 @@ def test_every_kind_of_network_says_what_the_host_path_says(
 
 
 @pytest.mark.parametrize("resize", ["stretch", "letterbox", "center-crop", "pad", "tile"])
-@pytest.mark.parametrize("color", ["rgb", "bgr", "rgba", "bgra", "nv12", "yuyv"])
+@pytest.mark.parametrize("color", [*[one for one in LAYOUTS if one != "gray"], *YUV_FORMATS[::5]], ids=str)
 def test_every_format_and_policy_says_what_the_host_path_says(
-    resize: str, color: str, tmp_path: Path, world: fake_cuda_core.World
+    resize: str, color: PixelFormat, tmp_path: Path, world: fake_cuda_core.World
 ) -> None:
     options: dict[str, Any] = {"tile_margin": 5, "multiple_of": 2} if resize == "tile" else {}
     spec = make_spec(resize=resize, **options)

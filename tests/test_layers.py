@@ -65,7 +65,7 @@ LAYERS = [
     "_inputs.convert",
     "_inputs _inputs.formats _inputs.taps",
     "_native",
-    "_reference.mask _reference.resize",
+    "_reference.mask _reference.resize _reference.yuv",
     "_reference _reference.taps",
     "_cuda.packing _cuda.steps",
     "_cuda.arena _cuda.graph _cuda.tensors",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from native import THREADS, assert_native_equals_reference, image_of, needs_core, sides
+from native import THREADS, YUV_FORMATS, assert_native_equals_reference, formats, image_of, needs_core, sides
 from test_segmentation import result_of
 
 from seginfer import ClassSpec, Geometry, Segmentation, Timings
-from seginfer._inputs.formats import PixelFormat, pixels_of
+from seginfer._inputs.formats import image_size, pixels_of
 
 pytestmark = needs_core
 
@@ -21,10 +21,10 @@ pytestmark = needs_core
 @given(data=st.data())
 def test_overlays_of_every_format_and_mask(data: st.DataObject) -> None:
     draw = data.draw
-    color = draw(st.sampled_from(get_args(PixelFormat)))
+    color = draw(formats())
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     image = image_of(color, draw(sides(60)), draw(sides(200)), rng, draw(st.integers(0, 5)))
-    height, width = (image.shape[0] // 3 * 2 if color == "nv12" else image.shape[0]), image.shape[1]
+    height, width = image_size(image, color)
     count = draw(st.sampled_from([1, 2, 5, 254, 300]))
     dtype: Any = draw(st.sampled_from([np.uint8, np.uint16]))
     cell = draw(st.sampled_from([1, 3, 40]))  # runs of one class, short and long
@@ -50,7 +50,7 @@ def test_overlapping_classes_of_a_multilabel_mask(rng: np.random.Generator) -> N
     assert_native_equals_reference(lambda **_: [result.overlay(image), result.colorize()], 2)
 
 
-@pytest.mark.parametrize("color", ["nv12", "yuyv", "rgba", "bgra"])
+@pytest.mark.parametrize("color", ["nv12", "i420", "uyvy", YUV_FORMATS[-1], "rgba", "bgra"], ids=str)
 def test_an_overlay_on_a_camera_image_is_one_on_its_pixels(color: Any, rng: np.random.Generator) -> None:
     image = image_of(color, 30, 40, rng)
     mask = rng.integers(0, 4, (30, 40), dtype=np.uint8)

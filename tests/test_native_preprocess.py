@@ -4,27 +4,33 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import make_spec
-from native import THREADS, assert_native_equals_reference, image_of, needs_core, sides, target, targets
+from native import (
+    THREADS,
+    assert_native_equals_reference,
+    formats,
+    image_of,
+    needs_core,
+    sides,
+    target,
+    targets,
+)
 
 from seginfer import InputError, _native, preprocess
 from seginfer._inputs.formats import PixelFormat
-from seginfer._reference.resize import rgb_from_nv12, rgb_from_yuyv
 from seginfer._spec.model_spec import Resampling, Resize
 
 pytestmark = needs_core
-FORMATS = get_args(PixelFormat)
 RESAMPLINGS = get_args(Resampling)
 NORMAL: dict[str, Any] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "pad_value": (114.0, 3.0, 250.7)}
 GRAY: dict[str, Any] = {"mean": (0.4,), "std": (0.2,), "pad_value": (114.0,)}
 
 
-def spec_of(color: str, size: tuple[int, int], resampling: str, resize: str, dtype: str, **fields: Any) -> Any:
+def spec_of(color: PixelFormat, size: tuple[int, int], resampling: str, resize: str, dtype: str, **fields: Any) -> Any:
     values: dict[str, Any] = {"scale": 1.0} if dtype == "uint8" else (GRAY if color == "gray" else NORMAL)
     return make_spec(
         size=size, resampling=resampling, resize=resize, dtype=dtype, color="gray" if color == "gray" else "rgb",
@@ -36,7 +42,7 @@ def spec_of(color: str, size: tuple[int, int], resampling: str, resize: str, dty
 @given(data=st.data())
 def test_every_format_resampling_policy_and_dtype(data: st.DataObject) -> None:
     draw = data.draw
-    color, resampling = draw(st.sampled_from(FORMATS)), draw(st.sampled_from(RESAMPLINGS))
+    color, resampling = draw(formats()), draw(st.sampled_from(RESAMPLINGS))
     floats = ["float32", "float16"]
     dtype = draw(st.sampled_from(floats if "torch" in resampling else [*floats, "uint8"]))
     resize = draw(st.sampled_from([name for name in get_args(Resize) if name not in ("tile", "pad")]))
@@ -110,27 +116,16 @@ def test_strided_images_and_batches(rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(out, expected)
 
 
-@pytest.mark.parametrize("code", ["nv12", "yuyv"])
-def test_camera_formats_equal_opencv(code: PixelFormat, rng: np.random.Generator) -> None:
-    conversion = {"nv12": cv2.COLOR_YUV2RGB_NV12, "yuyv": cv2.COLOR_YUV2RGB_YUYV}[code]
-    reference = {"nv12": rgb_from_nv12, "yuyv": rgb_from_yuyv}[code]
-    for _ in range(20):
-        height, width = (2 * rng.integers(1, 200, 2)).tolist()
-        image = image_of(code, height, width, rng)
-        np.testing.assert_array_equal(reference(np.ascontiguousarray(image)), cv2.cvtColor(image, conversion))
-    grid = np.stack(np.meshgrid(np.arange(256), np.arange(256), indexing="ij"), -1).astype(np.uint8)
-    luma = rng.integers(0, 256, (2, 256 * 256), dtype=np.uint8)
-    every = np.concatenate([np.repeat(luma, 2, 1), grid.reshape(1, -1)])  # each pair of chroma values
-    np.testing.assert_array_equal(rgb_from_nv12(every), cv2.cvtColor(every, cv2.COLOR_YUV2RGB_NV12))
-
-
 @pytest.mark.parametrize(
     ("color", "image", "message"),
     [
         ("nv12", np.zeros((7, 8), np.uint8), "(H * 3 / 2, W)"),
         ("nv12", np.zeros((6, 7), np.uint8), "even H and W"),
         ("nv12", np.zeros((3, 8), np.uint8), None),
+        ("i420", np.zeros((7, 8), np.uint8), "(H * 3 / 2, W)"),
+        ("nv21", np.zeros((6, 7), np.uint8), "even H and W"),
         ("yuyv", np.zeros((4, 7, 2), np.uint8), "even W"),
+        ("uyvy", np.zeros((4, 8, 3), np.uint8), "(H, W, 2)"),
         ("rgba", np.zeros((4, 7, 3), np.uint8), "(H, W, 4)"),
         ("rgb", np.zeros((4, 7, 4), np.uint8), "(H, W, 3)"),
         ("rgb", np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (2**20 + 1, 1, 3)), "sides of at most"),

@@ -14,7 +14,8 @@ from .._geometry.geometry import Size
 from .._reference.yuv import Coefficients, YuvMatrix, YuvRange, coefficients, rgb_from_yuv, yuv_planes
 from .._spec.model_spec import MAX_SIDE, InputSpec
 
-PixelLayout = Literal["rgb", "bgr", "rgba", "bgra", "gray", "nv12", "nv21", "i420", "yuyv", "uyvy"]
+YuvLayout = Literal["nv12", "nv21", "i420", "yuyv", "uyvy"]
+PixelLayout = Literal["rgb", "bgr", "rgba", "bgra", "gray", YuvLayout]
 """Order of the bytes of an image, always uint8.
 
 nv12, nv21 and i420 are (H * 3 / 2, W): luma rows above chroma rows, as in OpenCV and V4L2. yuyv and uyvy are (H, W, 2).
@@ -34,15 +35,15 @@ class YuvFormat:
         InputError: if a field has another value.
     """
 
-    layout: Literal["nv12", "nv21", "i420", "yuyv", "uyvy"]
+    layout: YuvLayout
     matrix: YuvMatrix
-    """"bt2020" is that of non-constant luminance."""
+    """Weights of the colours in the luma. "bt2020" is the one of non-constant luminance."""
     range: YuvRange
-    """"limited" has luma 16..235, and "full" 0..255, as JPEG does."""
+    """Luma of black and white: 16..235 if "limited", and 0..255, as in JPEG, if "full"."""
 
     def __post_init__(self) -> None:
         for name, values in (
-            ("layout", (*YUV_420, *YUV_422)), ("matrix", get_args(YuvMatrix)), ("range", get_args(YuvRange)),
+            ("layout", get_args(YuvLayout)), ("matrix", get_args(YuvMatrix)), ("range", get_args(YuvRange)),
         ):  # fmt: skip
             if getattr(self, name) not in values:
                 raise InputError(f"{name} must be one of {', '.join(values)}, got {getattr(self, name)!r}")
@@ -167,7 +168,7 @@ def pixels_of(image: NDArray[np.uint8], color: PixelFormat) -> tuple[NDArray[np.
     The image must be valid. Returns the pixels, (H, W, 3) or (H, W, 1) for gray, and their format.
     """
     layout = parts_of(color)[0]
-    if layout in (*YUV_420, *YUV_422):
+    if layout in get_args(YuvLayout):
         return rgb_from_yuv(*yuv_planes(image, layout), coefficients_of(color)), "rgb"
     if layout in ("rgba", "bgra"):
         return image[..., :3], "rgb" if layout == "rgba" else "bgr"

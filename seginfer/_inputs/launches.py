@@ -86,9 +86,7 @@ def _byte_order(layout: PixelLayout, spec: InputSpec) -> list[int]:
     return [2, 1, 0] if (layout in ("bgr", "bgra")) != (spec.color == "bgr") else [0, 1, 2]
 
 
-def set_images(
-    records: Records, images: Sequence[ImageAt], geometries: Sequence[Geometry], color: PixelFormat
-) -> None:
+def set_images(records: Records, images: Sequence[ImageAt], geometries: Sequence[Geometry], color: PixelFormat) -> None:
     """Set the image addresses, one image per geometry.
 
     Raises:

@@ -28,24 +28,30 @@ void add(const std::vector<T>& values) {
 }
 
 const PixelFormat kFormats[] = {PixelFormat::rgb,  PixelFormat::bgr,  PixelFormat::rgba, PixelFormat::bgra,
-                                PixelFormat::gray, PixelFormat::nv12, PixelFormat::yuyv};
+                                PixelFormat::gray, PixelFormat::nv12, PixelFormat::nv21, PixelFormat::i420,
+                                PixelFormat::yuyv, PixelFormat::uyvy};
+const YuvMatrix kMatrices[] = {YuvMatrix::bt601, YuvMatrix::bt709, YuvMatrix::bt2020};
 const Resampling kResamplings[] = {Resampling::opencv, Resampling::pillow, Resampling::torch,
                                    Resampling::torch_antialias, Resampling::nearest};
 
 void preprocess_once(Random& random, PixelFormat format, Resampling resampling, DType dtype, Threads& threads) {
   Size size{2 * (1 + random.below(40)), 2 * (1 + random.below(90))};
   const Size input{1 + random.below(60), 1 + random.below(140)};
-  const int pixel = format == PixelFormat::gray || format == PixelFormat::nv12   ? 1
-                    : format == PixelFormat::yuyv                                ? 2
+  const int pixel = format == PixelFormat::gray || is_yuv_420(format)            ? 1
+                    : is_yuv_422(format)                                         ? 2
                     : format == PixelFormat::rgba || format == PixelFormat::bgra ? 4
                                                                                  : 3;
   std::vector<uint8_t> memory(static_cast<size_t>(size.height * 3 / 2 * size.width * pixel));
   for (uint8_t& byte : memory) byte = static_cast<uint8_t>(random.next());
   const int64_t pitch = size.width * pixel;
   ImageView image{memory.data(), pitch, size, format};
-  image.chroma = memory.data() + size.height * pitch, image.chroma_row_bytes = pitch;
+  image.chroma = memory.data() + size.height * pitch;
+  image.chroma_row_bytes = format == PixelFormat::i420 ? pitch / 2 : pitch;
+  image.chroma_v = image.chroma + size.height / 2 * image.chroma_row_bytes;
   PixelRule rule;
   rule.resampling = resampling, rule.is_bgr = random.below(2) == 1;
+  rule.yuv_matrix = kMatrices[random.below(3)];
+  rule.yuv_range = random.below(2) ? YuvRange::full : YuvRange::limited;
   for (int c = 0; c < 3; ++c) {
     rule.gain[c] = dtype == DType::uint8 ? 1.0f : random.value() / 64.0f;
     rule.bias[c] = dtype == DType::uint8 ? 0.0f : random.value();

@@ -95,8 +95,9 @@ void mask_pixels(const seginfer::MaskPixel* record) {
 
 void layout(int* to) {
   SIZE(PreprocessPixel);
-  OFFSET(PreprocessPixel, pixels), OFFSET(PreprocessPixel, row_bytes), OFFSET(PreprocessPixel, chroma);
-  OFFSET(PreprocessPixel, chroma_row_bytes), OFFSET(PreprocessPixel, row_index), OFFSET(PreprocessPixel, col_index);
+  OFFSET(PreprocessPixel, pixels), OFFSET(PreprocessPixel, row_bytes), OFFSET(PreprocessPixel, u);
+  OFFSET(PreprocessPixel, v), OFFSET(PreprocessPixel, chroma_row_bytes), OFFSET(PreprocessPixel, row_index),
+      OFFSET(PreprocessPixel, col_index);
   OFFSET(PreprocessPixel, row_weight), OFFSET(PreprocessPixel, col_weight), OFFSET(PreprocessPixel, out);
   OFFSET(PreprocessPixel, channel_stride), OFFSET(PreprocessPixel, row_stride);
   OFFSET(PreprocessPixel, column_stride), OFFSET(PreprocessPixel, source), OFFSET(PreprocessPixel, filter);
@@ -104,7 +105,8 @@ void layout(int* to) {
   OFFSET(PreprocessPixel, left), OFFSET(PreprocessPixel, content_height), OFFSET(PreprocessPixel, content_width);
   OFFSET(PreprocessPixel, height), OFFSET(PreprocessPixel, width), OFFSET(PreprocessPixel, channels);
   OFFSET(PreprocessPixel, value_bytes), OFFSET(PreprocessPixel, order), OFFSET(PreprocessPixel, gain);
-  OFFSET(PreprocessPixel, bias), OFFSET(PreprocessPixel, padding);
+  OFFSET(PreprocessPixel, bias), OFFSET(PreprocessPixel, padding), OFFSET(PreprocessPixel, luma_step);
+  OFFSET(PreprocessPixel, chroma_step), OFFSET(PreprocessPixel, chroma_shift), OFFSET(PreprocessPixel, yuv);
 
   SIZE(LabelCell);
   OFFSET(LabelCell, values), OFFSET(LabelCell, channel_stride), OFFSET(LabelCell, row_stride);

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seginfer._geometry.axis import Axis
 from seginfer._geometry.geometry import Geometry, Rect
-from seginfer._inputs.formats import pixels_of
+from seginfer._inputs.formats import YuvFormat, YuvLayout, pixels_of
 from seginfer._reference.mask import classify_pixels, interpolate_rows, margins
 from seginfer._reference.resize import RESIZE, normalize
 from seginfer._reference.taps import (
@@ -32,7 +32,10 @@ def expected_batch(image: NDArray[np.uint8], dtype: np.dtype[Any], arguments: di
     """Return what the reference makes of an image."""
     geometry, channels = geometry_of(arguments), 1 if arguments["pixel_format"] == "gray" else 3
     gain, bias, padding = (np.array(list(arguments[key])[:channels], np.float32) for key in ("gain", "bias", "padding"))
-    pixels, order = pixels_of(np.ascontiguousarray(image), arguments["pixel_format"])
+    color = arguments["pixel_format"]
+    if color in get_args(YuvLayout):
+        color = YuvFormat(color, arguments["yuv_matrix"], arguments["yuv_range"])
+    pixels, order = pixels_of(np.ascontiguousarray(image), color)
     if geometry.resized_hw != geometry.image_hw:
         pixels = RESIZE[arguments["resampling"]](pixels, geometry.resized_hw)
     content = geometry.content

@@ -36,25 +36,28 @@ from expected import expected_batch, expected_labels, expected_results, geometry
 from seginfer._geometry import geometry
 from seginfer._geometry.geometry import Rect
 from seginfer._inputs import formats
-from seginfer._inputs.formats import PixelFormat
+from seginfer._inputs.formats import YUV_420, YUV_422, PixelLayout, image_shape
 from seginfer._reference import mask, resize, taps
 from seginfer._reference.mask import blend
+from seginfer._reference.yuv import YuvMatrix, YuvRange
 from seginfer._spec.model_spec import Resampling
 
-FORMATS, RESAMPLINGS = get_args(PixelFormat), get_args(Resampling)
-CHANNELS = {"rgb": (3,), "bgr": (3,), "rgba": (4,), "bgra": (4,), "gray": (), "nv12": (), "yuyv": (2,)}
+LAYOUTS, RESAMPLINGS = get_args(PixelLayout), get_args(Resampling)
+EVEN: dict[str, tuple[int, int]] = {**dict.fromkeys(YUV_420, (2, 2)), **dict.fromkeys(YUV_422, (1, 2))}
 
 
 # ------------------------------------------------------------------------------------------------------ preprocess
 
 
 def fuzz_preprocessor(provider: Provider) -> None:
-    color, dtype = provider.pick(FORMATS), provider.pick(["f4", "f2", "u1"])
+    color, dtype = provider.pick(LAYOUTS), provider.pick(["f4", "f2", "u1"])
     is_raw = dtype == "u1"
     numbers = [0.0, 1.0, 0.5, -1.25, 255.0, 3.4e38, -float("inf"), float("nan")]
     arguments = {
-        **placement(provider, even={"nv12": (2, 2), "yuyv": (1, 2)}.get(color, (1, 1))),
+        **placement(provider, even=EVEN.get(color, (1, 1))),
         "pixel_format": color,
+        "yuv_matrix": provider.pick(get_args(YuvMatrix)),
+        "yuv_range": provider.pick(get_args(YuvRange)),
         "resampling": provider.pick(RESAMPLINGS),
         "gain": (1.0,) * 3 if is_raw else tuple(provider.pick(numbers[1:5]) for _ in range(3)),
         "bias": (0.0,) * 3 if is_raw else tuple(provider.pick(numbers[:5]) for _ in range(3)),
@@ -68,9 +71,8 @@ def fuzz_preprocessor(provider: Provider) -> None:
     plan = call(core.Preprocessor, **arguments)
     if max(*arguments["image_hw"], *arguments["input_hw"]) > MOST + 2:
         return
-    (height, width), color = arguments["image_hw"], arguments["pixel_format"]
-    rows = height * 3 // 2 if color == "nv12" else height
-    image = array_from(provider, inputs, (rows, width, *CHANNELS[color]), "u1")
+    color = arguments["pixel_format"]
+    image = array_from(provider, inputs, image_shape(arguments["image_hw"], color), "u1")
     out_arena = inputs if provider.chance(12) else targets
     batch = array_from(provider, out_arena, (*arguments["input_hw"], 1 if color == "gray" else 3), dtype)
     fill_memory(provider)
@@ -219,4 +221,4 @@ def target(provider: Provider) -> None:
 
 if __name__ == "__main__":
     instrument(formats, geometry, mask, resize, taps)
-    run(target, most_bytes=400)
+    run(lambda data: target(Provider(data)), most_bytes=400)

@@ -21,7 +21,7 @@ enum class Resampling { opencv, pillow, torch, torch_antialias, nearest };
 // Conversion of pixels to network input: value = pixel * gain + bias, in the network's channel order.
 struct PixelRule {
   Resampling resampling = Resampling::opencv;
-  bool is_bgr = false;       // channel order of the network input; images may have another
+  bool is_bgr = false;                      // channel order of the network input; images may have another
   YuvMatrix yuv_matrix = YuvMatrix::bt601;  // of yuv images; the default is that of cv2.cvtColor
   YuvRange yuv_range = YuvRange::limited;
   bool is_mirrored = false;  // mirror the image instead of padding it; such images are not resized

@@ -24,8 +24,8 @@ inline YuvToRgb yuv_to_rgb(YuvMatrix matrix, YuvRange range) {
   const double luma = is_full ? 1.0 : 255.0 / 219, chroma = is_full ? 1.0 : 255.0 / 224;
   const double red_v = 2 * (1 - red) * chroma, blue_u = 2 * (1 - blue) * chroma;
   const auto fixed = [](double factor) { return static_cast<int>(std::lround(factor * (1 << 20))); };
-  return {is_full ? 0 : 16,     fixed(luma), fixed(red_v), fixed(blue_u * blue / green), fixed(red_v * red / green),
-          fixed(blue_u)};
+  return {is_full ? 0 : 16,           fixed(luma),  fixed(red_v), fixed(blue_u * blue / green),
+          fixed(red_v * red / green), fixed(blue_u)};
 }
 
 }  // namespace seginfer

@@ -30,11 +30,11 @@ T find(const std::map<std::string, T>& names, const std::string& name, const cha
 }
 
 inline PixelFormat format_from(const std::string& name) {
-  static const std::map<std::string, PixelFormat> names{
-      {"rgb", PixelFormat::rgb},   {"bgr", PixelFormat::bgr},   {"rgba", PixelFormat::rgba},
-      {"bgra", PixelFormat::bgra}, {"gray", PixelFormat::gray}, {"nv12", PixelFormat::nv12},
-      {"nv21", PixelFormat::nv21}, {"i420", PixelFormat::i420}, {"yuyv", PixelFormat::yuyv},
-      {"uyvy", PixelFormat::uyvy}};
+  static const std::map<std::string, PixelFormat> names{{"rgb", PixelFormat::rgb},   {"bgr", PixelFormat::bgr},
+                                                        {"rgba", PixelFormat::rgba}, {"bgra", PixelFormat::bgra},
+                                                        {"gray", PixelFormat::gray}, {"nv12", PixelFormat::nv12},
+                                                        {"nv21", PixelFormat::nv21}, {"i420", PixelFormat::i420},
+                                                        {"yuyv", PixelFormat::yuyv}, {"uyvy", PixelFormat::uyvy}};
   return find(names, name, "the pixel format");
 }
 

@@ -25,9 +25,9 @@ struct BoundPreprocessor {
              rule_from(yuv_matrix, yuv_range, resampling, gain, bias, padding, is_bgr, is_mirrored)),
         format(format_from(pixel_format)) {}
 
-  static PixelRule rule_from(const std::string& yuv_matrix, const std::string& yuv_range,
-                             const std::string& resampling, const Floats3& gain, const Floats3& bias,
-                             const Floats3& padding, bool is_bgr, bool is_mirrored) {
+  static PixelRule rule_from(const std::string& yuv_matrix, const std::string& yuv_range, const std::string& resampling,
+                             const Floats3& gain, const Floats3& bias, const Floats3& padding, bool is_bgr,
+                             bool is_mirrored) {
     PixelRule rule;
     rule.yuv_matrix = yuv_matrix_from(yuv_matrix), rule.yuv_range = yuv_range_from(yuv_range);
     rule.resampling = resampling_from(resampling);
