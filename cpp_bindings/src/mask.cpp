@@ -13,7 +13,6 @@ bool is_inside(int64_t first, int64_t count, int64_t low, int64_t extent) {
 }
 
 void check_window(const Geometry& whole, const OutputWindow& window, Rect visible) {
-  check_geometry(whole);
   check_size(window.whole, "the output");
   check_size(window.size, "the output's window");
   check_offset(window.corner, "the window's corner");
@@ -45,8 +44,23 @@ void check_logits(const LogitsView& logits, int channels, Size size) {
               "logits must not have negative strides");
 }
 
-void check_mask(const MaskViews& out, int channels, const MaskRule& rule) {
-  SEG_REQUIRE(out.mask.data && (out.mask_bytes == 1 || out.mask_bytes == 2), "a mask is uint8 or uint16");
+// End of the columns that a call writes.
+int64_t right_of(Rect visible) { return visible.width ? static_cast<int64_t>(visible.left) + visible.width : 0; }
+
+template <class T>
+void check_result(const PlaneView<T>& first, int64_t plane_stride, int planes, Rect visible, const char* what) {
+  check_plane(first, right_of(visible), what);
+  SEG_REQUIRE(planes == 1 || plane_stride >= (visible.height - 1) * first.row_stride + visible.width,
+              std::string(what) + " must not have overlapping planes, got planes " + std::to_string(plane_stride) +
+                  " values apart");
+}
+
+void check_results(const MaskViews& out, int channels, const MaskRule& rule, Rect visible) {
+  SEG_REQUIRE(out.mask_bytes == 1 || out.mask_bytes == 2, "a mask is uint8 or uint16");
+  const int planes = rule.decision == Decision::each ? channels : 1;
+  check_result(out.mask, out.mask_plane_stride, planes, visible, "the mask");
+  if (out.confidence.data) check_result(out.confidence, out.confidence_plane_stride, planes, visible, "the confidence");
+  if (out.margin.data) check_result(out.margin, out.margin_plane_stride, planes, visible, "the margin");
   const int labels = rule.decision == Decision::argmax ? channels : 2;
   const int largest = rule.table.empty() ? labels - 1 : *std::max_element(rule.table.begin(), rule.table.end());
   SEG_REQUIRE(out.mask_bytes == 2 || largest <= 255, "mask values above 255 need a uint16 mask");
@@ -173,7 +187,7 @@ MaskDecoder::MaskDecoder(const Geometry& whole, const OutputWindow& window, Rect
 
 bool MaskDecoder::operator()(const LogitsView& logits, const MaskViews& out, Threads& threads) const {
   check_logits(logits, channels_, window_.size);
-  check_mask(out, channels_, rule_);
+  check_results(out, channels_, rule_, visible_);
   MaskJob job = job_of(logits, out);
   const Target& target = target_in_use();
   const size_t scratch = target.mask_scratch(job);
@@ -224,6 +238,8 @@ LabelResampler::LabelResampler(const Geometry& whole, const OutputWindow& window
 
 template <class T>
 void LabelResampler::operator()(PlaneView<const T> labels, PlaneView<T> mask, Threads& threads) const {
+  SEG_REQUIRE(labels.data, "expected labels, got no memory");
+  check_plane(mask, right_of(visible_), "the mask");
   T* first = mask.data + visible_.top * mask.row_stride + visible_.left;
   const int width = visible_.width;
   if (width == 0) return;

@@ -25,6 +25,8 @@ void overlay(const ImageView& image, PlaneView<const T> mask, const Palette& pal
   const bool is_gray = image.format == PixelFormat::gray;
   SEG_REQUIRE(is_gray || image.format == PixelFormat::rgb || image.format == PixelFormat::bgr,
               "colours go over rgb, bgr or gray images");
+  SEG_REQUIRE(mask.data, "an overlay needs a mask, got no memory");
+  check_plane(out, 3 * static_cast<int64_t>(image.size.width), "the overlay");
   OverlayJob job{};
   job.pixels = image.data, job.row_bytes = image.row_bytes, job.channels = is_gray ? 1 : 3;
   job.mask = mask.data, job.mask_bytes = sizeof(T), job.mask_row_stride = mask.row_stride;

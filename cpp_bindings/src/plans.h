@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "rows/jobs.h"
+#include "seginfer/view.h"
 
 namespace seginfer {
 
@@ -20,6 +21,14 @@ std::vector<T> with_slack(const std::vector<T>& values, int taps, int positions)
     std::copy_n(values.begin() + t * positions, positions, wide.begin() + t * stride);
   }
   return wide;
+}
+
+// Rows that threads write must not overlap.
+template <class T>
+void check_plane(const PlaneView<T>& plane, int64_t columns, const char* what) {
+  SEG_REQUIRE(plane.data && plane.row_stride >= columns,
+              std::string(what) + " must have rows of at least " + std::to_string(columns) + " values, got " +
+                  (plane.data ? "rows " + std::to_string(plane.row_stride) + " values apart" : "no memory"));
 }
 
 }  // namespace seginfer

@@ -159,17 +159,16 @@ void check_raw(const PixelRule& rule, int channels) {
 
 Preprocessor::Preprocessor(const Geometry& geometry, PixelFormat format, const PixelRule& rule)
     : geometry_(geometry), format_(format), rule_(rule) {
-  check_geometry(geometry);
-  const bool is_resized =
-      geometry.resized.height != geometry.image.height || geometry.resized.width != geometry.image.width;
+  const Size image = geometry.image(), input = geometry.input(), resized = geometry.resized();
+  const bool is_resized = resized.height != image.height || resized.width != image.width;
   SEG_REQUIRE(!(rule.is_mirrored && is_resized), "mirrored images keep their size");
   const Source source = source_of(format);
-  SEG_REQUIRE(source != Source::yuv || geometry.image.width % 2 == 0,
-              "YUV images have an even width, got " + std::to_string(geometry.image.width));
-  SEG_REQUIRE(!is_yuv_420(format) || geometry.image.height % 2 == 0,
-              "nv12, nv21 and i420 images have an even height, got " + std::to_string(geometry.image.height));
+  SEG_REQUIRE(source != Source::yuv || image.width % 2 == 0,
+              "YUV images have an even width, got " + std::to_string(image.width));
+  SEG_REQUIRE(!is_yuv_420(format) || image.height % 2 == 0,
+              "nv12, nv21 and i420 images have an even height, got " + std::to_string(image.height));
   yuv_ = yuv_to_rgb(rule.yuv_matrix, rule.yuv_range);
-  content_ = rule.is_mirrored ? Rect{0, 0, geometry.input.height, geometry.input.width} : geometry.content();
+  content_ = rule.is_mirrored ? Rect{0, 0, input.height, input.width} : geometry.content();
   rows_ = content_taps(geometry.rows(), rule, is_resized, false);
   cols_ = content_taps(geometry.cols(), rule, is_resized, true);
   cols_.index = with_slack(cols_.index, cols_.count, cols_.positions);
@@ -182,8 +181,8 @@ Preprocessor::Preprocessor(const Geometry& geometry, PixelFormat format, const P
 
 void Preprocessor::operator()(const ImageView& image, const TensorView& out, Threads& threads) const {
   const int channels = channels_of(format_);
-  check_image(image, geometry_.image, format_);
-  check_out(out, geometry_.input, channels);
+  check_image(image, geometry_.image(), format_);
+  check_out(out, geometry_.input(), channels);
   if (out.dtype == DType::uint8) check_raw(rule_, channels);
   const PreprocessJob job = job_of(image, out);
   const Target& target = target_in_use();
@@ -198,7 +197,7 @@ PreprocessJob Preprocessor::job_of(const ImageView& image, const TensorView& out
   job.pixels = image.data, job.row_bytes = image.row_bytes;
   if (job.source == Source::yuv) set_yuv(job, image);
   job.yuv = yuv_;
-  job.image_height = geometry_.image.height, job.image_width = geometry_.image.width;
+  job.image_height = geometry_.image().height, job.image_width = geometry_.image().width;
 
   job.row_taps = rows_.count, job.col_taps = cols_.count;
   job.row_index = rows_.index.data(), job.col_index = cols_.index.data();
@@ -207,7 +206,7 @@ PreprocessJob Preprocessor::job_of(const ImageView& image, const TensorView& out
   job.col_pattern = pattern_.empty() ? nullptr : pattern_.data();
   job.top = content_.top, job.left = content_.left;
   job.content_height = content_.height, job.content_width = content_.width;
-  job.height = geometry_.input.height, job.width = geometry_.input.width;
+  job.height = geometry_.input().height, job.width = geometry_.input().width;
 
   job.channels = out.channels;
   const bool is_bgr_image = format_ == PixelFormat::bgr || format_ == PixelFormat::bgra;

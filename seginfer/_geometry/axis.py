@@ -38,7 +38,7 @@ class Axis:
         if self.core:
             return self.core
         before, after = 2 * self.offset * self.image, 2 * (self.input - self.offset) * self.image
-        first = max(0, _ceil_div(-before - self.resized, 2 * self.resized))
+        first = min(self.image, max(0, _ceil_div(-before - self.resized, 2 * self.resized)))
         end = min(self.image, _ceil_div(after - self.resized, 2 * self.resized))
         return first, max(0, end - first)
 

@@ -29,8 +29,9 @@ int main() {
   while (std::cin >> policy >> image.height >> image.width >> input.height >> input.width >> is_centered) {
     try {
       const Geometry geometry = place(policy, image, input, is_centered);
-      check_geometry(geometry);
-      std::printf("%d %d %d %d", geometry.resized.height, geometry.resized.width, geometry.offset.y, geometry.offset.x);
+      const Size resized = geometry.resized();
+      const Offset offset = geometry.offset();
+      std::printf("%d %d %d %d", resized.height, resized.width, offset.y, offset.x);
       print(geometry.content());
       print(geometry.visible());
       std::printf("\n");

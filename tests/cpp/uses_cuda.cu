@@ -7,7 +7,7 @@
 int main() {
   using namespace seginfer;
   const Geometry geometry = letterbox({1080, 1920}, {512, 1024});
-  const Taps taps = opencv_taps(geometry.image.height, geometry.resized.height, false);
+  const Taps taps = opencv_taps(geometry.image().height, geometry.resized().height, false);
   const DeviceBuffer<int> index(taps.index), weights(taps.fixed);
   PreprocessPixel image{};
   image.row_index = index.data(), image.row_weight = weights.data();
@@ -19,11 +19,11 @@ int main() {
   Stream stream;
   Event start, end;
   start.record(stream);
-  launch_preprocess(images.data(), 1, geometry.input, false, stream);
+  launch_preprocess(images.data(), 1, geometry.input(), false, stream);
   launch_label(cells.data(), 1, {128, 256}, stream);
-  launch_mask(masks.data(), 1, geometry.image, stream);
-  launch_maps(masks.data(), 1, geometry.image, stream);
-  launch_overlay(overlays.data(), 1, geometry.image, stream);
+  launch_mask(masks.data(), 1, geometry.image(), stream);
+  launch_maps(masks.data(), 1, geometry.image(), stream);
+  launch_overlay(overlays.data(), 1, geometry.image(), stream);
   end.record(stream);
   end.synchronize();
   stream.synchronize();

@@ -34,12 +34,23 @@ inline void check_size(Size size, const char* what) {
                   size_text(size.height, size.width));
 }
 
-// One axis of a Geometry: `image` pixels are resized to `resized`, which start at `offset` of `input`.
-struct Axis {
-  int64_t image;
-  int64_t resized;
-  int64_t offset;
-  int64_t input;
+inline void check_offset(Offset offset, const char* what) {
+  const auto is_near = [](int value) { return value >= -kMaxSide && value <= kMaxSide; };
+  SEG_REQUIRE(is_near(offset.y) && is_near(offset.x), std::string(what) + " must be within " +
+                                                          std::to_string(kMaxSide) + " of the origin, got " +
+                                                          std::to_string(offset.y) + ", " + std::to_string(offset.x));
+}
+
+// One axis of a Geometry, which alone makes it: `image` pixels are resized to `resized`, which start at `offset` of
+// `input`.
+class Axis {
+ public:
+  const int64_t image, resized, offset, input;
+
+ private:
+  friend class Geometry;
+  Axis(int image_side, int resized_side, int start, int input_side)
+      : image(image_side), resized(resized_side), offset(start), input(input_side) {}
 };
 
 struct Span {
@@ -62,7 +73,8 @@ inline Span content_of(const Axis& axis) {
 
 // The image pixels i with 0 <= (i + 1/2) * resized / image + offset < input.
 inline Span visible_of(const Axis& axis) {
-  const int64_t first = std::max<int64_t>(0, ceil_div(-2 * axis.offset * axis.image - axis.resized, 2 * axis.resized));
+  const int64_t before = ceil_div(-2 * axis.offset * axis.image - axis.resized, 2 * axis.resized);
+  const int64_t first = std::min(axis.image, std::max<int64_t>(0, before));
   const int64_t end =
       std::min(axis.image, ceil_div(2 * (axis.input - axis.offset) * axis.image - axis.resized, 2 * axis.resized));
   return {static_cast<int>(first), static_cast<int>(std::max<int64_t>(0, end - first))};
@@ -70,14 +82,24 @@ inline Span visible_of(const Axis& axis) {
 
 // Placement of one image: resized as a whole, then put at `offset` of the input. Every policy is this one formula.
 // Offsets of letterbox and pad are not negative, and padding surrounds the image; center-crop cuts the image.
-struct Geometry {
-  Size image;
-  Size input;
-  Size resized;
-  Offset offset;
+class Geometry {
+ public:
+  // Throws InputError if a side is not 1..kMaxSide, or the offset is farther than that from the origin.
+  Geometry(Size image, Size input, Size resized, Offset offset)
+      : image_(image), input_(input), resized_(resized), offset_(offset) {
+    check_size(image, "the image");
+    check_size(input, "the network input");
+    check_size(resized, "the resized image");
+    check_offset(offset, "the image's offset");
+  }
 
-  Axis rows() const { return {image.height, resized.height, offset.y, input.height}; }
-  Axis cols() const { return {image.width, resized.width, offset.x, input.width}; }
+  Size image() const { return image_; }
+  Size input() const { return input_; }
+  Size resized() const { return resized_; }
+  Offset offset() const { return offset_; }
+
+  Axis rows() const { return {image_.height, resized_.height, offset_.y, input_.height}; }
+  Axis cols() const { return {image_.width, resized_.width, offset_.x, input_.width}; }
 
   Rect content() const {
     const Span y = content_of(rows()), x = content_of(cols());
@@ -88,21 +110,11 @@ struct Geometry {
     const Span y = visible_of(rows()), x = visible_of(cols());
     return {y.first, x.first, y.count, x.count};
   }
+
+ private:
+  Size image_, input_, resized_;
+  Offset offset_;
 };
-
-inline void check_offset(Offset offset, const char* what) {
-  const auto is_near = [](int value) { return value >= -kMaxSide && value <= kMaxSide; };
-  SEG_REQUIRE(is_near(offset.y) && is_near(offset.x), std::string(what) + " must be within " +
-                                                          std::to_string(kMaxSide) + " of the origin, got " +
-                                                          std::to_string(offset.y) + ", " + std::to_string(offset.x));
-}
-
-inline void check_geometry(const Geometry& geometry) {
-  check_size(geometry.image, "the image");
-  check_size(geometry.input, "the network input");
-  check_size(geometry.resized, "the resized image");
-  check_offset(geometry.offset, "the image's offset");
-}
 
 // The policies.
 

@@ -32,20 +32,30 @@ struct Taps {
   }
 };
 
+inline void check_samples(int n, int m) { check_size({n, m}, "the samples before and after resizing"); }
+
+// A part without positions may lie anywhere.
+inline void check_part(Span part, Span whole) {
+  const int64_t first = int64_t{part.first} - whole.first;
+  SEG_REQUIRE(part.count == 0 || (part.count > 0 && first >= 0 && first <= whole.count - part.count),
+              "expected a part of " + std::to_string(whole.count) + " positions from " + std::to_string(whole.first) +
+                  " on, got " + std::to_string(part.count) + " from " + std::to_string(part.first) + " on");
+}
+
 // Two taps at scale * (i + centre) - centre + shift for i in first .. first + n, kept inside [low, high].
 template <class Real>
-Taps linear_taps_at(Span visible, Real scale, Real centre, Real shift, int low, int high, int start) {
+Taps linear_taps_at(Span visible, Real scale, Real centre, Real shift, int64_t low, int64_t high, int64_t start) {
   Taps taps(2, visible.count);
   taps.weight.resize(taps.index.size());
   for (int i = 0; i < visible.count; ++i) {
     Real position = scale * (static_cast<Real>(i + visible.first) + centre) - centre + shift;
     position = std::max(position, static_cast<Real>(low));
     const Real floor = std::min(std::floor(position), static_cast<Real>(high));
-    const int first = static_cast<int>(floor);
+    const int64_t first = std::min(std::max(static_cast<int64_t>(floor), low), high);  // float32 may round the limits
     const Real fraction = std::min(std::max(position - floor, Real(0)), Real(1));
     const float second = static_cast<float>(fraction);
-    taps.at(0, i) = first + start;
-    taps.at(1, i) = std::min(first + 1, high) + start;
+    taps.at(0, i) = static_cast<int>(first + start);
+    taps.at(1, i) = static_cast<int>(std::min(first + 1, high) + start);
     taps.weight_at(0, i) = 1.0f - second;
     taps.weight_at(1, i) = second;
   }
@@ -54,6 +64,7 @@ Taps linear_taps_at(Span visible, Real scale, Real centre, Real shift, int low, 
 
 // Source: torch.nn.functional.interpolate(mode="bilinear", align_corners=False), computed in float32.
 inline Taps torch_taps(int n, int m) {
+  check_samples(n, m);
   const float scale = static_cast<float>(static_cast<double>(n) / m);
   return linear_taps_at<float>({0, m}, scale, 0.5f, 0.0f, 0, n - 1, 0);
 }
@@ -61,6 +72,7 @@ inline Taps torch_taps(int n, int m) {
 // Beyond the border, OpenCV drops the weight of a column but not of a row.
 // Source: OpenCV imgproc/src/resize.cpp.
 inline Taps opencv_taps(int n, int m, bool is_column_axis) {
+  check_samples(n, m);
   Taps taps(2, m);
   taps.fixed.resize(taps.index.size());
   const double scale = 1.0 / (static_cast<double>(m) / n);
@@ -82,6 +94,7 @@ inline Taps opencv_taps(int n, int m, bool is_column_axis) {
 // Source: Pillow's precompute_coeffs with the bilinear filter, in float64; torch's antialias in float32.
 template <class Real>
 Taps triangle_taps(int n, int m) {
+  check_samples(n, m);
   const Real scale = static_cast<Real>(static_cast<double>(n) / m), half = Real(0.5);
   const Real support = std::max(scale, Real(1)), inverse = Real(1) / support;
   std::vector<int> first(static_cast<size_t>(m)), count(static_cast<size_t>(m));
@@ -124,6 +137,7 @@ Taps triangle_taps(int n, int m) {
 
 // Source: torch.nn.functional.interpolate(mode="nearest"): floor of the float32 position.
 inline Taps nearest_taps(int n, int m) {
+  check_samples(n, m);
   Taps taps(1, m);
   const float scale = static_cast<float>(static_cast<double>(n) / m);
   for (int i = 0; i < m; ++i) taps.at(0, i) = std::min(static_cast<int>(static_cast<float>(i) * scale), n - 1);
@@ -132,6 +146,7 @@ inline Taps nearest_taps(int n, int m) {
 
 // Sample i of the input is sample i - offset of the image, mirrored without repeating the border.
 inline Taps mirrored_taps(int n, int m, int offset) {
+  check_samples(n, m);
   Taps taps(1, m);
   const int64_t period = std::max<int64_t>(1, 2 * (static_cast<int64_t>(n) - 1));
   for (int i = 0; i < m; ++i) {
@@ -143,6 +158,7 @@ inline Taps mirrored_taps(int n, int m, int offset) {
 }
 
 inline Taps part_of(const Taps& taps, Span part) {
+  check_part(part, {0, taps.positions});
   Taps result(taps.count, part.count);
   if (!taps.weight.empty()) result.weight.resize(result.index.size());
   if (!taps.fixed.empty()) result.fixed.resize(result.index.size());
@@ -169,7 +185,9 @@ inline bool is_aligned(const Axis& axis, int64_t logits, bool align_corners) {
 // Taps of the visible image pixels into the logits. Positions are float32 where both axes are aligned, as torch
 // computes them on cropped logits, and float64 elsewhere, where torch has no such operation.
 template <class Real>
-Taps mask_taps(Axis axis, int logits, Span visible, bool align_corners) {
+Taps mask_taps(const Axis& axis, int logits, Span visible, bool align_corners) {
+  check_size({logits, 1}, "the output");
+  check_part(visible, visible_of(axis));
   int64_t cells = logits, image = axis.image, resized = axis.resized, input = axis.input;
   if (align_corners) {
     image -= 1, resized -= 1, cells -= 1;
@@ -182,12 +200,14 @@ Taps mask_taps(Axis axis, int logits, Span visible, bool align_corners) {
   const int64_t end = ceil_div((axis.offset + resized) * cells, input) - (align_corners ? 0 : 1);
   const int64_t low = std::max<int64_t>(0, start) - start, high = std::min<int64_t>(logits - 1, end) - start;
   return linear_taps_at<Real>(visible, static_cast<Real>(scale), align_corners ? Real(0) : Real(0.5),
-                              static_cast<Real>(shift), static_cast<int>(low), static_cast<int>(high),
-                              static_cast<int>(start));
+                              static_cast<Real>(shift), low, high, start);
 }
 
 // Source: torch.nn.functional.interpolate(mode="bilinear") with either align_corners, computed in float32.
 inline Taps upsampling_taps(int n, int m, bool align_corners) {
+  check_samples(n, m);
+  SEG_REQUIRE(m >= std::max(n, align_corners ? 2 : 1),
+              "an upsampling yields more samples, got " + std::to_string(n) + " to " + std::to_string(m));
   if (!align_corners) return torch_taps(n, m);
   const float scale = static_cast<float>(static_cast<double>(n - 1) / (m - 1));
   return linear_taps_at<float>({0, m}, scale, 0.0f, 0.0f, 0, n - 1, 0);
@@ -199,6 +219,9 @@ inline Taps compose(const Taps& outer, const Taps& inner) {
   taps.weight.resize(taps.index.size());
   int last = 0;
   for (const int index : inner.index) last = std::max(last, index);
+  for (const int index : outer.index) {
+    SEG_REQUIRE(index >= 0 && index < inner.positions, "the outer taps read positions that the inner ones lack");
+  }
   for (int i = 0; i < outer.positions; ++i) {
     const int first = inner.at(0, outer.at(0, i));
     for (int o = 0; o < 2; ++o) {
@@ -216,6 +239,8 @@ inline Taps compose(const Taps& outer, const Taps& inner) {
 
 // The label cell that holds the centre of each visible pixel.
 inline Taps label_taps(const Axis& axis, int labels, Span visible) {
+  check_size({labels, 1}, "the output");
+  check_part(visible, visible_of(axis));
   Taps taps(1, visible.count);
   for (int i = 0; i < visible.count; ++i) {
     const int64_t twice = 2 * static_cast<int64_t>(i + visible.first) + 1;
@@ -228,7 +253,10 @@ inline Taps label_taps(const Axis& axis, int labels, Span visible) {
 
 // Moves taps into the `cells` samples from `first` on. Taps outside have no weight, so they are clamped.
 inline void move_into_window(Taps& taps, int first, int cells) {
-  for (int& index : taps.index) index = std::min(std::max(index - first, 0), cells - 1);
+  check_size({cells, 1}, "the window");
+  for (int& index : taps.index) {
+    index = static_cast<int>(std::min<int64_t>(std::max<int64_t>(int64_t{index} - first, 0), cells - 1));
+  }
 }
 
 }  // namespace seginfer
