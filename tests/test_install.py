@@ -83,6 +83,8 @@ def test_a_wheel_without_compiled_code_is_complete_and_runs(tmp_path: Path) -> N
 def test_the_wheel_holds_compiled_code_for_this_machine(wheel: Path) -> None:
     assert not wheel.name.endswith("-none-any.whl")
     assert [name for name in names_in(wheel) if name.startswith("seginfer/_ext.") and name.endswith(".so")]
+    licences = {name.rpartition("/")[2] for name in names_in(wheel) if ".dist-info/licenses/" in name}
+    assert licences == {"LICENSE", "nanobind.txt", "robin_map.txt"}
 
 
 @pytest.mark.full
