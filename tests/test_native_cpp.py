@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ INCLUDE = ROOT / "cpp_bindings" / "include"
 HEADERS = sorted(path.relative_to(INCLUDE).as_posix() for path in INCLUDE.rglob("*.h"))
 COMPILERS = [name for name in ("g++", "clang++") if shutil.which(name)]
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
+FUZZERS = ("geometry", "kernels")
 POLICIES = ("stretch", "pad", "letterbox", "center-crop")
 
 needs_compiler = pytest.mark.skipif(
@@ -112,6 +114,33 @@ def test_the_geometry_of_cpp_is_that_of_python(build: Path, rng: np.random.Gener
 def test_no_byte_outside_of_an_array_is_read_or_written(build: Path, step: str, seed: int) -> None:
     """Images, batches, outputs, masks and maps are heap blocks of exact size, which AddressSanitizer watches."""
     assert "0 failures" in run(build / f"check_{step}", str(seed))
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", FUZZERS)
+def test_the_kept_inputs_of_a_fuzzer_find_nothing(build: Path, name: str, tmp_path: Path) -> None:
+    inputs = kept_inputs(name, tmp_path)
+    assert len(inputs) > 20
+    assert f"{len(inputs)} inputs" in run(build / f"fuzz_{name}", *inputs)
+
+
+@pytest.mark.full
+@needs_compiler
+@pytest.mark.skipif("clang++" not in COMPILERS, reason="needs clang++ with libFuzzer")
+@pytest.mark.parametrize("name", FUZZERS)
+def test_a_fuzzer_of_the_library_finds_nothing_in_a_minute(name: str, tmp_path: Path) -> None:
+    options = ("-DCMAKE_BUILD_TYPE=None", "-DCMAKE_CXX_COMPILER=clang++", "-DFUZZERS=ON")
+    run("cmake", "-S", ROOT / "tests" / "cpp", "-B", tmp_path / "build", *options)
+    run("cmake", "--build", tmp_path / "build", "--target", f"fuzz_{name}", "--parallel", "2", timeout_s=600)
+    kept_inputs(name, tmp_path / "corpus")
+    run(tmp_path / "build" / f"fuzz_{name}", "-max_total_time=60", "-max_len=200", tmp_path / "corpus", timeout_s=300)
+
+
+def kept_inputs(name: str, folder: Path) -> list[Path]:
+    """Unpack the corpus of a fuzzer."""
+    with zipfile.ZipFile(ROOT / "tests" / "cpp" / "corpus" / f"{name}.zip") as archive:
+        archive.extractall(folder)
+    return sorted(folder.iterdir())
 
 
 @needs_compiler

@@ -56,6 +56,7 @@ inline int bytes_per_pixel(PixelFormat format) {
     case PixelFormat::bgra:
       return 4;
     case PixelFormat::yuyv:
+    case PixelFormat::uyvy:
       return 2;
     default:
       return 1;
@@ -87,15 +88,18 @@ struct Camera {
     pixels = std::make_unique<Block<uint8_t>>((height - 1) * pitch + row);
     random.fill(pixels->data(), pixels->bytes());
     view.data = pixels->data(), view.row_bytes = pitch, view.size = size, view.format = format;
-    if (format == PixelFormat::nv12) {
-      view.chroma_row_bytes = row + (random.coin() ? random.between(1, 70) : 0);
-      chroma = std::make_unique<Block<uint8_t>>((height / 2 - 1) * view.chroma_row_bytes + row);
-      random.fill(chroma->data(), chroma->bytes());
-      view.chroma = chroma->data();
+    if (is_yuv_420(format)) {
+      const int64_t used = format == PixelFormat::i420 ? row / 2 : row;
+      view.chroma_row_bytes = used + (random.coin() ? random.between(1, 70) : 0);
+      for (auto* plane : {&chroma, &chroma_v}) {
+        *plane = std::make_unique<Block<uint8_t>>((height / 2 - 1) * view.chroma_row_bytes + used);
+        random.fill((*plane)->data(), (*plane)->bytes());
+      }
+      view.chroma = chroma->data(), view.chroma_v = chroma_v->data();
     }
   }
 
-  std::unique_ptr<Block<uint8_t>> pixels, chroma;
+  std::unique_ptr<Block<uint8_t>> pixels, chroma, chroma_v;
   ImageView view;
 };
 

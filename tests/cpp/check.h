@@ -1,4 +1,4 @@
-// check.h: a count of failures, seeded random numbers, and heap blocks of exact size.
+// check.h: a count of failures, random numbers from a seed or from bytes, and heap blocks of exact size.
 #pragma once
 
 #include <atomic>
@@ -37,24 +37,36 @@ inline int report() {
   return failures ? 1 : 0;
 }
 
+// Numbers from a seed, or from the bytes of a fuzzer, and where they end, from a seed.
 class Random {
  public:
   explicit Random(unsigned seed) : engine_(seed) {}
+  Random(const uint8_t* data, size_t size) : engine_(static_cast<unsigned>(size)), data_(data), left_(size) {}
 
-  int between(int low, int high) { return low + static_cast<int>(engine_() % static_cast<unsigned>(high - low + 1)); }
-  bool coin() { return engine_() % 2 == 0; }
-  float value() { return static_cast<float>(static_cast<int>(engine_() % 4001) - 2000) / 256.0f; }
+  unsigned below(unsigned n) {
+    if (!left_) return static_cast<unsigned>(engine_()) % n;
+    unsigned value = 0;
+    for (unsigned span = n - 1; span && left_; span >>= 8, --left_) value = value << 8 | *data_++;
+    return value % n;
+  }
+  int between(int low, int high) { return low + static_cast<int>(below(static_cast<unsigned>(high - low + 1))); }
+  bool coin() { return below(2) == 0; }
+  bool chance(unsigned one_in) { return below(one_in) + 1 == one_in; }
+  float value() { return static_cast<float>(between(-2000, 2000)) / 256.0f; }
   void fill(void* memory, size_t bytes) {
-    for (size_t i = 0; i < bytes; ++i) static_cast<uint8_t*>(memory)[i] = static_cast<uint8_t>(engine_());
+    std::mt19937 noise(below(1 << 16));
+    for (size_t i = 0; i < bytes; ++i) static_cast<uint8_t*>(memory)[i] = static_cast<uint8_t>(noise());
   }
 
   template <class T, size_t n>
   const T& one_of(const T (&values)[n]) {
-    return values[engine_() % n];
+    return values[below(n)];
   }
 
  private:
   std::mt19937 engine_;
+  const uint8_t* data_ = nullptr;
+  size_t left_ = 0;
 };
 
 // A heap block without room around its values, so that AddressSanitizer reports a single byte outside.
