@@ -12,7 +12,7 @@
 
 // seginfer converts camera images to the input of a segmentation network, and the network's output to masks at the
 // camera's own pixels. Results equal seginfer/_reference byte for byte, on every instruction set, with any number of
-// threads, and on a GPU.
+// threads, and on a GPU. Confidences are within 1e-6 of it.
 //
 //     using namespace seginfer;
 //     Threads threads(2);                                     // the caller's thread counts; Threads(1) starts none
