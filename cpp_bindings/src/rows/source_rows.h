@@ -31,9 +31,10 @@ SEG_HD void fetch_row(const PreprocessJob& job, int row, const int* index, int n
   } else {
     const int64 chroma_row = (row >> job.chroma_shift) * job.chroma_row_bytes;
     const uint8 *u = job.u + chroma_row, *v = job.v + chroma_row;
+    const int luma_step = job.luma_step, chroma_step = job.chroma_step;  // `words` may alias the job's
     for (int i = 0; i < n; ++i) {
-      const int at = (index[i] >> 1) * job.chroma_step;
-      words[i] = p[index[i] * job.luma_step] | static_cast<uint32>(u[at]) << 8 | static_cast<uint32>(v[at]) << 16;
+      const int at = (index[i] >> 1) * chroma_step;
+      words[i] = p[index[i] * luma_step] | static_cast<uint32>(u[at]) << 8 | static_cast<uint32>(v[at]) << 16;
     }
   }
 }
