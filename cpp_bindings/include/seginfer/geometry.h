@@ -168,4 +168,14 @@ inline Geometry center_crop(Size image, Size input) {
   return {image, input, resized, {-half_even(resized.height - input.height), -half_even(resized.width - input.width)}};
 }
 
+inline void check_samples(int n, int m) { check_size({n, m}, "the samples before and after resizing"); }
+
+// A part without positions may lie anywhere.
+inline void check_part(Span part, Span whole) {
+  const int64_t first = int64_t{part.first} - whole.first;
+  SEG_REQUIRE(part.count == 0 || (part.count > 0 && first >= 0 && first <= whole.count - part.count),
+              "expected a part of " + std::to_string(whole.count) + " positions from " + std::to_string(whole.first) +
+                  " on, got " + std::to_string(part.count) + " from " + std::to_string(part.first) + " on");
+}
+
 }  // namespace seginfer

@@ -27,20 +27,8 @@ struct Taps {
   int at(int tap, int i) const { return index[offset(tap, i)]; }
   float& weight_at(int tap, int i) { return weight[offset(tap, i)]; }
   float weight_at(int tap, int i) const { return weight[offset(tap, i)]; }
-  size_t offset(int tap, int i) const {
-    return static_cast<size_t>(tap) * static_cast<size_t>(positions) + static_cast<size_t>(i);
-  }
+  size_t offset(int tap, int i) const { return size_t(tap) * size_t(positions) + size_t(i); }
 };
-
-inline void check_samples(int n, int m) { check_size({n, m}, "the samples before and after resizing"); }
-
-// A part without positions may lie anywhere.
-inline void check_part(Span part, Span whole) {
-  const int64_t first = int64_t{part.first} - whole.first;
-  SEG_REQUIRE(part.count == 0 || (part.count > 0 && first >= 0 && first <= whole.count - part.count),
-              "expected a part of " + std::to_string(whole.count) + " positions from " + std::to_string(whole.first) +
-                  " on, got " + std::to_string(part.count) + " from " + std::to_string(part.first) + " on");
-}
 
 // Two taps at scale * (i + centre) - centre + shift for i in first .. first + n, kept inside [low, high].
 template <class Real>
