@@ -97,7 +97,7 @@ def check_outputs(network: Network, spec: ModelSpec, batch: Tensor) -> None:
     if spec.input.resize == "tile":
         problem = size_problem(input_hw, (height, width), expected.whole_stride, spec.input.tile_margin)
     else:
-        problem = expected.stride_problem(input_hw, (height, width))
+        problem = expected.stride_problem(input_hw, (height, width), of_module=True)
     if problem:
         raise ExportError(problem)
 

@@ -16,7 +16,7 @@ from ._errors import InputError
 from ._files.model_file import ModelFile, verify_certificate
 from ._geometry.geometry import Size
 from ._inputs.convert import ImageLike
-from ._inputs.formats import PixelFormat, even, pattern_image, resolve_color
+from ._inputs.formats import PixelFormat, check_size, even, pattern_image, resolve_color
 from ._pipelines.batches import check_batch_size, run_batches
 from ._pipelines.open import Pixels, open_pipeline
 from ._pipelines.pipeline import BatchItem, NetworkIO, Trace
@@ -157,7 +157,7 @@ class Segmenter:
             InputError: if the model does not take such images.
         """
         default = self.spec.input.size or getattr(self.backend, "opt_hw", None)
-        size = image_hw or (default and even(default))
+        size = check_size(image_hw) or (default and even(default))
         if self.pipeline.is_slow_at_first and size:
             self(pattern_image(size, self.color))
 

@@ -10,6 +10,8 @@ from .._errors import InputError
 from .._spec.model_spec import InputSpec
 from .axis import Axis
 
+_MOST_TILES = 100_000
+
 Size = tuple[int, int]
 
 
@@ -121,10 +123,18 @@ class Geometry:
         """Return the tiles of this image, row by row.
 
         Other policies return the image itself.
+
+        Raises:
+            InputError: if there are too many, which would take minutes and gigabytes.
         """
         if spec.resize != "tile":
             return [self]
         tops, lefts = (range(0, image, step) for image, step in zip(self.image_hw, spec.tile_step, strict=True))
+        if len(tops) * len(lefts) > _MOST_TILES:
+            raise InputError(
+                f"an image {self.image_hw} needs {len(tops) * len(lefts)} tiles with steps of {spec.tile_step} pixels, "
+                f"and at most {_MOST_TILES} are run; cut the image, or use larger tiles"
+            )
         return [self._tile(top, left, spec) for top in tops for left in lefts]
 
     def _tile(self, top: int, left: int, spec: InputSpec) -> Geometry:

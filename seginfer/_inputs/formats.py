@@ -136,6 +136,20 @@ def image_size(image: NDArray[np.uint8], color: PixelFormat) -> Size:
     return (height // 3 * 2 if parts_of(color)[0] in YUV_420 else height), width
 
 
+def check_size(size: Any) -> Size | None:
+    """Validate a (height, width), or None.
+
+    Raises:
+        InputError: if it is not two integers of 1..MAX_SIDE.
+    """
+    if size is None:
+        return None
+    is_pair = isinstance(size, (tuple, list)) and len(size) == 2
+    if not is_pair or any(type(side) is not int or not 1 <= side <= MAX_SIDE for side in size):
+        raise InputError(f"image_hw must be (height, width), two integers of 1..{MAX_SIDE}, got {size!r}")
+    return size[0], size[1]
+
+
 def even(size: Size) -> Size:
     """Round a size up to even sides.
 

@@ -31,6 +31,8 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
+_MOST_NAMES = 65535
+_MAX_BYTES = 64 << 20  # of a file
 DEFAULT_IGNORE = -1
 
 TaskName = Literal["semantic", "binary", "multilabel"]
@@ -52,6 +54,8 @@ class ClassSpec:
 
     def __post_init__(self) -> None:
         coerce_fields(self, "classes")
+        if len(self.names) > _MOST_NAMES:
+            raise SpecError(f"classes.names must be at most {_MOST_NAMES}, got {len(self.names)}")
         if not self.names:
             raise SpecError("classes.names is empty; name every class")
         if len(set(self.names)) != len(self.names):
@@ -164,6 +168,8 @@ class ModelSpec:
             SpecError: if it is no text, or `from_json` refuses it.
         """
         try:
+            if (size := Path(path).stat().st_size) > _MAX_BYTES:
+                raise SpecError(f"{path} has {size} bytes, more than a spec can have ({_MAX_BYTES}); check the path")
             text = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError as error:
             raise MissingFileError(f"no spec file at {path}; check the path") from error
@@ -210,5 +216,3 @@ class ModelSpec:
             raise SpecError(
                 f"classes.ignore_index must be {self.num_classes}..65535 (below: classes), got {ignore}; null is none"
             )
-        if self.num_classes > 65535:
-            raise SpecError(f"classes.names must be at most 65535, got {self.num_classes}")

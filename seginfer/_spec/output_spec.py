@@ -75,16 +75,18 @@ class OutputSpec:
         """Input height over the height of the graph's output."""
         return self.whole_stride * (self.upsample.factor if self.upsample else 1)
 
-    def stride_problem(self, input_hw: tuple[int, int], output_hw: tuple[int, int]) -> str | None:
-        """Compare the size of the graph's output with the stride.
+    def stride_problem(
+        self, input_hw: tuple[int, int], output_hw: tuple[int, int], *, of_module: bool = False
+    ) -> str | None:
+        """Compare the size of the graph's output, or of the module's, with the stride.
 
         Sizes are (height, width). Returns an error text, or None if they agree.
         """
-        stride = self.graph_stride
+        stride = self.whole_stride if of_module else self.graph_stride
         sizes = zip(input_hw, output_hw, strict=True)
         if self.stride is None or all(got in (full // stride, -(-full // stride)) for full, got in sizes):
             return None
-        upsampled = f" with upsample.factor {self.upsample.factor}" if self.upsample else ""
+        upsampled = f" with upsample.factor {self.upsample.factor}" if self.upsample and not of_module else ""
         return (
             f"outputs[0].stride is {self.stride}{upsampled}, and the network maps {input_hw} to {output_hw}; correct "
             "it, or set it to null for another ratio of an output that covers the whole input"

@@ -175,7 +175,8 @@ def _open_locked(path: Path, label: object) -> int:
                 time.sleep(0.1)
             # Where the file was deleted meanwhile, another process may have locked its successor.
             elif _is_file_at(path, file):
-                os.pwrite(file, f"process {os.getpid()} on {platform.node()}\n".encode().ljust(200), 0)
+                with suppress(OSError):  # a full disk
+                    os.pwrite(file, f"process {os.getpid()} on {platform.node()}\n".encode().ljust(200), 0)
                 return file
         except BaseException:
             os.close(file)
