@@ -141,7 +141,7 @@ def _output_spec(rng: np.random.Generator, task: str, *, is_tile: bool) -> Outpu
     return OutputSpec(
         kind=kind,
         layout=layout,
-        stride=(2 if factor else 4) if is_tile else 1,
+        stride=(2 if factor else 4) if is_tile else None,
         align_corners=corners,
         upsample=UpsampleSpec(factor, align_corners=inner) if factor else None,
         threshold=0.3,

@@ -269,8 +269,8 @@ def test_a_model_that_is_replaced_while_it_is_read_has_no_engine(
     """Its spec would be that of the old file, and its network that of the new one."""
     read: Any = vars(engines)["read_model"]
 
-    def read_and_replace(path: str | Path) -> Any:
-        model = read(path)
+    def read_and_replace(path: str | Path, **options: Any) -> Any:
+        model = read(path, **options)
         save_model(semantic_model, SPECS["binary"])
         return model
 

@@ -244,10 +244,14 @@ def test_two_outputs_are_both_float32(tmp_path: Path) -> None:
     assert len(read_model(tmp_path / "m.onnx").spec.provenance.fp32_nodes["head"]) == 2
 
 
-def test_the_same_export_writes_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_export_writes_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1500000000")
     for name in ("a.onnx", "b.onnx"):
         export_onnx(networks.HiddenOffset(), make_spec(), tmp_path / name, images=IMAGES, precision="fp16")
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+    certificate = read_model(tmp_path / "a.onnx").spec.provenance.certificate
+    assert certificate is not None
+    assert certificate.date == "2017-07-14T02:40:00+00:00"
 
 
 def test_weights_take_half_the_space(tmp_path: Path) -> None:

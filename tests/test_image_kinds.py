@@ -49,7 +49,7 @@ def test_every_form_of_an_image_gives_the_same_mask(number: int, semantic_model:
 def test_files_and_pillow_become_the_format_of_the_segmenter(color: PixelFormat, tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     cv2.imwrite(str(path), RGB[..., ::-1])
-    codes = {"bgr": cv2.COLOR_RGB2BGR, "rgba": cv2.COLOR_RGB2RGBA, "bgra": cv2.COLOR_RGB2BGRA}
+    codes: dict[Any, int] = {"bgr": cv2.COLOR_RGB2BGR, "rgba": cv2.COLOR_RGB2RGBA, "bgra": cv2.COLOR_RGB2BGRA}
     expected = RGB if color == "rgb" else None if color == "gray" else cv2.cvtColor(RGB, codes[color])
     for image in (path, Pillow.fromarray(RGB)):
         found = as_array(image, color)

@@ -62,6 +62,12 @@ def test_without_cuda_auto_says_why_it_is_the_cpu_and_cuda_is_refused(semantic_m
                 Segmenter.open(semantic_model, backend=backend, device=device)
 
 
+class Session(SimpleNamespace):
+    """A session of ONNX Runtime that can be kept in a set of weak references, as the real one can."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda:1"])
 def test_sessions_do_not_spin_and_on_a_gpu_fp32_is_not_tf32(
     device: str, semantic_model: Path, monkeypatch: pytest.MonkeyPatch
@@ -70,7 +76,7 @@ def test_sessions_do_not_spin_and_on_a_gpu_fp32_is_not_tf32(
 
     def open_session(_: str, options: onnxruntime.SessionOptions, providers: list[Any]) -> Any:
         asked.extend((options, providers))
-        return SimpleNamespace(
+        return Session(
             get_providers=lambda: [CUDA if device != "cpu" else CPU],
             get_inputs=lambda: [SimpleNamespace(name="image", shape=[1, 3, 24, 32])],
         )

@@ -133,9 +133,9 @@ def test_an_output_that_is_no_array_is_refused(kind: str) -> None:
         postprocess([[0.0]], [Geometry.place((9, 9), spec.input)], spec)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("labels", [[[3]], [[-1]], [[0.0]], [[[0]], [[1]]], []], ids=str)
+@pytest.mark.parametrize("labels", [[[3]], [[-1]], [[0.5]], [[[0]], [[1]]], []], ids=str)
 def test_labels_that_are_no_class_are_refused(labels: list[Any]) -> None:
-    spec = make_spec(output={"kind": "labels"})
+    spec = make_spec(output={"kind": "labels", "stride": None})
     with pytest.raises(InputError, match="expected labels"):
         postprocess(np.array([labels]), [Geometry.place((9, 9), spec.input)], spec)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 import subprocess
+import time
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,10 +28,16 @@ def evidence(images: Mapping[str, Image], spec: InputSpec) -> dict[str, Any]:
     return {
         "image_records": tuple(ImageRecord(name, image_sha256(image)) for name, image in images.items()),
         "synthetic": is_synthetic(list(images.values()), spec),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "date": datetime.fromtimestamp(_now(), timezone.utc).isoformat(timespec="seconds"),
         "host": _host(),
         "versions": versions(),
     }
+
+
+def _now() -> float:
+    """Return seconds since 1970, or $SOURCE_DATE_EPOCH, with which an export writes the same bytes again."""
+    # https://reproducible-builds.org/specs/source-date-epoch
+    return float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
 
 
 def versions() -> dict[str, str]:

@@ -38,7 +38,7 @@ class Input(NamedTuple):
         return suffix in VIDEO_SUFFIXES or (suffix not in IMAGE_SUFFIXES and not is_image(self.path))
 
 
-def open_segmenter(args: argparse.Namespace, output: Output, model: Path) -> Segmenter:
+def open_segmenter(args: argparse.Namespace, output: Output, model: Path, *, verify: bool = True) -> Segmenter:
     """Open a model with the arguments of `add_device`."""
     with output.phases() as on_step:
         return Segmenter.open(
@@ -46,7 +46,7 @@ def open_segmenter(args: argparse.Namespace, output: Output, model: Path) -> Seg
             backend=args.backend,
             device=args.device,
             threads=args.threads,
-            verify=not getattr(args, "no_verify", False),
+            verify=verify,
             on_progress=on_step,
         )
 

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace, output: Output) -> int:
     done: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     timings: list[Timings] = []
-    with open_segmenter(args, output, args.model) as segmenter:
+    with open_segmenter(args, output, args.model, verify=not args.no_verify) as segmenter:
         inputs = {os.path.realpath(file.path) for file in files}
         folder = OutputFolder(args.output, overwrite=args.overwrite, keep=inputs)
         job = _Job(segmenter, folder, args.alpha, not args.no_overlay, timings)
