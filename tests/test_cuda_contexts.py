@@ -78,6 +78,11 @@ def test_a_call_gets_the_slot_that_knows_its_images(backend: FakeDeviceBackend, 
         assert len(world.executables) == 2
 
 
+def test_the_limits_suit_a_small_gpu() -> None:
+    assert contexts.FRAMES_KEPT <= 32
+    assert contexts.FRAME_BYTES_KEPT <= 512 << 20  # a Jetson shares 8 GB with the processor
+
+
 def test_memory_does_not_grow_with_the_sizes_seen(
     backend: FakeDeviceBackend, world: fake_cuda_core.World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

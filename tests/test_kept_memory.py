@@ -110,3 +110,12 @@ def test_tiles_keep_their_own_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         sizes = batches_of(segmenter, monkeypatch)
         segmenter(picture((60, 90)))
     assert max(sizes) == 4
+
+
+def test_images_of_many_sizes_leave_a_few_workspaces(tmp_path: Path) -> None:
+    path = save_model(tmp_path / "m.onnx", SPECS["dynamic size"])
+    with Segmenter.open(path, device="cpu") as segmenter:
+        for side in range(8, 8 * 21, 8):
+            segmenter(picture((side, 16)))
+        workspaces: Any = segmenter.pipeline
+        assert len(workspaces._workspaces._free) == 8
