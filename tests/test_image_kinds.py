@@ -79,3 +79,35 @@ def test_one_image_needs_no_list(semantic_model: Path) -> None:
         listed, (other,) = preprocess([RGB], segmenter.spec)
     np.testing.assert_array_equal(one, listed)
     assert geometry == other
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_images_of_pillow_with_more_than_8_bits_are_refused(mode: str, semantic_model: Path) -> None:
+    """Pillow would cut their values at 255 without a word."""
+    values = {"I;16": np.uint16, "I": np.int32, "F": np.float32}[mode]
+    image = Pillow.fromarray(RGB[..., 0].astype(values))
+    assert image.mode == mode
+    with Segmenter.open(semantic_model, device="cpu") as segmenter, refuses(InputError, mode, "8 bits"):
+        segmenter(image)
+
+
+def test_several_pictures_and_cut_files_of_pillow_are_refused(semantic_model: Path, tmp_path: Path) -> None:
+    frames = [Pillow.fromarray(np.roll(RGB, i, 0)) for i in range(3)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "a.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "a.png").read_bytes()[:-600])
+    with Segmenter.open(semantic_model, device="cpu") as segmenter:
+        with refuses(InputError, "3 pictures"), Pillow.open(tmp_path / "a.gif") as image:
+            segmenter(image)
+        with refuses(InputError, "cannot be read"), Pillow.open(tmp_path / "cut.png") as image:
+            segmenter(image)
+
+
+def test_whatever_has_the_interface_of_an_array_is_taken(semantic_model: Path) -> None:
+    class Holder:
+        __array_interface__ = RGB.__array_interface__
+
+    with Segmenter.open(semantic_model, device="cpu") as segmenter:
+        np.testing.assert_array_equal(segmenter(Holder()).mask, segmenter(RGB).mask)
+        with refuses(InputError, "a\\x00b"):
+            segmenter("a\0b")

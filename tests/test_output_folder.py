@@ -216,3 +216,27 @@ def test_the_demo_keeps_files_of_others(tmp_path: Path, capsys: pytest.CaptureFi
     assert "--overwrite" in capsys.readouterr().err
     assert names(tmp_path) == ["pitch.onnx"]
     assert report.read_bytes() == b"theirs"
+
+
+def test_a_result_of_the_same_call_is_not_deleted_with_older_ones(run: Run, tmp_path: Path) -> None:
+    """A folder of pictures may be called as the folder of a video's masks."""
+    write_picture(tmp_path / "a.masks" / "x.png")
+    write_picture(tmp_path / "b" / "y.png")
+    write_video(tmp_path / "a.webm", 2)
+    code, _ = run(tmp_path / "a.masks", tmp_path / "b", tmp_path / "a.webm", "-o", tmp_path / "out")
+    assert code == 0
+    assert {"x.mask.png", "frame_000000.png", "frame_000001.png"} <= set(names(tmp_path / "out" / "a.masks"))
+
+
+def test_a_damaged_list_is_skipped(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / LIST_NAME).write_bytes(bytes(range(256)) * 3)
+    assert run(write_picture(tmp_path / "a.png"), "-o", folder)[0] == 0
+    assert (folder / "a.mask.png").is_file()
+
+
+def test_a_file_that_is_named_twice_is_done_once(run: Run, tmp_path: Path) -> None:
+    picture = write_picture(tmp_path / "in" / "a.png")
+    code, data = run(picture, tmp_path / "in", picture, "-o", tmp_path / "out")
+    assert (code, len(data["outputs"])) == (0, 1)

@@ -284,14 +284,69 @@ class Positive(nn.Module):
     """Logits that happen to lie in 0..1."""
 
     def forward(self, x: Any) -> Any:
-        return x.abs() / (1 + x.abs())
+        x = x - x.mean((1, 2, 3), keepdim=True)
+        return torch.relu(x) / (1 + x.abs())
 
 
 def test_values_alone_do_not_prove_an_activation(tmp_path: Path) -> None:
-    """The graph decides. Values in 0..1 are a warning."""
+    """The graph decides. Values in 0..1 are a warning as long as some pixels are not set."""
     with pytest.raises(ExportError, match="ends in Sigmoid: use kind='probabilities'"):
         export_onnx(nn.Sequential(Tiny(channels=1), nn.Sigmoid()), BINARY_SPEC, tmp_path / "m.onnx", images=IMAGES)
     assert not list(tmp_path.iterdir())
     module = nn.Sequential(Tiny(channels=1), Positive())
     certificate = export_onnx(module, BINARY_SPEC, tmp_path / "m.onnx", images=IMAGES)
     assert any("all outputs lie in 0..1" in warning for warning in certificate.warnings)
+
+
+class Joined(nn.Module):
+    """A binary network that ends in an activation and an operator that hides it."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.conv, self.how = nn.Conv2d(3, 2, 3, padding=1), how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (N, 1, H, W) probabilities."""
+        y = self.conv(x)
+        return {
+            "one of a softmax": lambda: y.softmax(1)[:, 1].unsqueeze(1),
+            "a product": lambda: y[:, :1].sigmoid() * y[:, 1:].sigmoid(),
+            "the rest": lambda: 1 - y[:, :1].sigmoid(),
+            "the highest": lambda: y.sigmoid().amax(1, keepdim=True),
+            "written out": lambda: 0.5 * torch.tanh(y[:, :1]) + 0.5,
+        }[self.how]()
+
+
+@pytest.mark.parametrize("how", ["one of a softmax", "a product", "the rest", "the highest", "written out"])
+def test_an_activation_behind_another_operator_is_found(how: str, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="kind='probabilities'"):
+        export_onnx(Joined(how).eval(), BINARY_SPEC, tmp_path / "m.onnx", images=IMAGES)
+    assert not list(tmp_path.iterdir())
+    right = replace(BINARY_SPEC, outputs=(replace(BINARY_SPEC.output, kind="probabilities"),))
+    assert export_onnx(Joined(how).eval(), right, tmp_path / "m.onnx", images=IMAGES).passed
+
+
+def test_a_gate_is_no_activation(tmp_path: Path) -> None:
+    """x * sigmoid(x) takes any value."""
+    module = nn.Sequential(Tiny(), nn.SiLU()).eval()
+    assert export_onnx(module, SPEC, tmp_path / "m.onnx", images=IMAGES).passed
+
+
+def test_labels_of_a_reference_may_differ_in_a_pixel_of_many() -> None:
+    def one_off(image: Any) -> Any:
+        labels = users.labels(image)
+        labels[0, 0] = (labels[0, 0] + 1) % 3
+        return labels
+
+    def twentieth_off(image: Any) -> Any:
+        labels = users.labels(image)
+        labels[::20] = (labels[::20] + 1) % 3
+        return labels
+
+    assert compare(SPEC, one_off).passed
+    assert not compare(SPEC, twentieth_off).passed
+
+
+def test_a_reference_that_returns_a_dictionary_is_refused_in_words() -> None:
+    with pytest.raises(ExportError, match="got dict; return the tensor itself"):
+        compare(SPEC, lambda image: {"out": users.logits(image)})

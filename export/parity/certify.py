@@ -132,6 +132,11 @@ class _Comparison:
             raise ExportError(
                 "outputs[0].kind is 'logits', but all outputs lie in 0..1 and sum to 1: use kind='probabilities'"
             )
+        if self._lints.is_sigmoid():
+            raise ExportError(
+                "outputs[0].kind is 'logits', but all outputs lie in 0..1 and every pixel is set: use "
+                "kind='probabilities', or check the weights"
+            )
         certificate = self._metric.compute()
         if module is not None and self._target is FP32 and certificate.stage == "network":
             if segmenter.spec.output.kind != "labels":

@@ -68,7 +68,7 @@ def diagnose(
 
     best = best_neighbour(module, segmenter, agreement)
     ours = agreement(segmenter)
-    if best and best.score >= max(_EXPLAINED, 1 - _GAIN * (1 - ours)):
+    if best and best.score > ours and best.score >= max(_EXPLAINED, 1 - _GAIN * (1 - ours)):
         stage: Stage = "preprocess" if best.spec.input != segmenter.spec.input else "postprocess"
         return Diagnosis(stage, f"{ours:.2%} of the pixels are equal, and {best.score:.2%} with {best.change}")
     if is_same:

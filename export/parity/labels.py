@@ -47,6 +47,9 @@ def score_labels(
         InputError: if no image has labels, or labels do not fit their image or the classes.
     """
     spec = segmenter.spec
+    if not isinstance(labels, Mapping):
+        raise InputError(f"labels must be a mapping from the names of images, got {type(labels).__name__}")
+    labels = {name: np.asarray(array) for name, array in labels.items()}
     names = [name for name in images if name in labels]
     if not names:
         raise InputError(f"no image has labels: images {list(images)[:3]}, labels {list(labels)[:3]}; name them alike")

@@ -52,6 +52,15 @@ class Lints:
         """Return whether all outputs lie in 0..1 and sum to 1 over the classes."""
         return self._spec.num_channels > 1 and self._are_shares() and self._sum_error <= _SUM
 
+    def is_sigmoid(self) -> bool:
+        """Return whether all outputs of classes of their own lie in 0..1, and every pixel is set.
+
+        Such a mask is of no use to anybody, so it is no network that happens to yield these values.
+        """
+        if self._spec.task == "semantic" or self._spec.output.kind != "logits" or not self._are_shares():
+            return False
+        return bool(self._counts[1] > _ONE_CLASS * max(self._counts.sum(), 1))
+
     def warnings(self, module: nn.Module | None) -> tuple[str, ...]:
         """Return the signs found, one sentence each."""
         found = list(input_warnings(self._spec.input))

@@ -87,6 +87,9 @@ class UserReference:
             raise ExportError(
                 f"the reference {self.name} failed on an image {image.shape} with {type(error).__name__}: {reason}"
             ) from error
+        if result.dtype.kind not in "iubf":
+            got = type(result.item()).__name__ if result.ndim == 0 else f"an array of {result.dtype}"
+            raise ExportError(f"{self._expected()}, got {got}; return the tensor itself")
         return result[0] if result.ndim == 4 and result.shape[0] == 1 else result
 
     def _labels(self, result: NDArray[Any], hw: tuple[int, ...]) -> NDArray[np.int64]:
@@ -174,7 +177,7 @@ class UserMetric:
         mean_iou = float(np.mean(both[either > 0] / either[either > 0]))
         return (
             self.undecided_share <= self.limits.undecided_share
-            and all(bool(same[margin > self._limit].all()) for same, margin in self._seen)
+            and all(bool(same[(margin > self._limit) & (margin < math.inf)].all()) for same, margin in self._seen)
             and self.agreement >= self.limits.pixel_agreement
             and mean_iou >= self.limits.mean_iou
         )

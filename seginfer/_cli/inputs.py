@@ -62,7 +62,8 @@ def expand(paths: Sequence[Path]) -> list[Input]:
         InputError: if a folder holds neither images nor videos, or two results would have one name.
     """
     several = sum(map(os.path.isdir, paths)) > 1
-    found = [file for path in paths for file in _found(path, several)]
+    every = [file for path in paths for file in _found(path, several)]
+    found = list({os.path.abspath(file.path): file for file in reversed(every)}.values())[::-1]  # each once
     counts = Counter(file.output.with_suffix("") for file in found)
     files: dict[Path, Input] = {}
     for path, output in found:

@@ -41,6 +41,7 @@ class OutputFolder:
         self._keep = keep
         self._hashes = _read_list(path)
         self._folders: dict[str, OutputFolder] = {}
+        self._written: set[str] = set()
         _delete_leftovers(path)
 
     def folder(self, *names: str) -> OutputFolder:
@@ -76,6 +77,7 @@ class OutputFolder:
                 )
         with atomic_path(target) as part:
             yield part
+            self._written.add(name)
             self._add(name, _sha256(part))  # before the file appears: one that is not listed would stay for ever
 
     def write(self, name: str, content: bytes) -> str:
@@ -89,8 +91,8 @@ class OutputFolder:
         return str(self.path / name)
 
     def retain(self, names: Collection[str]) -> None:
-        """Delete the files that were written earlier, except these."""
-        for name in self._hashes.keys() - set(names):
+        """Delete the files that earlier calls of seginfer wrote, except these."""
+        for name in self._hashes.keys() - set(names) - self._written:
             if self._is_own(name):
                 (self.path / name).unlink()
 
@@ -121,7 +123,7 @@ def names_written_into(folder: str | Path) -> Collection[str]:
 def _read_list(folder: Path) -> dict[str, set[str]]:
     """Return the hashes of each file on the list. Lines that are no entries are skipped."""
     hashes: dict[str, set[str]] = {}
-    with suppress(OSError), _open_list(folder, os.O_RDONLY) as file, open(file, closefd=False) as lines:
+    with suppress(OSError), _open_list(folder, os.O_RDONLY) as file, open(file, "rb", closefd=False) as lines:
         for line in lines:
             with suppress(ValueError, TypeError, KeyError, RecursionError):
                 entry = json.loads(line)

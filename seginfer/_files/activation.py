@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from .._spec.model_spec import ModelSpec
 from .onnx_file import NodeInfo, read_nodes
 
-# Operators that keep the meaning of values.
+# Operators that keep the meaning of the values of their first input.
 _MOVING = frozenset(("DepthToSpace", "Flatten", "Reshape", "Resize", "Slice", "Squeeze", "Transpose", "Unsqueeze"))
-_KEEPING = _MOVING | frozenset(("Cast", "Clip", "Dropout", "Identity", "Pad", "Upsample"))
+_CHOOSING = frozenset(("AveragePool", "Gather", "GatherElements", "MaxPool", "ReduceMax", "ReduceMean", "Split"))
+_KEEPING = _MOVING | _CHOOSING | frozenset(("Cast", "Clip", "Dropout", "Identity", "Pad", "Upsample"))
+# Operators that join probabilities to probabilities. One of a probability and something else may yield anything.
+_JOINING = frozenset(("Concat", "Max", "Min", "Mul"))
+_DEEPEST = 16  # of nested joins
 _PROBABILITIES = frozenset(("Sigmoid", "HardSigmoid", "Softmax"))
 
 
@@ -46,11 +51,26 @@ def activation_problem(path: str | Path, spec: ModelSpec) -> str | None:
 
 
 def _last_activation(nodes: tuple[NodeInfo, ...], tensor: str) -> str:
-    """Return the operator that the values of a tensor come from. It is "" for an input."""
-    producers = {output: node for node in nodes for output in node.outputs}
-    for _ in nodes:  # a cycle must not hang
+    """Return the operator that the values of a tensor come from. It is "" for an input, and where several differ."""
+    return _origin({output: node for node in nodes for output in node.outputs}, tensor, 0)
+
+
+def _origin(producers: Mapping[str, NodeInfo], tensor: str, depth: int) -> str:
+    for _ in producers:  # a cycle must not hang
         node = producers.get(tensor)
-        if node is None or node.op not in _KEEPING:
-            return "" if node is None else node.op
-        tensor = node.inputs[0] if node.inputs else ""
+        if node is None or depth > _DEEPEST:
+            return ""
+        inputs = node.inputs
+        if node.op in _JOINING:
+            origins = {_origin(producers, one, depth + 1) for one in dict.fromkeys(inputs)}
+            return origins.pop() if len(origins) == 1 else ""
+        if node.op == "Sub" and _is_constant(producers, inputs[0]):  # 1 - probability
+            inputs = inputs[1:]
+        elif node.op not in _KEEPING:
+            return node.op
+        tensor = inputs[0] if inputs else ""
     return ""
+
+
+def _is_constant(producers: Mapping[str, NodeInfo], tensor: str) -> bool:
+    return tensor not in producers or producers[tensor].op == "Constant"

@@ -55,8 +55,21 @@ def as_array(image: Any, color: PixelFormat) -> Any:
 
         return _from_rgb(read_image(os.fspath(image), gray=color == "gray"), color)
     if hasattr(image, "convert") and hasattr(image, "getbands"):  # Pillow
-        return _from_rgb(np.asarray(image.convert(_mode(color))), color)
-    return _from_tensor(image, color) if hasattr(image, "__dlpack__") else image
+        return _from_rgb(_from_pillow(image, _mode(color)), color)
+    if hasattr(image, "__dlpack__"):
+        return _from_tensor(image, color)
+    return np.asarray(image) if hasattr(image, "__array_interface__") else image
+
+
+def _from_pillow(image: Any, mode: str) -> NDArray[np.uint8]:
+    if image.mode.startswith(("I", "F")):  # `convert` would cut their values at 255
+        raise InputError(f"image of Pillow has mode {image.mode}; scale it to 8 bits, or give its path")
+    if getattr(image, "n_frames", 1) > 1:
+        raise InputError(f"image of Pillow holds {image.n_frames} pictures; give a copy() of each")
+    try:
+        return np.asarray(image.convert(mode))
+    except OSError as error:  # a file that is read only now
+        raise InputError(f"image of Pillow cannot be read: {error}; copy its file again") from error
 
 
 def _mode(color: PixelFormat) -> str:

@@ -33,6 +33,8 @@ def check_file(path: str | Path, kind: str) -> None:
         mode = os.stat(path).st_mode
     except FileNotFoundError as error:
         raise MissingFileError(f"no {kind} at {path}; check the path") from error
+    except ValueError as error:  # a zero byte
+        raise InputError(f"cannot read {str(path)!r}: {error}; check the path") from error
     except OSError as error:  # a link to itself, a long name, permissions
         raise InputError(
             f"cannot read {path}: {error.strerror or error}; check the path and its permissions"

@@ -33,8 +33,11 @@ def is_image(path: str | Path) -> bool:
     """Tell from its first bytes whether OpenCV reads a file. False for what is no regular file."""
     if not os.path.isfile(path):
         return False
-    with open(path, "rb") as file:
-        return bool(_cv2().haveImageReader(_name(file)))
+    try:
+        with open(path, "rb") as file:
+            return bool(_cv2().haveImageReader(_name(file)))
+    except OSError:  # reported when it is read
+        return False
 
 
 def read_image(path: str | Path, *, gray: bool = False) -> Image:

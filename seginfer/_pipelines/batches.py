@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from .._errors import InputError
 from .._geometry.geometry import Size
 from .._tasks.timings import Timings
@@ -52,6 +54,7 @@ def check_batch_size(batch_size: int | None) -> int | None:
     Raises:
         InputError: if it is anything else.
     """
-    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
+    is_integer = isinstance(batch_size, (int, np.integer)) and not isinstance(batch_size, bool)
+    if batch_size is not None and (not is_integer or batch_size < 1):
         raise InputError(f"batch_size must be a positive integer or None, got {batch_size!r}")
     return batch_size
