@@ -307,14 +307,16 @@ class Joined(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return (N, 1, H, W) probabilities."""
-        y = self.conv(x)
-        return {
-            "one of a softmax": lambda: y.softmax(1)[:, 1].unsqueeze(1),
-            "a product": lambda: y[:, :1].sigmoid() * y[:, 1:].sigmoid(),
-            "the rest": lambda: 1 - y[:, :1].sigmoid(),
-            "the highest": lambda: y.sigmoid().amax(1, keepdim=True),
-            "written out": lambda: 0.5 * torch.tanh(y[:, :1]) + 0.5,
-        }[self.how]()
+        y: torch.Tensor = self.conv(x)
+        first = y[:, :1]
+        endings: dict[str, torch.Tensor] = {
+            "one of a softmax": y.softmax(1)[:, 1].unsqueeze(1),
+            "a product": first.sigmoid() * y[:, 1:].sigmoid(),
+            "the rest": 1 - first.sigmoid(),
+            "the highest": y.sigmoid().amax(1, keepdim=True),
+            "written out": 0.5 * torch.tanh(first) + 0.5,
+        }
+        return endings[self.how]
 
 
 @pytest.mark.parametrize("how", ["one of a softmax", "a product", "the rest", "the highest", "written out"])
@@ -350,3 +352,15 @@ def test_labels_of_a_reference_may_differ_in_a_pixel_of_many() -> None:
 def test_a_reference_that_returns_a_dictionary_is_refused_in_words() -> None:
     with pytest.raises(ExportError, match="got dict; return the tensor itself"):
         compare(SPEC, lambda image: {"out": users.logits(image)})
+
+
+def test_the_classes_of_a_pixel_may_move_alike() -> None:
+    assert compare(SPEC, lambda image: users.logits(image).log_softmax(0)).passed
+
+
+def test_a_small_mistake_is_a_warning_though_the_masks_agree() -> None:
+    mean = (users.MEAN[0] + 0.002, *users.MEAN[1:])
+    spec = replace(SPEC, input=replace(SPEC.input, mean=mean))
+    certificate = compare(spec, users.logits)
+    assert not certificate.passed or any("the masks agree, but" in warning for warning in certificate.warnings)
+    assert not any("the masks agree" in warning for warning in compare(SPEC, users.logits).warnings)

@@ -49,13 +49,9 @@ def diagnose(
         answers: results of the user's pipeline by the names of some images.
         metric: differences on all images.
     """
-    name = next(iter(answers))
-    is_same = None
-    if segmenter.spec.input.resize != "tile" and answers[name].inputs:
-        batch = segmenter.trace(images[name]).batch
-        is_same, told = _compare_inputs(batch, answers[name].inputs, segmenter.spec.input)
-        if not is_same:
-            return Diagnosis("preprocess", told)
+    is_same, told = compare_inputs(segmenter, images, answers)
+    if is_same is False:
+        return Diagnosis("preprocess", told)
     order = _class_order(metric.confusion, segmenter.spec)
     if order:
         return Diagnosis("postprocess", order)
@@ -76,6 +72,20 @@ def diagnose(
     return Diagnosis(
         "reference", "no stage can be told: the reference calls no PyTorch module, and no usual mistake fits"
     )
+
+
+def compare_inputs(
+    segmenter: Segmenter, images: Mapping[str, Image], answers: Mapping[str, Answer]
+) -> tuple[bool | None, str]:
+    """Compare the network's input for the first image with the tensors that the reference called modules with.
+
+    Returns:
+        Whether one of them is equal, or None if that cannot be told, and the difference in words.
+    """
+    name = next(iter(answers))
+    if segmenter.spec.input.resize == "tile" or not answers[name].inputs:
+        return None, ""
+    return _compare_inputs(segmenter.trace(images[name]).batch, answers[name].inputs, segmenter.spec.input)
 
 
 def _compare_inputs(ours: NDArray[Any], recorded: list[NDArray[Any]], spec: InputSpec) -> tuple[bool, str]:
