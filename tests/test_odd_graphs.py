@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
 import torch.nn.functional as F
-from fake_pipelines import picture
+from fake_network import FakeDeviceBackend
+from fake_pipelines import on_gpu, picture
 from models import NAMES, SPECS, make_onnx, make_spec
 from onnx import TensorProto, helper
 from refusal import refuses
@@ -244,7 +246,9 @@ def test_scores_given_as_labels_are_refused(tmp_path: Path) -> None:
         segmenter(picture((24, 32)))
 
 
-def test_binary_logits_may_lack_their_channel(tmp_path: Path) -> None:
+@pytest.fixture
+def binary_graphs(tmp_path: Path) -> list[Path]:
+    """The same binary network, with the channel of its output and without it."""
     spec = SPECS["binary"]
     model = make_onnx(spec)
     path = save(tmp_path / "four.onnx", model, spec)
@@ -252,13 +256,28 @@ def test_binary_logits_may_lack_their_channel(tmp_path: Path) -> None:
     model.graph.node.append(helper.make_node("Squeeze", ["with_channel", "one"], [spec.output.name]))
     model.graph.initializer.append(helper.make_tensor("one", TensorProto.INT64, [1], [1]))
     del model.graph.output[0].type.tensor_type.shape.dim[1]
+    return [path, save(tmp_path / "three.onnx", model, spec)]
+
+
+def test_binary_logits_may_lack_their_channel(binary_graphs: list[Path]) -> None:
     image = picture((40, 50))
     masks = []
-    for each in (path, save(tmp_path / "three.onnx", model, spec)):
-        with Segmenter.open(each, device="cpu") as segmenter:
+    for path in binary_graphs:
+        with Segmenter.open(path, device="cpu") as segmenter:
             masks.append([segmenter(image).mask, *(result.mask for result in segmenter([image, image]))])
     np.testing.assert_array_equal(masks[0], masks[1])
     assert 0 < np.mean(masks[0]) < 1
+
+
+@pytest.mark.usefixtures("world")
+def test_binary_logits_may_lack_their_channel_on_a_gpu(binary_graphs: list[Path]) -> None:
+    image = np.ascontiguousarray(picture((40, 50)))
+    with Segmenter.open(binary_graphs[0], device="cpu") as segmenter:
+        expected = segmenter(image).mask
+    for path in binary_graphs:
+        backend: Any = FakeDeviceBackend(path, ("logits",))
+        with on_gpu(backend, SPECS["binary"]) as segmenter:
+            np.testing.assert_array_equal(segmenter(image).mask, expected)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(3, 255), (255, 255), (256, 65535), (300, 65535)])

@@ -119,7 +119,7 @@ def _output_hw(output: DeviceTensor, batch_size: int, spec: ModelSpec) -> Size:
     """
     is_labels, shape = spec.output.kind == "labels", output.shape
     channels = 1 if is_labels else spec.num_channels
-    if is_labels and len(shape) == 3:
+    if channels == 1 and len(shape) == 3:  # without its only channel
         shape = (shape[0], 1, *shape[1:])
     elif len(shape) == 4 and spec.output.layout == "NHWC":
         shape = (shape[0], shape[3], shape[1], shape[2])
