@@ -15,7 +15,7 @@ from refusal import refuses
 
 from seginfer import InputError, MissingFileError, Segmenter, preprocess
 from seginfer._inputs.convert import as_array
-from seginfer._inputs.formats import PixelFormat
+from seginfer._inputs.formats import PixelFormat, PixelLayout
 
 RGB = picture((40, 60))
 
@@ -45,7 +45,7 @@ def test_every_form_of_an_image_gives_the_same_mask(number: int, semantic_model:
             np.testing.assert_array_equal(result.mask, expected)
 
 
-@pytest.mark.parametrize("color", [c for c in get_args(PixelFormat) if c in ("rgb", "bgr", "rgba", "bgra", "gray")])
+@pytest.mark.parametrize("color", [c for c in get_args(PixelLayout) if c in ("rgb", "bgr", "rgba", "bgra", "gray")])
 def test_files_and_pillow_become_the_format_of_the_segmenter(color: PixelFormat, tmp_path: Path) -> None:
     path = tmp_path / "image.png"
     cv2.imwrite(str(path), RGB[..., ::-1])
