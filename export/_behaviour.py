@@ -1,4 +1,4 @@
-"""Behaviour of modules that no certificate may rest on: chance, and dependence on other images of a batch."""
+"""Checks for modules that are random, or mix the images of a batch."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def find_batch_dependence(module: nn.Module, batch: Tensor) -> str:
 
 
 def modules_in_train_mode(module: nn.Module) -> list[str]:
-    """Name the parts of a module in eval mode that behave as in training all the same."""
+    """Name the parts that behave as in training in eval mode."""
     return [
         _name(part, name)
         for name, part in module.named_modules()

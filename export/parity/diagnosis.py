@@ -77,7 +77,9 @@ def diagnose(
 def compare_inputs(
     segmenter: Segmenter, images: Mapping[str, Image], answers: Mapping[str, Answer]
 ) -> tuple[bool | None, str]:
-    """Compare the network's input for the first image with the tensors that the reference called modules with.
+    """Compare the network's input with that in the reference.
+
+    The first image counts. In the reference, these are the tensors that modules of PyTorch were called with.
 
     Returns:
         Whether one of them is equal, or None if that cannot be told, and the difference in words.

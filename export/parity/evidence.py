@@ -24,7 +24,7 @@ from .samples import is_synthetic
 
 
 def evidence(images: Mapping[str, Image], spec: InputSpec) -> dict[str, Any]:
-    """Return the fields of a certificate that say on which images, when and where it was measured."""
+    """Return images, time and place of a comparison, as fields of a certificate."""
     return {
         "image_records": tuple(ImageRecord(name, image_sha256(image)) for name, image in images.items()),
         "synthetic": is_synthetic(list(images.values()), spec),

@@ -53,9 +53,9 @@ class Lints:
         return self._spec.num_channels > 1 and self._are_shares() and self._sum_error <= _SUM
 
     def is_sigmoid(self) -> bool:
-        """Return whether all outputs of classes of their own lie in 0..1, and every pixel is set.
+        """Return whether binary or multilabel outputs must be probabilities.
 
-        Such a mask is of no use to anybody, so it is no network that happens to yield these values.
+        All of them lie in 0..1, and every pixel is set. Such a mask is of no use, so no network happens to make it.
         """
         if self._spec.task == "semantic" or self._spec.output.kind != "logits" or not self._are_shares():
             return False

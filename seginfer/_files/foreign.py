@@ -27,7 +27,7 @@ def recognise(path: str | Path) -> str | None:
     """Name the format of a foreign file and the remedy, by its first bytes.
 
     Returns:
-        Text such as "a JPEG image; check the path". None if the format is unknown or the file cannot be read.
+        Both in one line. None if the format is unknown or the file cannot be read.
     """
     try:
         with open(path, "rb") as file:

@@ -67,7 +67,9 @@ def read_model(path: str | Path, *, verify: bool = False) -> ModelFile:
 
 
 def verify_certificate(model: ModelFile) -> None:
-    """Compare the hash of a file and its external weights with its certificate, if it has one.
+    """Compare the hash of a model with its certificate, if any.
+
+    External weights count.
 
     Raises:
         ModelFileError: if they differ, or a file cannot be read.

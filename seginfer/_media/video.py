@@ -27,9 +27,10 @@ _UNSPECIFIED = 2  # FFmpeg's code for unknown colour primaries and transfer char
 
 
 class VideoReader:
-    """Iterable over the frames of a video file, as a player shows them: upright, and in its own colour matrix.
+    """Iterable over the frames of a video file, as players show them.
 
-    Frames are (H, W, 3) uint8 RGB. Files that name no matrix are decoded with that of BT.601, as by FFmpeg.
+    They are upright, and decoded with the matrix that the file names. Frames are (H, W, 3)
+    uint8 RGB. Files that name no matrix are decoded with that of BT.601, as by FFmpeg.
 
     Args:
         path: any video that FFmpeg reads. Of several video streams, FFmpeg's choice is read.

@@ -86,10 +86,10 @@ def cache_folder() -> Path:
 
 
 def foreign_problem(path: Path) -> str:
-    """Return the reason why other users can decide the content of a file or folder, or "".
+    """Return the reason not to trust a file or folder, or "".
 
-    Those are owners other than this user and root, and permission to write for a group or for all. A path that does
-    not exist has no problem.
+    It is not trusted if another user than this one and root owns it, or if a group or all may write it. A path that
+    does not exist has no problem.
     """
     try:
         info = path.stat()
