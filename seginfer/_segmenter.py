@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
@@ -24,7 +24,6 @@ from ._pipelines.plans import ImagePlans
 from ._reference.taps import Mask
 from ._spec.model_spec import ModelSpec
 from ._system.arrays import check_apart
-from ._system.beside import run_beside
 from ._system.environment import resolve_threads
 from ._system.fork import leak_in_children
 from ._tasks import task_of
@@ -128,20 +127,20 @@ class Segmenter:
         """
         model = read_any_model(path)
         resolve_color(color, model.spec.input)  # before an engine is built
-        with run_beside(partial(verify_certificate, model) if verify and isinstance(model, ModelFile) else None):
+        with ThreadPoolExecutor(max_workers=1) as beside:  # nearly free there: hashing needs no lock of Python
+            verified = beside.submit(verify_certificate, model) if verify and isinstance(model, ModelFile) else None
             opened = open_backend(
                 model, backend, device=device, threads=threads, engine=engine, on_progress=on_progress
             )
-        try:
-            segmenter = cls(model.spec, opened, color=color, threads=threads, pixels=pixels, batch_size=batch_size)
-        except BaseException:
-            opened.close()
-            raise
-        try:
-            segmenter.warm_up(image_hw)
-        except BaseException:
-            segmenter.close()
-            raise
+            segmenter = None
+            try:
+                segmenter = cls(model.spec, opened, color=color, threads=threads, pixels=pixels, batch_size=batch_size)
+                segmenter.warm_up(image_hw)
+                if verified is not None:
+                    verified.result()
+            except BaseException:
+                (segmenter or opened).close()
+                raise
         return segmenter
 
     def warm_up(self, image_hw: Size | None = None) -> None:
