@@ -173,6 +173,15 @@ def test_labels_that_start_elsewhere_are_named(labelled: Any, shift: int) -> Non
     assert any(f"with labels {-shift:+d}" in warning for warning in found.warnings), found.warnings
 
 
+def test_labels_of_a_binary_task_may_be_bool() -> None:
+    module, spec = Tiny(1).eval(), make_spec("binary")
+    images = {"a": pictures((48, 64))[0]}
+    segmenter = Segmenter(spec, torch_backend(module, spec))
+    labels = {"a": segmenter(images["a"]).labels > 0}
+    assert labels["a"].any()
+    assert certify(module, segmenter, images, labels=labels).labels_mean_iou == 1
+
+
 def test_labels_are_read_by_name(tmp_path: Path) -> None:
     ids = np.arange(12, dtype=np.uint8).reshape(3, 4) % 3
     palette = Image.fromarray(ids, "P")

@@ -77,7 +77,7 @@ def score_labels(
 
 
 def _check(name: str, labels: NDArray[np.integer], image: Image, spec: ModelSpec) -> None:
-    if labels.shape != image.shape[:2] or labels.dtype.kind not in "iu":
+    if labels.shape != image.shape[:2] or labels.dtype.kind not in "iub":
         raise InputError(
             f"labels of {name} must be integers {image.shape[:2]} as the image, got {labels.dtype} {labels.shape}"
         )
