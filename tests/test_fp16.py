@@ -365,7 +365,7 @@ def settle(module: nn.Module, images: Any) -> None:
         if isinstance(part, nn.BatchNorm2d):
             part.momentum = None
             part.reset_running_stats()
-    small = np.stack([cv2.resize(image, (160, 96)) for image in images])
+    small = np.stack([cv2.resize(image, (160, 96)) for image in images.values()])
     with torch.no_grad():
         module.train()(torch.from_numpy(small).permute(0, 3, 1, 2) / 255)
     module.eval()
