@@ -83,3 +83,15 @@ def test_a_cut_file_is_called_cut(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(FILES["checkpoint"][0][:500])
     with pytest.raises(ModelFileError, match="not a complete ONNX model"):
         read_model(tmp_path / "m.onnx")
+
+
+def test_a_zip_of_another_version_is_no_model(tmp_path: Path) -> None:
+    content = bytearray(_zip())
+    at = content.index(b"PK\x01\x02") + 6
+    content[at : at + 2] = b"\xff\x00"  # the version that is needed to unpack it
+    (tmp_path / "m.pt").write_bytes(content)
+    with pytest.raises(WeightsError):
+        load_weights(Tiny(), tmp_path / "m.pt")
+    (tmp_path / "m.onnx").write_bytes(content)
+    with pytest.raises(ModelFileError, match="not a complete ONNX model"):
+        read_model(tmp_path / "m.onnx")

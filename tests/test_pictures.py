@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,17 @@ def test_a_picture_that_is_cut_off_is_refused(suffix: str, settings: list[int], 
         path.write_bytes(whole[: int(len(whole) * share)])
         with refuses(InputError, str(path)):
             read_image(path)
+
+
+def test_a_false_length_in_a_png_takes_no_memory(tmp_path: Path) -> None:
+    whole = bytearray(encode(".png", PHOTO))
+    at = whole.index(b"IDAT") - 4
+    whole[at : at + 4] = (3 << 30).to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(whole)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with refuses(InputError, "breaks off"):
+        read_image(tmp_path / "a.png")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + (1 << 20)  # KiB: OpenCV would take 3 << 20
 
 
 def with_thumbnail(photo: bytes) -> bytes:

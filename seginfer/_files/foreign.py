@@ -53,8 +53,8 @@ def _recognise_zip(path: str | Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {name.rpartition("/")[2] for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError, ValueError):
-        return None  # cut
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError):
+        return None  # cut or damaged
     if "archive_format" in members:
         return "an exported program of PyTorch; export it with `seginfer export`, under a name that ends in .pt2"
     if "constants.pkl" in members:

@@ -69,7 +69,8 @@ def read_image(path: str | Path, *, gray: bool = False) -> Image:
 
 def _decoded(cv2: Any, path: str | Path, file: BinaryIO, flags: int) -> NDArray[Any]:
     encoded = np.fromfile(file, np.uint8)
-    if _is_cut_jpeg(encoded.data):  # older OpenCV fills the rest with gray, or with what its memory holds
+    # Older OpenCV fills the rest of a JPEG with what its memory holds. For a PNG it allocates what a length says.
+    if _is_cut_jpeg(encoded.data) or _is_cut_png(encoded.data):
         raise InputError(f"{path} breaks off; copy it again")
     image: NDArray[Any] | None = cv2.imdecode(encoded, flags | cv2.IMREAD_ANYDEPTH) if encoded.size else None
     if image is None:
@@ -109,6 +110,18 @@ def _is_cut_jpeg(data: memoryview) -> bool:
         if found[0] == b"\xff\xd9":
             return False
         at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return True
+
+
+def _is_cut_png(data: memoryview) -> bool:
+    """Tell whether a PNG ends before its last chunk (ISO/IEC 15948)."""
+    if bytes(data[:8]) != b"\x89PNG\r\n\x1a\n":
+        return False
+    at = 8
+    while at + 12 <= len(data):
+        if data[at + 4 : at + 8] == b"IEND":
+            return False
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
     return True
 
 
