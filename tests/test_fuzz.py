@@ -46,4 +46,4 @@ def fuzz(name: str, folder: Path, seconds: int) -> str:
 def test_a_fuzzer_finds_nothing(name: str, seconds: int, tmp_path: Path) -> None:
     said = fuzz(name, tmp_path, seconds)
     runs = int(said.rpartition("Done ")[2].split()[0])
-    assert runs > 30 * seconds, said[-2000:]
+    assert runs > 4 * seconds, said[-2000:]

@@ -277,3 +277,29 @@ def test_a_playlist_cannot_reach_the_network(tmp_path: Path) -> None:
     )
     with refuses(InputError, "list.m3u8"):
         list(VideoReader(tmp_path / "list.m3u8"))
+
+
+def test_tags_in_latin_1_do_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "cafe cafe"
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuvj420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 48, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes().replace(b"cafe cafe", "café café".encode("latin-1")))
+    assert len(list(VideoReader(path))) == 1
+
+
+def test_a_frame_in_hours_has_a_rate(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=Fraction(1, 5000))
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        for _ in range(3):
+            image = np.zeros((32, 48, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    reader = VideoReader(path)
+    assert float(reader.frame_rate) == pytest.approx(1 / 5000, rel=0.01)
+    assert [round(time) for time, _ in reader.timed()] == [0, 5000, 10000]

@@ -47,7 +47,8 @@ class VideoReader:
         self._path = path
         self._format = "gray" if gray else "rgb24"
         with self._open() as stream:
-            self.frame_rate = Fraction(stream.average_rate or 25).limit_denominator(1001)
+            rate = max(Fraction(stream.average_rate or 0), Fraction(0)) or Fraction(25)
+            self.frame_rate = rate.limit_denominator(1001) or rate
             self._end = _end(stream)
             self._is_avi = stream.container.format.name == "avi"
             self.approximate_length = stream.frames or round((self._end or 0) * self.frame_rate)
@@ -118,7 +119,8 @@ class VideoReader:
         try:
             # With its protocol, or a colon in a relative name would be taken for one. Playlists may name files alone.
             name = f"file:{os.path.abspath(self._path)}"
-            with av.open(name, options={"protocol_whitelist": "file"}) as container:
+            options = {"protocol_whitelist": "file"}
+            with av.open(name, options=options, metadata_errors="replace") as container:  # tags may be in Latin-1
                 stream = container.streams.best("video")
                 if stream is None:
                     raise InputError(f"{self._path} holds no video; expected MP4, WebM or another video file")
