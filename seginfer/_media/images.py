@@ -119,7 +119,7 @@ def _is_cut_png(data: memoryview) -> bool:
         return False
     at = 8
     while at + 12 <= len(data):
-        if data[at + 4 : at + 8] == b"IEND":
+        if bytes(data[at + 4 : at + 8]) == b"IEND":
             return False
         at += 12 + int.from_bytes(data[at : at + 4], "big")
     return True
