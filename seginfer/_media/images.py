@@ -21,6 +21,8 @@ Image = NDArray[np.uint8]
 
 _JPEG_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # markers that scans do not hold
 
+_TURNED = re.compile(rb"irot[\x01-\x03]|imir")  # boxes of AVIF (ISO/IEC 23008-12)
+
 _LOW = 1 << 14
 """16-bit pictures below this hold 8 to 14 bits, as far as one can tell."""
 
@@ -50,8 +52,8 @@ def read_image(path: str | Path, *, gray: bool = False) -> Image:
 
     Raises:
         MissingFileError: if there is no such file.
-        InputError: if OpenCV cannot read it, it is cut off, it holds several pictures, or the highest of its 16 bits
-            are not used.
+        InputError: if OpenCV cannot read it or ignores its orientation, it is cut off, it holds several pictures, or
+            the highest of its 16 bits are not used.
     """
     cv2 = _cv2()
     check_file(path, "image")
@@ -72,6 +74,8 @@ def _decoded(cv2: Any, path: str | Path, file: BinaryIO, flags: int) -> NDArray[
     # Older OpenCV fills the rest of a JPEG with what its memory holds. For a PNG it allocates what a length says.
     if _is_cut_jpeg(encoded.data) or _is_cut_png(encoded.data):
         raise InputError(f"{path} breaks off; copy it again")
+    if _is_turned(cv2, encoded.data):
+        raise InputError(f"{path} is turned in a way that OpenCV {cv2.__version__} ignores; convert it to JPEG or PNG")
     image: NDArray[Any] | None = cv2.imdecode(encoded, flags | cv2.IMREAD_ANYDEPTH) if encoded.size else None
     if image is None:
         raise InputError(f"{path} is not an image that OpenCV can read; convert it to PNG or JPEG")
@@ -123,6 +127,15 @@ def _is_cut_png(data: memoryview) -> bool:
             return False
         at += 12 + int.from_bytes(data[at : at + 4], "big")
     return True
+
+
+def _is_turned(cv2: Any, data: memoryview) -> bool:
+    """Tell whether OpenCV ignores the orientation of a picture: in AVIF, and before 4.13 in WebP."""
+    head = bytes(data[:32])
+    if head[4:8] == b"ftyp":
+        return _TURNED.search(bytes(data).partition(b"mdat")[0]) is not None
+    is_old = tuple(map(int, cv2.__version__.split(".")[:2])) < (4, 13)
+    return is_old and head[8:16] == b"WEBPVP8X" and bool(head[20] & 8)  # it holds EXIF
 
 
 def _check_depth(path: str | Path, deep: NDArray[Any], image: NDArray[np.uint8]) -> None:
