@@ -60,9 +60,10 @@ def test_a_picture_that_is_cut_off_is_refused(suffix: str, settings: list[int], 
             read_image(path)
 
 
-def test_a_false_length_in_a_png_takes_no_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [b"IDAT", b"IEND"])
+def test_a_false_length_in_a_png_takes_no_memory(kind: bytes, tmp_path: Path) -> None:
     whole = bytearray(encode(".png", PHOTO))
-    at = whole.index(b"IDAT") - 4
+    at = whole.index(kind) - 4
     whole[at : at + 4] = (3 << 30).to_bytes(4, "big")
     (tmp_path / "a.png").write_bytes(whole)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

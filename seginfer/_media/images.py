@@ -121,12 +121,11 @@ def _is_cut_png(data: memoryview) -> bool:
     """Tell whether a PNG ends before its last chunk (ISO/IEC 15948)."""
     if bytes(data[:8]) != b"\x89PNG\r\n\x1a\n":
         return False
-    at = 8
-    while at + 12 <= len(data):
-        if bytes(data[at + 4 : at + 8]) == b"IEND":
-            return False
+    at, kind = 8, b""
+    while at + 12 <= len(data) and kind != b"IEND":
+        kind = bytes(data[at + 4 : at + 8])
         at += 12 + int.from_bytes(data[at : at + 4], "big")
-    return True
+    return kind != b"IEND" or at > len(data)
 
 
 def _is_turned(cv2: Any, data: memoryview) -> bool:
