@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
@@ -24,6 +25,7 @@ from ._pipelines.plans import ImagePlans
 from ._reference.taps import Mask
 from ._spec.model_spec import ModelSpec
 from ._system.arrays import check_apart
+from ._system.beside import run_beside
 from ._system.environment import resolve_threads
 from ._system.fork import leak_in_children
 from ._tasks import task_of
@@ -127,20 +129,16 @@ class Segmenter:
         """
         model = read_any_model(path)
         resolve_color(color, model.spec.input)  # before an engine is built
-        with ThreadPoolExecutor(max_workers=1) as beside:  # nearly free there: hashing needs no lock of Python
-            verified = beside.submit(verify_certificate, model) if verify and isinstance(model, ModelFile) else None
-            opened = open_backend(
-                model, backend, device=device, threads=threads, engine=engine, on_progress=on_progress
-            )
-            segmenter = None
-            try:
+        with ExitStack() as undo:
+            with run_beside(partial(verify_certificate, model) if verify and isinstance(model, ModelFile) else None):
+                opened = open_backend(
+                    model, backend, device=device, threads=threads, engine=engine, on_progress=on_progress
+                )
+                undo.callback(opened.close)
                 segmenter = cls(model.spec, opened, color=color, threads=threads, pixels=pixels, batch_size=batch_size)
+                undo.callback(segmenter.close)
                 segmenter.warm_up(image_hw)
-                if verified is not None:
-                    verified.result()
-            except BaseException:
-                (segmenter or opened).close()
-                raise
+            undo.pop_all()
         return segmenter
 
     def warm_up(self, image_hw: Size | None = None) -> None:

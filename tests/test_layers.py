@@ -81,7 +81,7 @@ LAYERS = [
     "_spec.output_spec",
     "_spec.certificate _spec.input_spec",
     "_spec _spec.palettes _spec.schema",
-    "_system _system.arrays _system.atomic _system.driver _system.environment _system.fork",
+    "_system _system.arrays _system.atomic _system.beside _system.driver _system.environment _system.fork",
     "_errors",
     "_ext",
     "_version",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +17,16 @@ import pytest
 from models import SPECS, make_onnx
 from onnx import TensorProto, helper
 
-from seginfer import BackendError, BackendUnavailableError, InputError, Segmenter, attach_spec, read_model
+from seginfer import (
+    BackendError,
+    BackendUnavailableError,
+    InputError,
+    ModelFileError,
+    Segmenter,
+    attach_spec,
+    read_model,
+)
+from seginfer.assets import SOCCER
 from seginfer.backends import open_backend
 from seginfer.backends._onnxruntime_session import CPU, CUDA
 from seginfer.backends.onnxruntime import OnnxRuntimeBackend
@@ -150,3 +162,35 @@ def test_only_the_outputs_that_the_spec_names_are_computed(tmp_path: Path) -> No
     with Segmenter.open(path) as segmenter:
         assert list(segmenter.backend.infer(np.ones((1, 3, 24, 32), np.float32))) == ["logits"]
         assert (segmenter(image).mask == 2).all()
+
+
+def test_a_model_is_opened_while_the_interpreter_ends() -> None:
+    script = (
+        "import threading, time, numpy, seginfer, seginfer.assets as assets\n"
+        "def work():\n"
+        "    time.sleep(0.5)\n"
+        "    with seginfer.Segmenter.open(assets.SOCCER / 'pitch.onnx', device='cpu') as segmenter:\n"
+        "        print(segmenter(numpy.zeros((64, 64, 3), numpy.uint8)).mask.shape)\n"
+        "threading.Thread(target=work).start()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "(64, 64)\n", done.stderr
+
+
+def test_a_model_is_opened_where_no_thread_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with Segmenter.open(SOCCER / "pitch.onnx", device="cpu", threads=1) as segmenter:
+        assert segmenter.spec.task == "semantic"
+
+
+def test_damage_is_reported_before_what_the_runtime_makes_of_it(tmp_path: Path) -> None:
+    """A byte that makes the graph unreadable for ONNX Runtime alone."""
+    data = bytearray((SOCCER / "pitch.onnx").read_bytes())
+    at = data.index(b"Conv")
+    data[at] = ord("X")
+    (tmp_path / "m.onnx").write_bytes(data)
+    with pytest.raises(ModelFileError, match="not the file that its certificate"):
+        Segmenter.open(tmp_path / "m.onnx", device="cpu")
