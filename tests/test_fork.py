@@ -83,3 +83,25 @@ def test_a_gpu_refuses_a_forked_child_in_words(semantic_model: Path) -> None:
 
         assert in_child(use) == 0
         np.testing.assert_array_equal(segmenter(image).mask, mask)
+
+
+def test_a_fork_waits_while_a_model_is_opened() -> None:
+    script = (
+        "import os, sys, threading, time, seginfer.assets as assets\n"
+        "from seginfer import Segmenter\n"
+        "stop = threading.Event()\n"
+        "def work():\n"
+        "    while not stop.is_set():\n"
+        "        Segmenter.open(assets.SOCCER / 'pitch.onnx', device='cpu').close()\n"
+        "thread = threading.Thread(target=work)\n"
+        "thread.start()\n"
+        "for _ in range(12):\n"
+        "    time.sleep(0.013)\n"
+        "    if os.fork() == 0:\n"
+        "        sys.exit(0)\n"
+        "    assert os.wait()[1] == 0\n"
+        "stop.set()\n"
+        "thread.join()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr

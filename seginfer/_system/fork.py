@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 _KEPT: weakref.WeakSet[Any] = weakref.WeakSet()
+_WAS_USED = threading.Event()
+
+_MAKING = threading.RLock()
+
+
+@contextmanager
+def hold_forks() -> Iterator[None]:
+    """Let forks of other threads wait while a native library is loaded, or an object made and registered."""
+    with _MAKING:
+        _WAS_USED.set()
+        yield
 
 
 def leak_in_children(owner: object) -> None:
@@ -21,13 +34,13 @@ def leak_in_children(owner: object) -> None:
     """
     # A child has no threads but one. Destructors that join threads, or ask a GPU, would wait for ever or crash there.
     _KEPT.add(owner)
+    _WAS_USED.set()
 
 
 def _leak() -> None:
-    owners = list(_KEPT)
-    for owner in owners:
+    for owner in list(_KEPT):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
-    if owners:
+    if _WAS_USED.is_set():  # libraries keep threads after their last object too
         _skip_destructors()
 
 
@@ -43,3 +56,4 @@ def _skip_destructors() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leak)
+    os.register_at_fork(before=_MAKING.acquire, after_in_parent=_MAKING.release, after_in_child=_MAKING.release)

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from .._errors import BackendError, BackendUnavailableError
+from .._system.fork import hold_forks
 
 try:
-    import onnxruntime as ort
+    with hold_forks():
+        import onnxruntime as ort
 except ImportError as error:
     raise BackendUnavailableError(
         f"backend 'onnxruntime' is not installed ({error}); pip install 'seginfer[cpu]', "

@@ -12,7 +12,7 @@ import numpy as np
 from .._errors import BackendError, BackendUnavailableError, InputError
 from .._geometry.geometry import Size
 from .._system.environment import parse_device, resolve_threads
-from .._system.fork import leak_in_children
+from .._system.fork import hold_forks, leak_in_children
 from ._onnxruntime_session import CPU, CUDA, SHRINK, STEADY, cuda_first, join_lines, load_cuda, open_session, ort
 from ._protocol import CLOSED, Execution, Tensor
 
@@ -53,8 +53,10 @@ class OnnxRuntimeBackend:
                 "pip install 'seginfer[gpu]', or use device='cpu'"
             )
         self._path = path
-        self._session = open_session(path, cuda_first(index) if has_cuda and device != "cpu" else [CPU], self.threads)
-        leak_in_children(self._session)
+        providers = cuda_first(index) if has_cuda and device != "cpu" else [CPU]
+        with hold_forks():
+            self._session = open_session(path, providers, self.threads)
+            leak_in_children(self._session)
         on_cuda = self._session.get_providers()[0] == CUDA
         if wants_cuda and not on_cuda:
             raise BackendUnavailableError(
