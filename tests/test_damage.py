@@ -231,3 +231,31 @@ def test_one_spec_cannot_vouch_for_another(tmp_path: Path) -> None:
     write_metadata(path, path, METADATA_KEY, other.to_json())
     with refuses(ModelFileError, "certificate"):
         Segmenter.open(path, device="cpu")
+
+
+def sparse_bias(tensor: TensorProto) -> onnx.SparseTensorProto:
+    """Return a sparse tensor of one value, which is kept in values.bin."""
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="values.bin")
+    indices = onnx.helper.make_tensor("indices", TensorProto.INT64, [1], [0])
+    return onnx.helper.make_sparse_tensor(tensor, indices, [1])
+
+
+@pytest.mark.parametrize("place", ["initializer", "attribute", "function"])
+def test_external_values_of_any_kind_are_found(place: str, tmp_path: Path) -> None:
+    model = make_onnx(SPECS["semantic"])
+    tensor = TensorProto(name="bias", data_type=TensorProto.FLOAT, dims=[1])
+    if place == "initializer":
+        model.graph.sparse_initializer.append(sparse_bias(tensor))
+    elif place == "attribute":
+        model.graph.node.append(onnx.helper.make_node("Constant", [], ["x"], sparse_value=sparse_bias(tensor)))
+    else:
+        sparse_bias(tensor)
+        opsets = [onnx.helper.make_opsetid("", 18)]
+        function = onnx.helper.make_function("own", "Act", ["x"], ["y"], [], opsets)
+        function.attribute_proto.append(onnx.helper.make_attribute("value", tensor))
+        model.functions.append(function)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    (tmp_path / "values.bin").write_bytes(bytes(4))
+    assert read_onnx(path).weight_files == ("values.bin",)

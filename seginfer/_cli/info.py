@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
-from .._files.model_file import ENGINE_SUFFIX, METADATA_KEY, attach_spec, certificate_matches, read_model
+from .._errors import BackendUnavailableError, ModelFileError
+from .._files.activation import value_problem
+from .._files.model_file import (
+    ENGINE_SUFFIX,
+    METADATA_KEY,
+    ModelFile,
+    attach_spec,
+    certificate_matches,
+    check_spec,
+    read_model,
+)
 from .._files.onnx_file import OnnxFile, read_onnx
+from .._inputs.formats import pattern_image
+from .._segmenter import Segmenter
 from .._spec.model_spec import InputSpec, ModelSpec, Provenance
 from .._spec.tensor_info import TensorInfo
 from .._tensorrt.engine_file import EngineFile, read_engine
+from ..backends import open_backend
 from .build import engine_data, show_engine
 from .certificate import certificate_rows
 from .output import Output
+
+_PATTERN_HW = 256, 256
 
 
 def info(args: argparse.Namespace, output: Output) -> int:
@@ -38,9 +54,31 @@ def info(args: argparse.Namespace, output: Output) -> int:
 
 def attach(args: argparse.Namespace, output: Output) -> int:
     """Write a copy of a model file with a spec."""
-    attach_spec(args.model, ModelSpec.load(args.spec), args.output)
+    spec = ModelSpec.load(args.spec)
+    _check_values(args.model, spec, output)
+    attach_spec(args.model, spec, args.output)
     output.result({"path": args.output}, lambda: output.say(f"wrote {args.output}"))
     return 0
+
+
+def _check_values(path: Path, spec: ModelSpec, output: Output) -> None:
+    """Run a network once and compare its values with the kind of the mask output.
+
+    Raises:
+        ModelFileError: if logits are probabilities, or vice versa.
+    """
+    graph = read_onnx(path)
+    check_spec(spec, graph, path)
+    try:
+        backend = open_backend(ModelFile(path, spec, graph, ()), device="cpu")
+    except BackendUnavailableError as error:
+        output.say(f"the values of the network were not checked: {error}")
+        return
+    with Segmenter(spec, backend) as segmenter:
+        image = pattern_image(spec.input.size or _PATTERN_HW, "gray" if spec.input.color == "gray" else "rgb")
+        trace = segmenter.trace(image)
+    if problem := value_problem(trace.output, spec):
+        raise ModelFileError(f"{path} contradicts the ModelSpec: {problem}")
 
 
 def _show_engine(output: Output, engine: EngineFile) -> None:

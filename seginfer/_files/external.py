@@ -10,11 +10,12 @@ from .protobuf import BYTES, Field, FileBytes, MalformedError, read_string_pair,
 
 # Field numbers of onnx/onnx.proto.
 MODEL_GRAPH, _MODEL_FUNCTION = 7, 25
-GRAPH_NODE, GRAPH_INITIALIZER = 1, 5
+GRAPH_NODE, GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
 _TENSOR_EXTERNAL = 13
+_SPARSE_TENSORS = (1, 2)  # values and indices
 _NODE_ATTRIBUTE = 5
-_FUNCTION_NODE = 7
-_ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS = (5, 10), (6, 11)
+_FUNCTION_NODE, _FUNCTION_ATTRIBUTE = 7, 11
+_ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
 _MOST_GRAPHS_DEEP = 32
 
 
@@ -45,6 +46,8 @@ def _locations(data: FileBytes) -> Iterator[str]:
         elif field.number == _MODEL_FUNCTION:
             for node in walk_nested(data, field, _FUNCTION_NODE):
                 yield from _locations_in_node(data, node, 0)
+            for attribute in walk_nested(data, field, _FUNCTION_ATTRIBUTE):
+                yield from _locations_in_attribute(data, attribute, 0)
 
 
 def _locations_in_graph(data: FileBytes, graph: Field, depth: int) -> Iterator[str]:
@@ -55,19 +58,33 @@ def _locations_in_graph(data: FileBytes, graph: Field, depth: int) -> Iterator[s
     for field in walk_fields(data, graph.value, graph.end):
         if field.number == GRAPH_INITIALIZER:
             yield from _locations_of_tensor(data, field)
+        elif field.number == _GRAPH_SPARSE:
+            yield from _locations_of_sparse(data, field)
         elif field.number == GRAPH_NODE:
             yield from _locations_in_node(data, field, depth)
 
 
 def _locations_in_node(data: FileBytes, node: Field, depth: int) -> Iterator[str]:
     for attribute in walk_nested(data, node, _NODE_ATTRIBUTE):
-        if attribute.wire != BYTES:
-            raise MalformedError(f"bad field at byte {attribute.start}")
-        for field in walk_fields(data, attribute.value, attribute.end):
-            if field.number in _ATTRIBUTE_TENSORS:
-                yield from _locations_of_tensor(data, field)
-            elif field.number in _ATTRIBUTE_GRAPHS:
-                yield from _locations_in_graph(data, field, depth + 1)
+        yield from _locations_in_attribute(data, attribute, depth)
+
+
+def _locations_in_attribute(data: FileBytes, attribute: Field, depth: int) -> Iterator[str]:
+    if attribute.wire != BYTES:
+        raise MalformedError(f"bad field at byte {attribute.start}")
+    for field in walk_fields(data, attribute.value, attribute.end):
+        if field.number in _ATTRIBUTE_TENSORS:
+            yield from _locations_of_tensor(data, field)
+        elif field.number in _ATTRIBUTE_SPARSE:
+            yield from _locations_of_sparse(data, field)
+        elif field.number in _ATTRIBUTE_GRAPHS:
+            yield from _locations_in_graph(data, field, depth + 1)
+
+
+def _locations_of_sparse(data: FileBytes, sparse: Field) -> Iterator[str]:
+    for number in _SPARSE_TENSORS:
+        for tensor in walk_nested(data, sparse, number):
+            yield from _locations_of_tensor(data, tensor)
 
 
 def _locations_of_tensor(data: FileBytes, tensor: Field) -> Iterator[str]:
