@@ -240,3 +240,26 @@ def test_a_file_that_is_named_twice_is_done_once(run: Run, tmp_path: Path) -> No
     picture = write_picture(tmp_path / "in" / "a.png")
     code, data = run(picture, tmp_path / "in", picture, "-o", tmp_path / "out")
     assert (code, len(data["outputs"])) == (0, 1)
+
+
+def test_a_picture_with_the_name_of_an_output_is_an_input(run: Run, tmp_path: Path) -> None:
+    write_picture(tmp_path / "p" / "a.png")
+    assert run(tmp_path / "p", "-o", tmp_path / "p")[0] == 0
+    write_picture(tmp_path / "p" / "a.mask.png", 7)  # another picture takes the name
+    _, result = run(tmp_path / "p", "-o", tmp_path / "out")
+    assert {Path(entry["input"]).name for entry in result["outputs"]} == {"a.png", "a.mask.png"}
+
+
+def test_files_of_a_run_that_goes_on_meanwhile_are_known(tmp_path: Path) -> None:
+    ours, theirs = OutputFolder(tmp_path), OutputFolder(tmp_path)
+    theirs.write("a.png", b"theirs")
+    ours.write("a.png", b"ours")
+    assert (tmp_path / "a.png").read_bytes() == b"ours"
+
+
+def test_a_folder_of_outputs_alone_is_named(
+    model: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(write_picture(tmp_path / "a.png"), "-o", tmp_path / "out")
+    assert main(["run", str(model), str(tmp_path / "out"), "-o", str(tmp_path / "again")]) == 2
+    assert "but those that seginfer wrote" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from .._media.images import is_image, read_image
 from .._media.video import VideoReader
 from .._segmenter import Segmenter
 from .output import Output
-from .output_folder import names_written_into
+from .output_folder import files_written_into
 
 Image = NDArray[np.uint8]
 
@@ -124,7 +124,10 @@ def _found(path: Path, with_root: bool = False) -> list[Input]:
     found = [Input(file, root / file.relative_to(path)) for file in _walk(path)]
     if not found:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
-        raise InputError(f"{path} and the folders below hold no images or videos; expected suffixes like {suffixes}")
+        raise InputError(
+            f"{path} and the folders below hold no images or videos but those that seginfer wrote; expected suffixes "
+            f"like {suffixes}"
+        )
     return found
 
 
@@ -141,7 +144,7 @@ def _walk(folder: Path) -> Iterator[Path]:
             continue
         visited.add(os.path.realpath(parent))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        own = names_written_into(parent)
+        own = files_written_into(parent)
         yield from (Path(parent, name) for name in sorted(names) if name not in own and _is_media(name))
     yield from (Path(error.filename) for error in unlisted)
 

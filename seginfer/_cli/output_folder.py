@@ -7,7 +7,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -70,7 +70,7 @@ class OutputFolder:
         if os.path.lexists(target):
             if os.path.realpath(target) in self._keep:
                 raise OutputWriteError(f"{target} is an input and would be overwritten; choose another -o folder")
-            if not self._overwrite and not self._is_own(name):
+            if not self._overwrite and not self._is_own(name) and not self._is_own(name, read_again=True):
                 raise OutputWriteError(
                     f"{target} exists and is not as seginfer wrote it; move it, choose another -o folder, or insist "
                     "with --overwrite"
@@ -96,12 +96,10 @@ class OutputFolder:
             if self._is_own(name):
                 (self.path / name).unlink()
 
-    def _is_own(self, name: str) -> bool:
-        path = self.path / name
-        try:
-            return stat.S_ISREG(os.lstat(path).st_mode) and _sha256(path) in self._hashes.get(name, ())
-        except OSError:
-            return False
+    def _is_own(self, name: str, *, read_again: bool = False) -> bool:
+        if read_again:  # another process may write into the folder too
+            self._hashes.update(_read_list(self.path))
+        return _is_as_listed(self.path / name, self._hashes)
 
     def _add(self, name: str, sha256: str) -> None:
         known = self._hashes.setdefault(name, set())
@@ -115,9 +113,17 @@ class OutputFolder:
                 raise OutputWriteError(f"cannot write {self.path / LIST_NAME}: {error.strerror}; delete it") from error
 
 
-def names_written_into(folder: str | Path) -> Collection[str]:
-    """Return the names of the files that seginfer wrote into a folder."""
-    return _read_list(Path(folder)).keys()
+def files_written_into(folder: str | Path) -> set[str]:
+    """Return the names of the files in a folder that are as seginfer wrote them."""
+    hashes = _read_list(Path(folder))
+    return {name for name in hashes if _is_as_listed(Path(folder, name), hashes)}
+
+
+def _is_as_listed(path: Path, hashes: Mapping[str, Collection[str]]) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode) and _sha256(path) in hashes.get(path.name, ())
+    except OSError:
+        return False
 
 
 def _read_list(folder: Path) -> dict[str, set[str]]:
