@@ -9,6 +9,7 @@ import pytest
 
 from seginfer import (
     BackendError,
+    ExportError,
     InputError,
     MissingFileError,
     ModelFileError,
@@ -24,6 +25,7 @@ BUILTINS = {
     ModelFileError: ValueError,
     OutputWriteError: OSError,
     BackendError: RuntimeError,
+    ExportError: RuntimeError,
 }
 
 

@@ -215,6 +215,18 @@ def test_labels_that_do_not_fit_are_refused(label: Any, words: str) -> None:
         certify(module, Segmenter(spec, torch_backend(module, spec)), {"b": pictures((48, 64))[0]}, labels={"a": label})
 
 
+def test_labels_of_minus_one_are_ignored_only_if_the_spec_says_so() -> None:
+    spec = make_spec()
+    spec = replace(spec, classes=replace(spec.classes, ignore_index=None))
+    module, image = Tiny().eval(), pictures((48, 64))[0]
+    segmenter = Segmenter(spec, torch_backend(module, spec))
+    with pytest.raises(InputError, match=r"must be 0\.\.2"):
+        certify(module, segmenter, {"a": image}, labels={"a": np.full((48, 64), -1)})
+    segmenter = Segmenter(make_spec(), torch_backend(module, make_spec()))
+    with pytest.raises(InputError, match="every label is ignore_index"):
+        certify(module, segmenter, {"a": image}, labels={"a": np.full((48, 64), 255)})
+
+
 def test_an_exported_file_carries_its_warnings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     export_onnx(Tiny(), make_spec(), tmp_path / "m.onnx")
     certificate = read_model(tmp_path / "m.onnx").spec.provenance.certificate

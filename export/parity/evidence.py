@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from seginfer._errors import ExportError
 from seginfer._spec.certificate import ImageRecord
 from seginfer._spec.model_spec import InputSpec
 from seginfer._version import __version__
@@ -28,16 +29,20 @@ def evidence(images: Mapping[str, Image], spec: InputSpec) -> dict[str, Any]:
     return {
         "image_records": tuple(ImageRecord(name, image_sha256(image)) for name, image in images.items()),
         "synthetic": is_synthetic(list(images.values()), spec),
-        "date": datetime.fromtimestamp(_now(), timezone.utc).isoformat(timespec="seconds"),
+        "date": _now().isoformat(timespec="seconds"),
         "host": _host(),
         "versions": versions(),
     }
 
 
-def _now() -> float:
-    """Return seconds since 1970, or $SOURCE_DATE_EPOCH, with which an export writes the same bytes again."""
+def _now() -> datetime:
+    """Return the time, or that of $SOURCE_DATE_EPOCH, with which an export writes the same bytes again."""
     # https://reproducible-builds.org/specs/source-date-epoch
-    return float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
+    text = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        return datetime.fromtimestamp(float(text or time.time()), timezone.utc)
+    except (ValueError, OverflowError, OSError) as error:
+        raise ExportError(f"SOURCE_DATE_EPOCH must be seconds since 1970, got {text!r}; unset it") from error
 
 
 def versions() -> dict[str, str]:

@@ -57,6 +57,8 @@ def score_labels(
         raise InputError("labels of a multilabel task overlap and are no single image; compare with a reference")
     for name in names:
         _check(name, labels[name], images[name], spec)
+    if all((labels[name] == spec.classes.ignore_index).all() for name in names):
+        raise InputError(f"every label is ignore_index {spec.classes.ignore_index}; check the files with labels")
     if spec.task == "binary" and not any((labels[name] == 1).any() for name in names):
         raise InputError("the labels of a binary task must be 0 and 1, and no pixel is 1; divide labels of 255 by 255")
     confusion = _confusion(segmenter, images, labels, names)
@@ -81,8 +83,8 @@ def _check(name: str, labels: NDArray[np.integer], image: Image, spec: ModelSpec
         raise InputError(
             f"labels of {name} must be integers {image.shape[:2]} as the image, got {labels.dtype} {labels.shape}"
         )
-    ignored = -1 if spec.classes.ignore_index is None else spec.classes.ignore_index
-    wrong = labels[(labels != ignored) & ((labels < 0) | (labels >= spec.num_classes))]
+    ignored = spec.classes.ignore_index
+    wrong = labels[((labels < 0) | (labels >= spec.num_classes)) & (True if ignored is None else labels != ignored)]
     if wrong.size:
         raise InputError(
             f"labels of {name} must be 0..{spec.num_classes - 1}, or ignore_index {spec.classes.ignore_index}, got "

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from seginfer._errors import ExportError
 from seginfer._pipelines.pipeline import Trace
@@ -21,12 +20,14 @@ from seginfer._spec.model_spec import ModelSpec
 from ..precision.limits import Limits
 from .comparison import ROUNDINGS
 from .dense import decide_values, restore_values
+from .recorded_inputs import record_inputs
 
 Image = NDArray[np.uint8]
 Reference = Callable[[Image], Any]
 """The user's pipeline: (H, W, 3) uint8 RGB, or (H, W) for a gray model, to labels, logits or probabilities."""
 
 _SUM = 1e-3  # a softmax may sum to a little more or less than one
+_FEW = 100  # pixels of a class whose IoU says nothing: one pixel of a hundred that differs is rounding
 
 
 class Answer(NamedTuple):
@@ -50,7 +51,8 @@ class UserReference:
     Args:
         function: see `Reference`. It gets a copy of the image. It returns integers (H, W), or (C, H, W) of 0 and 1 for
             multilabel, or floating-point values (C, H, W) at the size of the image, as an array or a tensor, with or
-            without a first dimension of 1. Values that all lie in 0..1, and sum to 1 for semantic, are probabilities.
+            without a first dimension of 1. Values that all lie in 0..1, and sum to 1 for semantic unless the spec has
+            probabilities, are those. Values that all are 0 or 1 are masks of the classes.
         spec: the model's contract.
     """
 
@@ -63,12 +65,13 @@ class UserReference:
 
     def __call__(self, image: Image) -> Answer:
         """Run the pipeline on one image. The first image is run twice."""
-        with _record_inputs(self._spec.input.channels) as inputs:
+        with record_inputs(self._spec.input.channels) as inputs:
             result = self._run(image)
         if not self._repeated and not np.array_equal(result, self._run(image), equal_nan=result.dtype.kind == "f"):
             raise ExportError(f"the reference {self.name} is random: two runs on one image differ; seed it inside")
         self._repeated = True
         hw = image.shape[:2]
+        result = self._without_masks(result)
         if result.dtype.kind in "iub":
             labels = self._labels(result, hw)
             return Answer(labels, None, "labels", np.full(labels.shape, math.inf, np.float32), inputs)
@@ -81,7 +84,7 @@ class UserReference:
         try:
             with torch.no_grad():
                 result = self._function(image.copy())
-            result = result.detach().cpu().numpy() if isinstance(result, Tensor) else np.asarray(result)
+            result = _to_numpy(result) if isinstance(result, Tensor) else np.asarray(result)
         except (Exception, SystemExit) as error:  # the user's code may raise anything
             reason = (str(error).splitlines() or [""])[0]
             raise ExportError(
@@ -92,11 +95,22 @@ class UserReference:
             raise ExportError(f"{self._expected()}, got {got}; return the tensor itself")
         return result[0] if result.ndim == 4 and result.shape[0] == 1 else result
 
+    def _without_masks(self, result: NDArray[Any]) -> NDArray[Any]:
+        """Return labels instead of values that are 0 and 1 alone, of a threshold or one-hot."""
+        if result.dtype.kind != "f" or not ((result == 0) | (result == 1)).all():
+            return result
+        if self._spec.task != "semantic":
+            return result.astype(np.uint8)
+        is_one_hot = result.ndim == 3 and len(result) == self._spec.num_classes and (result.sum(0) == 1).all()
+        return result.argmax(0) if is_one_hot else result
+
     def _labels(self, result: NDArray[Any], hw: tuple[int, ...]) -> NDArray[np.int64]:
         shape = (self._spec.num_classes, *hw) if self._spec.task == "multilabel" else hw
         result = result[0] if result.shape == (1, *shape) else result
         if result.shape != shape:
             raise ExportError(f"{self._expected()}, got labels {result.shape} for an image {hw}")
+        if self._spec.task == "binary" and (result == 255).any() and not (result == 1).any():
+            raise ExportError(f"expected labels 0 and 1 from {self.name}, got 0 and 255; divide them by 255")
         most = 1 if self._spec.task == "multilabel" else self._spec.num_classes - 1
         if ((result > most) | (result < 0))[result != self._spec.ignore_value].any():
             raise ExportError(f"expected labels 0..{most} from {self.name}, got {result.min()}..{result.max()}")
@@ -176,7 +190,8 @@ class UserMetric:
         """Return whether the limits are met, by the rule of decisive pixels."""
         both = np.diag(self.confusion)
         either = self.confusion.sum(0) + self.confusion.sum(1) - both
-        mean_iou = float(np.mean(both[either > 0] / either[either > 0]))
+        counted = either > min(_FEW, either.max() - 1)
+        mean_iou = float(np.mean(both[counted] / either[counted]))
         return (
             self.undecided_share <= self.limits.undecided_share
             and all(bool(same[(margin > self._limit) & (margin < math.inf)].all()) for same, margin in self._seen)
@@ -208,26 +223,16 @@ class UserMetric:
 def _are_probabilities(values: Tensor, spec: ModelSpec) -> bool:
     if values.min() < 0 or values.max() > 1 + _SUM:
         return False
+    # Sigmoids of one class against the rest do not sum to one.
+    if spec.output.kind == "probabilities":
+        return True
     return spec.task != "semantic" or spec.num_channels == 1 or bool(((values.sum(0) - 1).abs() <= _SUM).all())
+
+
+def _to_numpy(result: Tensor) -> NDArray[Any]:
+    result = result.detach().cpu()
+    return (result.float() if result.dtype == torch.bfloat16 else result).numpy()
 
 
 def _probabilities(values: Tensor, spec: ModelSpec) -> Tensor:
     return values.softmax(0) if spec.task == "semantic" else values.sigmoid()
-
-
-@contextmanager
-def _record_inputs(channels: int) -> Iterator[list[NDArray[Any]]]:
-    """Record the images that PyTorch modules are called with."""
-    found: list[NDArray[Any]] = []
-
-    def keep(_module: nn.Module, inputs: Any) -> None:
-        for one in inputs.values() if isinstance(inputs, Mapping) else inputs:
-            if isinstance(one, Tensor) and one.ndim == 4 and one.shape[1] == channels and one.is_floating_point():
-                found.append(one.detach().float().cpu().numpy().copy())
-
-    # In every module of the process: the reference may build its own.
-    handle = nn.modules.module.register_module_forward_pre_hook(keep)
-    try:
-        yield found
-    finally:
-        handle.remove()
