@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
-from .._errors import BackendUnavailableError, ModelFileError
+from .._errors import BackendError, BackendUnavailableError, ModelFileError
 from .._files.activation import value_problem
 from .._files.model_file import (
     ENGINE_SUFFIX,
@@ -30,6 +31,7 @@ from .certificate import certificate_rows
 from .output import Output
 
 _PATTERN_HW = 256, 256
+_log = logging.getLogger(__name__)
 
 
 def info(args: argparse.Namespace, output: Output) -> int:
@@ -55,13 +57,13 @@ def info(args: argparse.Namespace, output: Output) -> int:
 def attach(args: argparse.Namespace, output: Output) -> int:
     """Write a copy of a model file with a spec."""
     spec = ModelSpec.load(args.spec)
-    _check_values(args.model, spec, output)
+    _check_values(args.model, spec)
     attach_spec(args.model, spec, args.output)
     output.result({"path": args.output}, lambda: output.say(f"wrote {args.output}"))
     return 0
 
 
-def _check_values(path: Path, spec: ModelSpec, output: Output) -> None:
+def _check_values(path: Path, spec: ModelSpec) -> None:
     """Run a network once and compare its values with the kind of the mask output.
 
     Raises:
@@ -69,14 +71,13 @@ def _check_values(path: Path, spec: ModelSpec, output: Output) -> None:
     """
     graph = read_onnx(path)
     check_spec(spec, graph, path)
+    image = pattern_image(spec.input.size or _PATTERN_HW, "gray" if spec.input.color == "gray" else "rgb")
     try:
-        backend = open_backend(ModelFile(path, spec, graph, ()), device="cpu")
-    except BackendUnavailableError as error:
-        output.say(f"the values of the network were not checked: {error}")
+        with Segmenter(spec, open_backend(ModelFile(path, spec, graph, ()), device="cpu")) as segmenter:
+            trace = segmenter.trace(image)
+    except (BackendError, BackendUnavailableError) as error:  # it may be for another runtime alone
+        _log.warning("the values of the network were not checked: %s", error)
         return
-    with Segmenter(spec, backend) as segmenter:
-        image = pattern_image(spec.input.size or _PATTERN_HW, "gray" if spec.input.color == "gray" else "rgb")
-        trace = segmenter.trace(image)
     if problem := value_problem(trace.output, spec):
         raise ModelFileError(f"{path} contradicts the ModelSpec: {problem}")
 
