@@ -69,7 +69,10 @@ def _read_states(path: Path) -> dict[str, dict[str, Tensor]]:
         if foreign and not foreign.startswith(("a PyTorch checkpoint", "a safetensors")):
             raise WeightsError(f"expected weights, {path} is {foreign}") from error
         if isinstance(error, SafetensorError):
-            raise WeightsError(f"{path} is not a complete safetensors file ({error}); copy or save it again") from error
+            reason = " ".join(str(error).split())  # it quotes names of the file
+            raise WeightsError(
+                f"{path} is not a complete safetensors file ({reason}); copy or save it again"
+            ) from error
         raise WeightsError(
             f"{path} is not a checkpoint of plain tensors: it is broken, or loading it would run code; "
             "save the state_dict alone, best with safetensors.torch.save_file"
