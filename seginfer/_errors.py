@@ -30,7 +30,8 @@ class SegInferError(Exception):
     """Base of every error that seginfer raises on purpose."""
 
     def __init__(self, *args: object) -> None:
-        super().__init__(*(shortened(arg) if isinstance(arg, str) else arg for arg in args))
+        # In one line: names of files, tensors and modules may hold line breaks.
+        super().__init__(*(shortened(" ".join(arg.splitlines())) if isinstance(arg, str) else arg for arg in args))
 
 
 def shortened(message: str) -> str:
