@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import difflib
 import json
 import math
@@ -14,6 +15,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from .._errors import SpecError
 
 T = TypeVar("T")
+
+_type_hints = functools.cache(get_type_hints)  # a certificate has dozens of records
 
 OLD_NAME = "old name"
 """Key of `dataclasses.field(metadata=...)`: the JSON key of the field in files of earlier versions."""
@@ -54,7 +57,7 @@ def structure(cls: type[T], value: object, where: str) -> T:
     for name, field in fields.items():
         if name not in items and _is_required(field):
             raise SpecError(f"{where}.{name} is missing; add it, it has no default")
-    hints = get_type_hints(cls)
+    hints = _type_hints(cls)
     return cls(**{key: coerce(item, hints[key], f"{where}.{key}") for key, item in items.items()})
 
 
@@ -77,7 +80,7 @@ def coerce_fields(instance: object, where: str) -> None:
     Raises:
         SpecError: if a value has the wrong type. The message names the field.
     """
-    for name, hint in get_type_hints(type(instance)).items():
+    for name, hint in _type_hints(type(instance)).items():
         object.__setattr__(instance, name, coerce(getattr(instance, name), hint, f"{where}.{name}"))
 
 
