@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import difflib
+import functools
 import json
 import math
 import types
@@ -16,7 +16,7 @@ from .._errors import SpecError
 
 T = TypeVar("T")
 
-_type_hints = functools.cache(get_type_hints)  # a certificate has dozens of records
+_type_hints: Any = functools.cache(get_type_hints)  # a certificate has dozens of records
 
 OLD_NAME = "old name"
 """Key of `dataclasses.field(metadata=...)`: the JSON key of the field in files of earlier versions."""
