@@ -14,6 +14,7 @@ from kernel_cases import InputCase, MaskCase, OverlayCase, input_case, mask_case
 from numpy.typing import NDArray
 
 from seginfer._cuda import kernel_args
+from seginfer._cuda.kernels import KERNELS, source_of
 from seginfer._cuda.steps import Launch
 from seginfer._inputs import launches as input_launches
 from seginfer._tasks.dense import launches as mask_launches
@@ -24,9 +25,11 @@ Array = NDArray[Any]
 
 def build(folder: Path, *flags: str) -> Path:
     """Compile the kernels for the CPU, contraction off, every warning an error."""
-    library = folder / "kernels.so"
+    library, kernels = folder / "kernels.so", folder / "kernels.cu"
+    kernels.write_text(source_of(KERNELS))
     warnings = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
-    command = ["g++", "-std=c++17", "-O2", "-ffp-contract=off", *warnings, "-fPIC", "-shared", *flags]
+    command = ["g++", "-std=c++17", "-O1", "-ffp-contract=off", *warnings, "-fPIC", "-shared", *flags]
+    command += [f'-DKERNELS="{kernels}"']
     source = ROOT / "tests" / "cpp" / "kernels_on_cpu.cpp"
     subprocess.run([*command, f"-I{ROOT / 'cpp_bindings' / 'include'}", str(source), "-o", str(library)], check=True)
     return library
@@ -45,14 +48,11 @@ class Cpu:
         return self.kept[-1].ctypes.data
 
     def run(self, launch: Launch) -> None:
-        records = np.ascontiguousarray(launch.records)
-        arguments = ctypes.c_void_p(records.ctypes.data), *map(ctypes.c_uint, launch.grid)
-        assert self.library.launch(launch.kernel.encode(), *arguments)
+        self.run_at(launch.kernel, np.ascontiguousarray(launch.records).ctypes.data, launch.grid)
 
-    def run_functor(self, name: str, records: Array) -> None:
-        for i in range(len(records)):
-            one = np.ascontiguousarray(records[i : i + 1])
-            getattr(self.library, name)(ctypes.c_void_p(one.ctypes.data))
+    def run_at(self, kernel: str, records: int, grid: tuple[int, int, int]) -> None:
+        function = ctypes.cast(self.library[kernel], ctypes.c_void_p)
+        self.library.launch(function, ctypes.c_void_p(records), *map(ctypes.c_uint, grid))
 
 
 def input_records(
@@ -64,29 +64,24 @@ def input_records(
     return records
 
 
-def check_input(cpu: Cpu, seed: int) -> str:
-    """Hold kernel and functor to the CPU's batch, bit for bit; return the kernel that ran."""
+def check_input(cpu: Cpu, seed: int) -> list[str]:
+    """Hold kernels to the CPU's batch, bit for bit; return those that ran."""
     case = input_case(seed)
     images = [input_launches.ImageAt(image.ctypes.data, image.strides[0]) for image in case.inputs()]
     out = _garbage(case.expected)
-    records = input_records(case, cpu.upload, images, out.ctypes.data)
-    launch = input_launches.input_launch(records)
-    cpu.run(launch)
-    assert_same(out, case.expected, case.spec)
-    out[...] = _garbage(out)
-    cpu.run_functor("preprocess_pixels", records)
+    launches = input_launches.input_launches(input_records(case, cpu.upload, images, out.ctypes.data))
+    for launch in launches:
+        cpu.run(launch)
     assert_same(out, case.expected, case.spec)
     cpu.kept.clear()
-    return launch.kernel
+    return [launch.kernel for launch in launches]
 
 
 def check_mask(cpu: Cpu, seed: int) -> int:
-    """Hold kernels and functor to the CPU's masks, margins (bit for bit) and confidences; return the number of taps."""
+    """Hold kernels to the CPU's masks, margins (bit for bit) and confidences; return the number of taps."""
     case = mask_case(seed)
     faults = np.zeros(len(case.geometries), np.uint32)
-    labels = np.empty(mask_launches.label_count(len(case.geometries), case.hw(), case.spec), np.uint16)
-    addresses = labels.ctypes.data, faults.ctypes.data
-    records = mask_launches.mask_records(case.geometries, case.hw(), case.spec, *addresses, cpu.upload)
+    records = mask_launches.mask_records(case.geometries, case.hw(), case.spec, faults.ctypes.data, cpu.upload)
     mask_launches.set_output(
         records, mask_launches.OutputAt(case.output.ctypes.data, case.output.dtype.name), case.spec
     )
@@ -102,15 +97,10 @@ def check_mask(cpu: Cpu, seed: int) -> int:
         for mask, expected in zip(masks, case.masks, strict=True):
             assert_same(mask, expected, case.spec)
         check_maps(case, *maps)
-    for mask in masks:
-        mask[...] = _unseen(case, mask, is_roomy=False)
-    cpu.run_functor("mask_pixels", records.masks.ravel())
-    for mask, expected in zip(masks, case.masks, strict=True):
-        assert_same(mask, expected, case.spec)
     assert not faults.any()
     assert output.size
     cpu.kept.clear()
-    return int(records.masks["taps"].max())
+    return int(records["taps"].max())
 
 
 def table_of(case: MaskCase, upload: Callable[[Array], int]) -> int:
@@ -138,16 +128,15 @@ def plane_at(array: Array) -> mask_launches.PlaneAt:
     return mask_launches.PlaneAt(array.ctypes.data, strides[-2], strides[0] if array.ndim == 3 else 0)
 
 
-def _with_strides(case: MaskCase, records: mask_launches.MaskRecords) -> Array:
+def _with_strides(case: MaskCase, records: Array) -> Array:
     """Let the records read the output from a larger array, which is returned."""
     output = _garbage(case.output, is_roomy=True)
     output[...] = case.output
-    labels, masks = records
-    labels["values"], strides = _strides(output, case.spec.output.layout)
-    labels["channel_stride"], labels["row_stride"], labels["column_stride"] = strides
-    masks["plane_stride"], masks["row_stride"], masks["column_stride"] = strides
+    images, strides = _strides(output, case.spec.output.layout)
+    records["plane_stride"], records["row_stride"], records["column_stride"] = strides
     plane_bytes = np.uint64(strides[0] * output.itemsize)
-    masks["logits"] = labels["values"][:, None] + plane_bytes * np.arange(masks.shape[1], dtype=np.uint64)
+    planes = plane_bytes * np.arange(records.shape[1], dtype=np.uint64)
+    records["logits"] = np.array(images, np.uint64)[:, None] + planes
     return output
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from enum import EnumMeta, IntEnum
 from pathlib import Path
@@ -20,14 +20,18 @@ import gpu_cases
 import kernels_on_cpu as on_cpu
 import numpy as np
 import pytest
+import sass
 
-from seginfer import BackendUnavailableError
-from seginfer._cuda import compiler, gpu, kernel_args
+from seginfer import BackendUnavailableError, ClassSpec, InputError, InputSpec, ModelSpec, OutputSpec, preprocess
+from seginfer._cuda import compiler, gpu, kernel_args, steps
+from seginfer._cuda.kernels import KERNELS, OVERLAY, source_of
+from seginfer._cuda.nvrtc import Nvrtc, find_nvrtcs
 from seginfer._cuda.steps import Launch
+from seginfer._inputs import launches as input_launches
 from seginfer._system.driver import has_gpu
+from seginfer._tasks.dense import launches as mask_launches
 
-PARITY = {"seginfer_preprocess", "seginfer_preprocess_filtered", "seginfer_label", "seginfer_mask", "seginfer_overlay"}
-KERNELS = PARITY | {"seginfer_maps"}
+PARITY = {name for name in KERNELS if "maps" not in name}
 
 needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -37,10 +41,21 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g
 
 @pytest.fixture(scope="module")
 def cubins() -> dict[str, bytes]:
-    """Every kernel for every architecture, through cuda-core."""
-    pytest.importorskip("cuda.core", reason="needs cuda-core: pip install 'seginfer[cuda]'")
+    """Every kernel for every architecture."""
+    newest_nvrtc()
+
+    def compiled(name: str) -> bytes:
+        return next(compiler.compile_cubins(name))[1]
+
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(compiler.ARCHITECTURES, pool.map(compiler.compile_cubin, compiler.ARCHITECTURES), strict=True))
+        return dict(zip(compiler.ARCHITECTURES, pool.map(compiled, compiler.ARCHITECTURES), strict=True))
+
+
+def newest_nvrtc() -> Nvrtc:
+    found = find_nvrtcs()
+    if not found:
+        pytest.skip("needs an NVRTC: pip install 'seginfer[cuda]'")
+    return found[-1]
 
 
 @pytest.mark.full
@@ -50,18 +65,15 @@ def test_nvrtc_compiles_every_kernel_for_every_architecture(cubins: dict[str, by
         assert all(f".text.{name}\0".encode() in cubin for name in KERNELS)
 
 
+SOME = [name for name in KERNELS if "preprocess" not in name or name.endswith("yuv_weighted_float32")]
+"""Kernels with all floating-point arithmetic of the others; all are looked at by the long tests."""
+
+
 def ptx(*, contracts: bool) -> str:
-    """Return what NVRTC makes of the kernels before it turns to one GPU."""
-    nvrtc: Any = pytest.importorskip("cuda.bindings.nvrtc", reason="needs cuda-bindings: pip install 'seginfer[cuda]'")
-    _, program = nvrtc.nvrtcCreateProgram(compiler.SOURCE.encode(), b"kernels.cu", 0, [], [])
+    """Return what NVRTC makes of some kernels before it turns to one GPU."""
     options = ["--gpu-architecture=compute_80", "--std=c++17", f"--fmad={str(contracts).lower()}"]
     options.append(f"--include-path={compiler.include_folder()}")
-    (code,) = nvrtc.nvrtcCompileProgram(program, len(options), [option.encode() for option in options])
-    assert code == nvrtc.nvrtcResult.NVRTC_SUCCESS
-    _, size = nvrtc.nvrtcGetPTXSize(program)
-    text = b" " * size
-    nvrtc.nvrtcGetPTX(program, text)
-    return str(text.decode())
+    return newest_nvrtc().compile(source_of(SOME), options, "PTX").decode()
 
 
 def arithmetic(text: str) -> dict[str, Counter[str]]:
@@ -75,21 +87,26 @@ def arithmetic(text: str) -> dict[str, Counter[str]]:
 
 def test_no_kernel_contracts_and_every_operation_rounds() -> None:
     found = arithmetic(ptx(contracts=False))
-    assert set(found) == KERNELS
+    assert set(found) == set(SOME)
     assert all(".rn" in operation for operations in found.values() for operation in operations)
     assert not any(operation.startswith(("fma", "mad")) for operations in found.values() for operation in operations)
-    assert {operation for name in PARITY for operation in found[name]} <= {"mul.rn.f32", "add.rn.f32", "sub.rn.f32"}
+    assert {operation for name in PARITY & set(SOME) for operation in found[name]} <= {
+        "mul.rn.f32",
+        "add.rn.f32",
+        "sub.rn.f32",
+    }
 
 
 def test_contraction_would_be_seen() -> None:
     found = arithmetic(ptx(contracts=True))
-    assert all(found[name]["fma.rn.f32"] for name in PARITY - {"seginfer_overlay"})  # overlays are whole numbers
+    whole = {OVERLAY} | {name for name in SOME if name.endswith("_1")}  # overlays and labels
+    assert all(found[name]["fma.rn.f32"] for name in set(SOME) - whole)
 
 
 @pytest.mark.full
 def test_machine_code_of_parity_paths_has_no_fma(cubins: dict[str, bytes], tmp_path: Path) -> None:
     """HFMA2 of -0 and 0 is how constants are loaded; confidences divide, which takes fma."""
-    tool = cuobjdump()
+    tool = sass.tool("cuobjdump")
     for name, cubin in cubins.items():
         file = tmp_path / f"{name}.cubin"
         file.write_bytes(cubin)
@@ -98,21 +115,9 @@ def test_machine_code_of_parity_paths_has_no_fma(cubins: dict[str, bytes], tmp_p
         for part in text.split("Function : ")[1:]:
             lines = [line for line in part.splitlines() if re.search(r"\b[DFH]FMA", line)]
             fused[part.split()[0]] = [line for line in lines if not re.search(r"HFMA2\S* R\d+, -RZ, RZ,", line)]
-        assert set(fused) == KERNELS
+        assert fused.keys() == KERNELS.keys()
         assert not any(fused[kernel] for kernel in PARITY), name
-        assert fused["seginfer_maps"], "the pattern no longer finds what is there"
-
-
-def cuobjdump() -> str:
-    found = shutil.which("cuobjdump") or next(map(str, site_tools("cuobjdump")), None)
-    if found is None:
-        pytest.skip("needs cuobjdump: pip install nvidia-cuda-cuobjdump")
-    return found
-
-
-def site_tools(name: str) -> Iterator[Path]:
-    for folder in map(Path, sys.path):
-        yield from sorted(folder.glob(f"nvidia/cu*/bin/{name}"))
+        assert fused["seginfer_maps_float32_2"], "the pattern no longer finds what is there"
 
 
 @pytest.mark.full
@@ -136,16 +141,10 @@ def test_nvcc_compiles_the_cpp_header_for_every_architecture(tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
 
 
-def test_a_missing_compiler_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "cuda.core", None)
-    with pytest.raises(BackendUnavailableError, match=r"cuda\.core.*pip install 'seginfer\[cuda\]'"):
-        compiler.compile_cubin("sm_87")
-
-
 def test_an_unknown_architecture_is_named_with_its_remedy() -> None:
-    pytest.importorskip("cuda.core", reason="needs cuda-core: pip install 'seginfer[cuda]'")
-    with pytest.raises(BackendUnavailableError, match=r"sm_1.*driver"):
-        compiler.compile_cubin("sm_1")
+    newest_nvrtc()
+    with pytest.raises(BackendUnavailableError, match=r"sm_1, NVRTC .* cannot; .*driver"):
+        next(compiler.compile_cubins("sm_1"))
 
 
 # ------------------------------------------------------------------------------------- the kernels, on the CPU
@@ -154,7 +153,7 @@ def test_an_unknown_architecture_is_named_with_its_remedy() -> None:
 @needs_compiler
 def test_records_are_laid_out_as_in_cpp(cpu: on_cpu.Cpu) -> None:
     expected: list[int] = []
-    for record in (kernel_args.PREPROCESS, kernel_args.LABEL, kernel_args.MASK, kernel_args.OVERLAY):
+    for record in (kernel_args.PREPROCESS, kernel_args.MASK, kernel_args.OVERLAY):
         assert record.fields is not None
         assert record.names is not None
         expected += [record.itemsize, *(record.fields[name][1] for name in record.names)]
@@ -185,19 +184,19 @@ def test_no_enumeration_is_defined_twice_in_cpp() -> None:
 
 @needs_compiler
 def test_tiles_are_as_in_cpp(cpu: on_cpu.Cpu) -> None:
-    found = (ctypes.c_int * 7)()
+    found = (ctypes.c_int * 8)()
     cpu.library.tiles(found)
-    block_x, block_y, gather, filtered, mask_cols, mask_rows, overlay = found
+    block_x, block_y, gather, filtered, mask_cols, mask_rows, maps, overlay = found
     assert (block_x, block_y, 1) == kernel_args.BLOCK
     assert ((block_x, gather), (block_x, filtered)) == (kernel_args.GATHER_TILE, kernel_args.FILTER_TILE)
     assert ((mask_cols, mask_rows), (overlay, block_y)) == (kernel_args.MASK_TILE, kernel_args.OVERLAY_TILE)
-    assert (block_x, block_y) == kernel_args.PIXEL_TILE
+    assert (block_x, maps) == kernel_args.MAP_TILE
 
 
 @needs_compiler
 def test_batches_equal_the_cpu_bit_for_bit(cpu: on_cpu.Cpu) -> None:
-    kernels = Counter(on_cpu.check_input(cpu, seed) for seed in range(600))
-    assert min(kernels["seginfer_preprocess"], kernels["seginfer_preprocess_filtered"]) > 100
+    kernels = {kernel for seed in range(600) for kernel in on_cpu.check_input(cpu, seed)}
+    assert kernels == {kernel for kernel in KERNELS if "preprocess" in kernel}
 
 
 @needs_compiler
@@ -218,20 +217,40 @@ def test_overlays_equal_the_specification_bit_for_bit(cpu: on_cpu.Cpu) -> None:
     [(np.nan, np.float32, 1), (-np.inf, np.float16, 1), (3, np.int64, 2), (-1, np.int32, 2), (3, np.uint8, 2)],
 )
 def test_bad_values_are_reported_of_their_image_alone(cpu: on_cpu.Cpu, value: float, kind: Any, fault: int) -> None:
-    records = np.zeros(2, kernel_args.LABEL)
+    """Wherever they lie: in padding, too, and between the cells that a small mask reads."""
     is_labels = issubclass(kind, np.integer)
-    values = np.zeros((2, 1 if is_labels else 3, 9, 5), kind)
-    values[1, -1, 8, 4] = value
-    labels, faults = np.zeros((2, 9, 5), np.uint16), np.zeros(2, np.uint32)
-    kinds: dict[Any, int] = {np.float32: 0, np.float16: 1, np.uint8: 2, np.int32: 3, np.int64: 4}
-    records["kind"], records["classes"], records["height"], records["width"] = kinds[kind], 3, 9, 5
-    records["channel_stride"], records["row_stride"], records["column_stride"] = 45, 5, 1
-    for i, record in enumerate(records):
-        record["values"], record["labels"] = values[i].ctypes.data, labels[i].ctypes.data
-        record["faults"] = faults[i:].ctypes.data
-    cpu.run(Launch("seginfer_label", records, (1, 2, 2)))
-    assert faults.tolist() == [0, fault]
-    assert labels.max() < 3
+    output = OutputSpec(kind="labels" if is_labels else "logits", stride=4)
+    spec = ModelSpec("semantic", InputSpec((400, 640), resize="letterbox"), ClassSpec(("a", "b", "c")), (output,))
+    images = [np.zeros((*hw, 3), np.uint8) for hw in ((50, 300), (300, 50), (7, 9))]
+    _, geometries = preprocess(images, spec)
+    for at in ((0, 0), (0, 159), (99, 0), (99, 159), (50, 80), (49, 1), (3, 71)):
+        values = np.zeros((3, *(() if is_labels else (3,)), 100, 160), kind)
+        index = (1, *(() if is_labels else (2,)), *at)
+        values[index] = value
+        faults, masks = np.zeros(3, np.uint32), [np.zeros(image.shape[:2], np.uint8) for image in images]
+        records = mask_launches.mask_records(geometries, (100, 160), spec, faults.ctypes.data, cpu.upload)
+        mask_launches.set_output(records, mask_launches.OutputAt(values.ctypes.data, values.dtype.name), spec)
+        results = [mask_launches.ResultsAt(on_cpu.plane_at(mask)) for mask in masks]
+        mask_launches.set_results(records, results, geometries, np.dtype(np.uint8))
+        for launch in mask_launches.mask_launches(records):
+            cpu.run(launch)
+        assert faults.tolist() == [0, fault, 0], at
+        assert max(mask.max() for mask in masks) < 3
+
+
+def test_what_32_bits_cannot_count_is_refused() -> None:
+    names = tuple(map(str, range(512)))
+    spec = ModelSpec("semantic", InputSpec((64, 64)), ClassSpec(names), (OutputSpec(stride=None),))
+    _, geometries = preprocess([np.zeros((64, 64, 3), np.uint8)], spec)
+    records = mask_launches.mask_records(geometries, (2048, 2048), spec, 0, lambda array: array.ctypes.data)
+    with pytest.raises(InputError, match=r"fewer than 2\^31 values per image, got 2147483648"):
+        mask_launches.set_output(records, mask_launches.OutputAt(0, "float32"), spec)
+    images = input_launches.input_records(geometries, spec.input, "rgb", lambda array: array.ctypes.data)
+    with pytest.raises(InputError, match=r"a pitch below 2\^31 bytes"):
+        input_launches.set_images(images, [input_launches.ImageAt(0, 1 << 31)], geometries, "rgb")
+    images["height"], images["width"] = 1 << 16, 1 << 14
+    with pytest.raises(InputError, match=r"fewer than 2\^31 values, got 3221225472"):
+        input_launches.set_batch(images, 0, spec.input)
 
 
 @pytest.mark.full
@@ -265,22 +284,71 @@ def test_steps_launch_what_they_must(cpu: on_cpu.Cpu) -> None:
 
 
 @needs_compiler
-def test_the_benchmark_measures_every_kernel(cpu: on_cpu.Cpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(on_cpu.ROOT / "benchmarks"))
-    import cuda_kernels  # type: ignore[import-not-found, unused-ignore]
+def test_a_batch_beyond_the_largest_grid_takes_several_launches(
+    cpu: on_cpu.Cpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "MAX_GRID_Z", 2)
+    with fake_cuda_core.installed(cpu):
+        gpu_cases.check_many(12)
+        step = steps.Step(gpu.Gpu())
+        records = np.zeros(5, kernel_args.MASK)
+        names = [f"seginfer_{name}_float32_2" for name in ("mask", "maps")]
+        step.place([Launch(name, records, (1, 1, 5)) for name in names])
+        launched = [one for one in step.work if isinstance(one, gpu.Kernel)]
+        parts = [(one.name, one.grid[2], one.records - launched[0].records) for one in launched]
+    size = records.itemsize
+    assert parts == [(name, z, at * size) for name in names for z, at in ((2, 0), (2, 2), (1, 4))]
 
+
+def make_small(cuda_kernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {"IMAGE_HW": (54, 96), "INPUT_HW": (32, 48), "LOGITS_HW": (8, 12), "COPIED_BYTES": 1 << 16}
     for name, value in {**sizes, "ROUNDS": 2, "WARM_UP": 1, "CALLS": 1}.items():
         monkeypatch.setattr(cuda_kernels, name, value)
     monkeypatch.setattr(compiler, "require_cuda", fake_cuda_core.module)
+
+
+@needs_compiler
+def test_the_benchmark_measures_every_kernel(cpu: on_cpu.Cpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(on_cpu.ROOT / "benchmarks"))
+    import cuda_kernels  # type: ignore[import-not-found, unused-ignore]
+
+    make_small(cuda_kernels, monkeypatch)
     with fake_cuda_core.installed(cpu):
         record = cuda_kernels.measure(2)
     assert record["architecture"] == "sm_90"
     assert [kernel["name"].split(",")[0] for kernel in record["kernels"]] == [
         *["preprocess"] * 4,
-        *["label", "mask", "confidence"] * 2,
+        *["mask", "confidence"] * 2,
         "overlay",
     ]
+
+
+@needs_compiler
+def test_a_kernel_that_writes_wrong_bytes_loses_no_other(
+    cpu: on_cpu.Cpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(on_cpu.ROOT / "benchmarks"))
+    import cuda_kernels
+
+    make_small(cuda_kernels, monkeypatch)
+    expected = vars(cuda_kernels)["preprocess"]
+
+    def wrong(images: Any, spec: Any) -> Any:
+        batch, geometries = expected(images, spec)
+        return (batch + (spec.input.resampling == "torch"), geometries)
+
+    monkeypatch.setattr(cuda_kernels, "preprocess", wrong)
+    monkeypatch.setattr(cuda_kernels.Bench, "overlay", lambda self: self.nothing)
+    monkeypatch.setattr(sys, "argv", ["cuda_kernels.py", "--frames", "2", "--folder", str(tmp_path)])
+    with fake_cuda_core.installed(cpu):
+        assert cuda_kernels.main() == 1
+    (file,) = tmp_path.iterdir()
+    kernels = {kernel["name"]: kernel for kernel in json.loads(file.read_text())["kernels"]}
+    bad = {name for name, kernel in kernels.items() if "time_ms" not in kernel}
+    assert bad == {"preprocess, torch, float32", "overlay"}
+    assert "bytes of the GPU differ from the CPU's" in kernels["preprocess, torch, float32"]["wrong"]
+    assert kernels["overlay"]["failed"].startswith("AttributeError: ")
+    assert capsys.readouterr().out.count("of copy") == len(kernels) - 2
 
 
 def test_a_missing_gpu_is_named_with_its_remedy() -> None:

@@ -59,6 +59,14 @@ def names_in(wheel: Path) -> list[str]:
     return names
 
 
+@pytest.mark.full
+def test_an_install_that_needs_the_core_fails_without_a_compiler(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", tmp_path, ROOT)
+    built = call(*command, cwd=tmp_path, CXX="/no/such/compiler", SEGINFER_NEED_CORE="1")
+    assert built.returncode != 0
+    assert not list(tmp_path.glob("*.whl"))
+
+
 RUN = """
 import sys
 sys.path += sys.argv[1:]

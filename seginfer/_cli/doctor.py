@@ -11,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from .. import _native
+from .._cuda.fit import find_kernels, remedy
+from .._cuda.nvrtc import find_nvrtcs
 from .._errors import SegInferError
 from .._segmenter import Segmenter
-from .._system.driver import find_gpu
+from .._system.driver import GpuInfo, find_gpu, has_gpu
 from .._system.environment import CACHE_VARIABLE, cache_folder, usable_cores
 from .._tensorrt.entries import cache_size
 from .._tensorrt.library import find_library
@@ -55,7 +57,7 @@ def doctor(args: argparse.Namespace, output: Output) -> int:
     """Check the installation. The exit code is 1 if models cannot run."""
     del args
     packages = [_package(*package) for package in _PACKAGES]
-    checks = [*_machine(), *packages, _nvrtc(), _gpu(), _tensorrt(), _cache(), _inference()]
+    checks = [*_machine(), *packages, _nvrtc(), *_gpu(), _tensorrt(), _cache(), _inference()]
     data = {check.name: {"found": check.found, "remedy": "" if check.found else check.remedy} for check in checks}
     output.result(data, lambda: _show(output, checks))
     return 0 if checks[-1].found else 1
@@ -91,14 +93,8 @@ def _package(names: tuple[str, ...], module: str, purpose: str, extra: str) -> C
 
 
 def _nvrtc() -> Check:
-    """Query the version of NVRTC."""
-    # Not from package metadata: on a Jetson, JetPack brings NVRTC.
-    remedy = f"for {_ON_GPU}: pip install 'seginfer[cuda]'"
-    try:
-        _, major, minor = importlib.import_module("cuda.bindings.nvrtc").nvrtcVersion()
-    except Exception as error:  # of any type, from the loader of the library
-        return Check("nvrtc", "", f"{remedy} ({' '.join(str(error).split())})")
-    return Check("nvrtc", f"{major}.{minor}", remedy)
+    found = " and ".join("{}.{}".format(*nvrtc.version) for nvrtc in find_nvrtcs())
+    return Check("nvrtc", found, f"for {_ON_GPU}: pip install 'seginfer[cuda13]', or 'seginfer[cuda12]'")
 
 
 def _version(name: str) -> str:
@@ -108,21 +104,29 @@ def _version(name: str) -> str:
         return ""
 
 
-def _gpu() -> Check:
+def _gpu() -> list[Check]:
     try:
         gpu = find_gpu()
     except SegInferError as error:
-        return Check("gpu", "", f"{error}; optional, models run on the CPU without one")
+        return [Check("gpu", "", f"{error}; optional, models run on the CPU without one")]
     major, minor = gpu.compute_capability
     driver = f"driver {gpu.driver_release}" if gpu.driver_release else "driver"
-    return Check(
-        "gpu", f"{gpu.name} ({major}.{minor}, {gpu.memory_bytes / 1e9:.1f} GB), {driver} for CUDA {gpu.driver}", ""
-    )
+    about = f"{gpu.name} ({major}.{minor}, {gpu.memory_bytes / 1e9:.1f} GB), {driver} for CUDA {gpu.driver}"
+    return [Check("gpu", about, ""), _kernels(gpu)]
+
+
+def _kernels(gpu: GpuInfo) -> Check:
+    """Check that the driver loads kernels, and that cuda-bindings are not newer than the driver."""
+    origin, reason = find_kernels(gpu)
+    bindings = _version("cuda-bindings")
+    if origin and bindings and int(bindings.split(".")[0]) > gpu.cuda_major:
+        return Check("kernels", "", f"cuda-bindings {bindings} needs a driver for a newer CUDA; {remedy(gpu)}")
+    return Check("kernels", origin, reason)
 
 
 def _tensorrt() -> Check:
     try:
-        return Check("tensorrt", find_library().description, "")
+        return Check("tensorrt", find_library(gpu=find_gpu() if has_gpu() else None).description, "")
     except SegInferError as error:
         return Check("tensorrt", "", f"for `seginfer check` and `seginfer build`: {error}")
 

@@ -1,6 +1,6 @@
 """Compile the kernels for every architecture.
 
-Run this before a wheel is built: python -m seginfer._cuda [FOLDER].
+Run this before a wheel is built: pip install '.[release]', python -m seginfer._cuda [FOLDER].
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ import sys
 import time
 from pathlib import Path
 
-from .._errors import SegInferError
+from .._errors import BackendUnavailableError, SegInferError
 from .._system.atomic import make_folder
 from . import compiler
+from .fit import cuda_major
+
+ONLY_CUDA_13 = ("sm_110",)
+"""Architectures that no NVRTC 12 supports. Drivers for CUDA 12 load the cubins of all others."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,8 +40,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _write(folder: Path, architecture: str) -> Path:
     start = time.perf_counter()
-    path = compiler.write_cubin(folder, architecture, compiler.compile_cubin(architecture))
-    sys.stdout.write(f"{path.name}: {path.stat().st_size / 1024:.0f} KiB, {time.perf_counter() - start:.1f} s\n")
+    origin, cubin = next(compiler.compile_cubins(architecture))
+    if cuda_major(cubin) > 12 and architecture not in ONLY_CUDA_13:
+        raise BackendUnavailableError(
+            f"expected kernels for {architecture} from NVRTC 12.9, got them from {origin}, and drivers for CUDA 12 do "
+            "not load those; pip install 'seginfer[release]'"
+        )
+    path = compiler.write_cubin(folder, architecture, cubin)
+    size, seconds = path.stat().st_size / 1024, time.perf_counter() - start
+    sys.stdout.write(f"{path.name}: {size:.0f} KiB, {seconds:.1f} s, {origin}\n")
     return path
 
 

@@ -52,7 +52,7 @@ class Confidence(IntEnum):
 
 
 NOT_FINITE, NO_CLASS = 1, 2
-"""Bits that a label kernel sets in `faults`."""
+"""Values that a mask kernel writes to `faults`."""
 
 BLOCK = (32, 8, 1)
 """Threads of a block."""
@@ -61,8 +61,7 @@ GATHER_TILE = (32, 32)
 FILTER_TILE = (32, 16)
 MASK_TILE = (128, 32)
 OVERLAY_TILE = (128, 8)
-PIXEL_TILE = (32, 8)
-"""For kernels with one cell or pixel per thread."""
+MAP_TILE = (32, 32)
 
 
 def _record(*groups: tuple[str, Sequence[str]]) -> np.dtype[Any]:
@@ -88,7 +87,7 @@ PREPROCESS = _record(
     ("p", ["u", "v"]),
     ("q", ["chroma_row_bytes"]),
     ("p", ["row_index", "col_index", "row_weight", "col_weight", "out"]),
-    ("q", ["channel_stride", "row_stride", "column_stride"]),
+    ("i", ["channel_stride", "row_stride", "column_stride"]),
     ("i", ["source", "filter", "row_taps", "col_taps", "top", "left", "content_height", "content_width"]),
     ("i", ["height", "width", "channels", "value_bytes"]),
     ("3i", ["order"]),
@@ -97,24 +96,12 @@ PREPROCESS = _record(
     ("6i", ["yuv"]),
 )
 
-LABEL = _record(
-    ("p", ["values"]),
-    ("q", ["channel_stride", "row_stride", "column_stride"]),
-    ("p", ["labels", "faults"]),
-    ("i", ["kind", "classes", "height", "width", "is_threshold"]),
-    ("f", ["threshold"]),
-)
-
 MASK = _record(
-    ("p", ["logits"]),
-    ("q", ["plane_stride", "row_stride", "column_stride"]),
-    ("p", ["labels", "row_index", "row_weight", "col_index", "col_weight", "table", "mask"]),
-    ("q", ["mask_row_stride"]),
-    ("p", ["confidence"]),
-    ("q", ["confidence_row_stride"]),
-    ("p", ["margin"]),
-    ("q", ["margin_row_stride"]),
-    ("i", ["kind", "classes", "width", "taps", "rows", "cols", "mask_bytes", "is_threshold"]),
+    ("p", ["logits", "row_index", "row_weight", "row_run", "col_index", "col_weight", "col_run", "table", "mask"]),
+    ("p", ["confidence", "margin", "faults"]),
+    ("q", ["mask_row_stride", "confidence_row_stride", "margin_row_stride"]),
+    ("i", ["plane_stride", "row_stride", "column_stride", "kind", "classes", "height", "width", "taps"]),
+    ("i", ["rows", "cols", "mask_bytes", "is_threshold"]),
     ("f", ["threshold"]),
     ("i", ["confidence_kind"]),
 )
@@ -133,6 +120,6 @@ PALETTE_ENTRY = np.dtype([("factor", np.uint16), ("color", np.uint16, 3)])
 
 
 def grid(tile: tuple[int, int], heights: NDArray[Any], widths: NDArray[Any]) -> tuple[int, int, int]:
-    """Return the grid that covers outputs of these sizes."""
+    """Return the grid that covers outputs of these sizes. `Step` splits one that is too deep."""
     # A grid has at least one block. Kernels skip positions outside of their output.
     return max(1, -(-int(widths.max()) // tile[0])), max(1, -(-int(heights.max()) // tile[1])), len(heights)

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._cuda import kernel_args
-from .._cuda.kernel_args import Filter, Source
+from .._cuda.kernel_args import Source
+from .._cuda.kernels import input_kernel
 from .._cuda.steps import Launch, Records, Upload
 from .._errors import InputError
 from .._geometry.geometry import Geometry
@@ -41,6 +42,7 @@ _SOURCES = {
     "bgra": Source.PACKED4,
     "gray": Source.GRAY,
 }
+_VALUES = {4: "float32", 2: "float16", 1: "uint8"}
 _CHROMA_STEPS = {"nv12": 2, "nv21": 2, "i420": 1, "yuyv": 4, "uyvy": 4}
 """Bytes from a chroma value to the next of its kind."""
 
@@ -90,7 +92,7 @@ def set_images(records: Records, images: Sequence[ImageAt], geometries: Sequence
     """Set the image addresses, one image per geometry.
 
     Raises:
-        InputError: if address or pitch of a four-channel image is no multiple of 4 bytes.
+        InputError: if address or pitch of a four-channel image is no multiple of 4 bytes, or a pitch is too long.
     """
     layout = parts_of(color)[0]
     for record, image, geometry in zip(records, images, geometries, strict=True):
@@ -98,6 +100,8 @@ def set_images(records: Records, images: Sequence[ImageAt], geometries: Sequence
             raise InputError(
                 f"an rgba or bgra image must have an address and a pitch in multiples of 4 bytes, got {image}; copy it"
             )
+        if max(map(abs, image[1::2])) >= 1 << 31:
+            raise InputError(f"an image must have a pitch below 2^31 bytes, got {image}; copy it")
         record["row_bytes"], record["pixels"] = image.row_bytes, image.address + (layout == "uyvy")
         if layout in _CHROMA_STEPS:
             record["u"], record["v"], record["chroma_row_bytes"] = _chroma(image, layout, geometry.image_hw[0])
@@ -120,21 +124,46 @@ def set_batch(records: Records, address: int, spec: InputSpec) -> None:
     """Set the address of the batch.
 
     The batch is contiguous in the spec's layout.
+
+    Raises:
+        InputError: if an input has too many values.
     """
     height, width, channels = int(records[0]["height"]), int(records[0]["width"]), spec.channels
+    if (count := channels * height * width) >= 1 << 31:
+        raise InputError(f"the GPU makes inputs of fewer than 2^31 values, got {count}; use tiles")
     strides = (height * width, width, 1) if spec.layout == "NCHW" else (1, width * channels, channels)
     records["channel_stride"], records["row_stride"], records["column_stride"] = strides
-    step = channels * height * width * np.dtype(spec.dtype).itemsize
+    step = count * np.dtype(spec.dtype).itemsize
     records["out"] = address + step * np.arange(len(records), dtype=np.uint64)
 
 
-def input_launch(records: Records) -> Launch:
-    """Return the kernel launch for the batch."""
-    has_many_taps = (records["row_taps"] != 2) | (records["col_taps"] != 2)
-    is_filtered = (records["filter"] == Filter.PILLOW) | ((records["filter"] == Filter.WEIGHTED) & has_many_taps)
-    kernel, tile = (
-        ("seginfer_preprocess_filtered", kernel_args.FILTER_TILE)
-        if is_filtered.any()
-        else ("seginfer_preprocess", kernel_args.GATHER_TILE)
-    )
-    return Launch(kernel, records, kernel_args.grid(tile, records["height"], records["width"]))
+def order_by_kernel(records: Records) -> list[int]:
+    """Return the indices of records, those of one kernel after the other."""
+    names = _kernels_of(records)
+    return sorted(range(len(names)), key=lambda i: names.index(names[i]))
+
+
+def input_launches(records: Records) -> list[Launch]:
+    """Return the launches for the batch, one per kind of image.
+
+    Images that have the size of the input are only copied.
+    """
+    names = _kernels_of(records)
+    launches = []
+    for name in dict.fromkeys(names):
+        part = records[[one == name for one in names]]
+        tile = kernel_args.FILTER_TILE if "filtered" in name else kernel_args.GATHER_TILE
+        launches.append(Launch(name, part, kernel_args.grid(tile, part["height"], part["width"])))
+    return launches
+
+
+def _kernels_of(records: Records) -> list[str]:
+    return [
+        input_kernel(
+            record["source"],
+            record["filter"],
+            _VALUES[int(record["value_bytes"])],
+            has_many_taps=(record["row_taps"], record["col_taps"]) != (2, 2),
+        )
+        for record in records
+    ]

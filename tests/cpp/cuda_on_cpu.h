@@ -3,6 +3,7 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdlib>
 #include <functional>
@@ -25,11 +26,24 @@ inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 
+// Counts how often each thread passes a place of a kernel.
+#define SEG_TRIP                                          \
+  do {                                                    \
+    static cuda_on_cpu::Trip trip = {__FILE__, __LINE__}; \
+    trip.pass();                                          \
+  } while (0)
+#define SEG_TRIP_OF(copies) SEG_TRIP
+
 template <class T>
 T atomicAdd(T* to, T value) {
   const T before = *to;
   *to += value;
   return before;
+}
+
+template <class T>
+void atomicMax(T* to, T value) {
+  *to = std::max(*to, value);
 }
 
 template <class T>
@@ -40,6 +54,32 @@ void atomicOr(T* to, T value) {
 namespace cuda_on_cpu {
 
 constexpr size_t kStackBytes = 1 << 17;
+constexpr unsigned kWarp = 32, kMaxThreads = 256;
+
+// A marked place of a kernel. A warp passes it as often as the busiest of its threads.
+struct Trip {
+  const char* file;
+  int line;
+  bool is_known = false;
+  unsigned of_threads[kMaxThreads] = {};
+  unsigned long long of_warps = 0;
+
+  void pass();
+  void end_block() {
+    for (unsigned warp = 0; warp < kMaxThreads; warp += kWarp) {
+      of_warps += *std::max_element(of_threads + warp, of_threads + warp + kWarp);
+    }
+    std::fill_n(of_threads, kMaxThreads, 0u);
+  }
+};
+
+inline std::vector<Trip*> known_trips;
+
+inline void Trip::pass() {
+  if (!is_known) known_trips.push_back(this);
+  is_known = true;
+  ++of_threads[threadIdx.y * blockDim.x + threadIdx.x];
+}
 
 struct Fiber {
   ucontext_t context;
@@ -114,6 +154,7 @@ inline void run_block(std::vector<Fiber>& fibers) {
     }
     if (running && running != fibers.size()) std::abort();  // a barrier that some threads of the block never reach
   }
+  for (Trip* trip : known_trips) trip->end_block();
 }
 
 // kernel<<<grid, block>>>(arguments) for a `kernel` that holds its arguments.

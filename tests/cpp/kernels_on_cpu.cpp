@@ -1,92 +1,28 @@
-// kernels_on_cpu.cpp: the CUDA kernels as a CPU library for tests: whole grids, or one functor at a time.
+// kernels_on_cpu.cpp: the CUDA kernels as a CPU library for tests. KERNELS names a file with the source of the kernels.
 #include "cuda_on_cpu.h"
 // After the shim, which stands in for CUDA:
+#include KERNELS
 #include "seginfer/kernels/kernels.cuh"
 
 #include <cstddef>
+#include <cstdio>
 #include <cstring>
-
-namespace seginfer {
-namespace {
-
-template <Source kSource>
-void preprocess_pixel(const PreprocessPixel& job, int x, int y) {
-  switch (job.filter) {
-    case Filter::pick:
-      return job.pixel<PickFilter, kSource, 1>(x, y);
-    case Filter::weighted:
-      return job.pixel<WeightedFilter, kSource, 0>(x, y);
-    case Filter::opencv:
-      return job.pixel<OpenCVFilter, kSource, 2>(x, y);
-    case Filter::pillow:
-      return job.pixel<PillowFilter, kSource, 0>(x, y);
-  }
-}
-
-struct OnePixel {
-  const PreprocessPixel& job;
-  int x, y;
-
-  template <Source kSource>
-  void run() const {
-    preprocess_pixel<kSource>(job, x, y);
-  }
-};
-
-template <class T>
-void mask_pixel(const MaskPixel& job, int x, int y) {
-  switch (job.taps) {
-    case 1:
-      return job.pixel<1, T>(x, y);
-    case 2:
-      return job.pixel<2, T>(x, y);
-    default:
-      return job.pixel<3, T>(x, y);
-  }
-}
-
-template <class Call>
-void for_each_pixel(int height, int width, const Call& call) {
-  for (int y = 0; y < height; ++y) {
-    for (int x = 0; x < width; ++x) call(x, y);
-  }
-}
-
-}  // namespace
-}  // namespace seginfer
 
 extern "C" {
 
-// Runs a kernel by name over a grid; returns whether there is one of that name.
-int launch(const char* name, const void* records, unsigned x, unsigned y, unsigned z) {
-  using namespace seginfer;
-  const auto call = [&](const char* known, auto kernel, auto* first) {
-    if (std::strcmp(name, known) != 0) return 0;
-    cuda_on_cpu::launch({x, y, z}, {kBlockX, kBlockY, 1}, [&] { kernel(static_cast<decltype(first)>(records)); });
-    return 1;
-  };
-  const PreprocessPixel* images = nullptr;
-  const LabelCell* cells = nullptr;
-  const MaskPixel* masks = nullptr;
-  const OverlayPixel* overlays = nullptr;
-  return call("seginfer_preprocess", seginfer_preprocess, images) ||
-         call("seginfer_preprocess_filtered", seginfer_preprocess_filtered, images) ||
-         call("seginfer_label", seginfer_label, cells) || call("seginfer_mask", seginfer_mask, masks) ||
-         call("seginfer_maps", seginfer_maps, masks) || call("seginfer_overlay", seginfer_overlay, overlays);
+// Runs a kernel of the library over a grid.
+void launch(void (*kernel)(const void*), const void* records, unsigned x, unsigned y, unsigned z) {
+  cuda_on_cpu::launch({x, y, z}, {seginfer::kBlockX, seginfer::kBlockY, 1}, [&] { kernel(records); });
 }
 
-// The functors, pixel by pixel.
-void preprocess_pixels(const seginfer::PreprocessPixel* record) {
-  seginfer::for_each_pixel(record->height, record->width, [&](int x, int y) {
-    seginfer::with_source(record->source, seginfer::OnePixel{*record, x, y});
-  });
-}
-
-void mask_pixels(const seginfer::MaskPixel* record) {
-  seginfer::for_each_pixel(record->rows, record->cols, [&](int x, int y) {
-    record->kind == seginfer::DType::float16 ? seginfer::mask_pixel<seginfer::uint16>(*record, x, y)
-                                             : seginfer::mask_pixel<float>(*record, x, y);
-  });
+// Writes how often warps passed each marked place since the last call, its line and its file.
+void take_trips(char* to, size_t size) {
+  *to = 0;
+  for (cuda_on_cpu::Trip* trip : cuda_on_cpu::known_trips) {
+    const size_t used = std::strlen(to);
+    std::snprintf(to + used, size - used, "%llu %d %s\n", trip->of_warps, trip->line, trip->file);
+    trip->of_warps = 0;
+  }
 }
 
 // The layout of the records: size, then the offset of every field in order.
@@ -108,21 +44,17 @@ void layout(int* to) {
   OFFSET(PreprocessPixel, bias), OFFSET(PreprocessPixel, padding), OFFSET(PreprocessPixel, luma_step);
   OFFSET(PreprocessPixel, chroma_step), OFFSET(PreprocessPixel, chroma_shift), OFFSET(PreprocessPixel, yuv);
 
-  SIZE(LabelCell);
-  OFFSET(LabelCell, values), OFFSET(LabelCell, channel_stride), OFFSET(LabelCell, row_stride);
-  OFFSET(LabelCell, column_stride), OFFSET(LabelCell, labels), OFFSET(LabelCell, faults), OFFSET(LabelCell, kind);
-  OFFSET(LabelCell, classes), OFFSET(LabelCell, height), OFFSET(LabelCell, width), OFFSET(LabelCell, is_threshold);
-  OFFSET(LabelCell, threshold);
-
   SIZE(MaskPixel);
-  OFFSET(MaskPixel, logits), OFFSET(MaskPixel, plane_stride), OFFSET(MaskPixel, row_stride);
-  OFFSET(MaskPixel, column_stride), OFFSET(MaskPixel, labels), OFFSET(MaskPixel, row_index);
-  OFFSET(MaskPixel, row_weight), OFFSET(MaskPixel, col_index), OFFSET(MaskPixel, col_weight);
-  OFFSET(MaskPixel, table), OFFSET(MaskPixel, mask), OFFSET(MaskPixel, mask_row_stride);
-  OFFSET(MaskPixel, confidence), OFFSET(MaskPixel, confidence_row_stride), OFFSET(MaskPixel, margin);
-  OFFSET(MaskPixel, margin_row_stride), OFFSET(MaskPixel, kind), OFFSET(MaskPixel, classes), OFFSET(MaskPixel, width);
-  OFFSET(MaskPixel, taps), OFFSET(MaskPixel, rows), OFFSET(MaskPixel, cols), OFFSET(MaskPixel, mask_bytes);
-  OFFSET(MaskPixel, is_threshold), OFFSET(MaskPixel, threshold), OFFSET(MaskPixel, confidence_kind);
+  OFFSET(MaskPixel, logits), OFFSET(MaskPixel, row_index), OFFSET(MaskPixel, row_weight);
+  OFFSET(MaskPixel, row_run), OFFSET(MaskPixel, col_index), OFFSET(MaskPixel, col_weight);
+  OFFSET(MaskPixel, col_run), OFFSET(MaskPixel, table), OFFSET(MaskPixel, mask);
+  OFFSET(MaskPixel, confidence), OFFSET(MaskPixel, margin), OFFSET(MaskPixel, faults);
+  OFFSET(MaskPixel, mask_row_stride), OFFSET(MaskPixel, confidence_row_stride), OFFSET(MaskPixel, margin_row_stride);
+  OFFSET(MaskPixel, plane_stride), OFFSET(MaskPixel, row_stride), OFFSET(MaskPixel, column_stride);
+  OFFSET(MaskPixel, kind), OFFSET(MaskPixel, classes), OFFSET(MaskPixel, height);
+  OFFSET(MaskPixel, width), OFFSET(MaskPixel, taps), OFFSET(MaskPixel, rows);
+  OFFSET(MaskPixel, cols), OFFSET(MaskPixel, mask_bytes), OFFSET(MaskPixel, is_threshold), OFFSET(MaskPixel, threshold);
+  OFFSET(MaskPixel, confidence_kind);
 
   SIZE(OverlayPixel);
   OFFSET(OverlayPixel, pixels), OFFSET(OverlayPixel, row_bytes), OFFSET(OverlayPixel, mask);
@@ -134,7 +66,7 @@ void layout(int* to) {
 // Output sizes of a block, from which grids are computed.
 void tiles(int* to) {
   for (const int value : {seginfer::kBlockX, seginfer::kBlockY, seginfer::kGatherRows, seginfer::kFilterRows,
-                          seginfer::kMaskCols, seginfer::kMaskRows, seginfer::kOverlayCols}) {
+                          seginfer::kMaskCols, seginfer::kMaskRows, seginfer::kMapRows, seginfer::kOverlayCols}) {
     *to++ = value;
   }
 }

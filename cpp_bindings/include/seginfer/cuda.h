@@ -25,10 +25,14 @@ inline void check_cuda(cudaError_t code, const char* call) {
 // Calls the CUDA runtime and throws CudaError on failure.
 #define SEG_CUDA(call) ::seginfer::check_cuda((call), #call)
 
+// A stream of its own, or one of the caller, which it does not destroy and which must outlive it.
 class Stream {
  public:
-  Stream() { SEG_CUDA(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocking)); }
-  ~Stream() { cudaStreamDestroy(handle_); }
+  Stream() : is_owned_(true) { SEG_CUDA(cudaStreamCreateWithFlags(&handle_, cudaStreamNonBlocking)); }
+  explicit Stream(cudaStream_t handle) : handle_(handle) {}
+  ~Stream() {
+    if (is_owned_) cudaStreamDestroy(handle_);
+  }
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
@@ -37,6 +41,7 @@ class Stream {
 
  private:
   cudaStream_t handle_ = nullptr;
+  bool is_owned_ = false;
 };
 
 // A timestamp on a stream.
@@ -61,21 +66,19 @@ class Event {
   cudaEvent_t handle_ = nullptr;
 };
 
-// `size` values of T in device memory.
-template <class T>
-class DeviceBuffer {
+// `size` values of T in memory of one kind; see DeviceBuffer and PinnedBuffer.
+template <class T, class Memory>
+class CudaBuffer {
  public:
-  DeviceBuffer() = default;
-  explicit DeviceBuffer(size_t size) : size_(size) {
-    if (size) SEG_CUDA(cudaMalloc(reinterpret_cast<void**>(&data_), size * sizeof(T)));
+  CudaBuffer() = default;
+  explicit CudaBuffer(size_t size) : size_(size) {
+    SEG_REQUIRE(size <= SIZE_MAX / sizeof(T), "a buffer of " + std::to_string(size) + " values is too large");
+    if (size) SEG_CUDA(Memory::allocate(reinterpret_cast<void**>(&data_), size * sizeof(T)));
   }
-  explicit DeviceBuffer(const std::vector<T>& values) : DeviceBuffer(values.size()) {
-    if (size_) SEG_CUDA(cudaMemcpy(data_, values.data(), size_ * sizeof(T), cudaMemcpyHostToDevice));
-  }
-  ~DeviceBuffer() { cudaFree(data_); }
-  DeviceBuffer(DeviceBuffer&& other) noexcept
+  ~CudaBuffer() { Memory::release(data_); }
+  CudaBuffer(CudaBuffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
-  DeviceBuffer& operator=(DeviceBuffer&& other) noexcept {
+  CudaBuffer& operator=(CudaBuffer&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
     return *this;
@@ -83,10 +86,61 @@ class DeviceBuffer {
 
   T* data() const { return data_; }
   size_t size() const { return size_; }
+  size_t bytes() const { return size_ * sizeof(T); }
 
- private:
+ protected:
   T* data_ = nullptr;
   size_t size_ = 0;
+};
+
+struct DeviceMemory {
+  static cudaError_t allocate(void** to, size_t bytes) { return cudaMalloc(to, bytes); }
+  static void release(void* data) { cudaFree(data); }
+};
+
+struct PinnedMemory {
+  static cudaError_t allocate(void** to, size_t bytes) { return cudaMallocHost(to, bytes); }
+  static void release(void* data) { cudaFreeHost(data); }
+};
+
+// Host memory that copies read and write asynchronously. Nobody may touch it before they are done.
+template <class T>
+class PinnedBuffer : public CudaBuffer<T, PinnedMemory> {
+ public:
+  using CudaBuffer<T, PinnedMemory>::CudaBuffer;
+
+  T& operator[](size_t i) const { return this->data_[i]; }
+};
+
+// Device memory. What it holds is undefined until it is written.
+template <class T>
+class DeviceBuffer : public CudaBuffer<T, DeviceMemory> {
+ public:
+  using CudaBuffer<T, DeviceMemory>::CudaBuffer;
+  explicit DeviceBuffer(const std::vector<T>& values) : CudaBuffer<T, DeviceMemory>(values.size()) {
+    if (values.empty()) return;
+    SEG_CUDA(cudaMemcpy(this->data_, values.data(), this->bytes(), cudaMemcpyHostToDevice));
+    SEG_CUDA(cudaStreamSynchronize(nullptr));  // the copy may still be under way, and other streams do not wait for it
+  }
+
+  // Each starts on a stream and returns. Both buffers have the same size.
+  void copy_from(const PinnedBuffer<T>& source, const Stream& stream) {
+    check_same_size(source);
+    SEG_CUDA(cudaMemcpyAsync(this->data_, source.data(), this->bytes(), cudaMemcpyHostToDevice, stream.handle()));
+  }
+  void copy_to(const PinnedBuffer<T>& target, const Stream& stream) const {
+    check_same_size(target);
+    SEG_CUDA(cudaMemcpyAsync(target.data(), this->data_, this->bytes(), cudaMemcpyDeviceToHost, stream.handle()));
+  }
+  void clear(const Stream& stream) {
+    if (this->data_) SEG_CUDA(cudaMemsetAsync(this->data_, 0, this->bytes(), stream.handle()));
+  }
+
+ private:
+  void check_same_size(const PinnedBuffer<T>& other) const {
+    SEG_REQUIRE(other.size() == this->size(), "a copy needs buffers of one size, got " + std::to_string(other.size()) +
+                                                  " and " + std::to_string(this->size()) + " values");
+  }
 };
 
 // Number of blocks that cover `count` outputs of at most `largest`.
@@ -99,48 +153,75 @@ inline dim3 grid_of(Size largest, int count, int cols, int rows) {
 
 inline dim3 block_of_threads() { return dim3(kBlockX, kBlockY, 1); }
 
+// Kernels of templates, compiled only for what a program launches.
+template <Source kSource, class F, int kTaps, class T>
+SEG_KERNEL preprocess_kernel(const PreprocessPixel* records) {
+  preprocess<kSource, F, kTaps, T>(records);
+}
+
+template <Source kSource, class F, class T>
+SEG_KERNEL preprocess_filtered_kernel(const PreprocessPixel* records) {
+  preprocess_filtered<kSource, F, T>(records);
+}
+
+template <int kTaps, class T>
+SEG_KERNEL mask_kernel(const MaskPixel* records) {
+  mask<kTaps, T>(records);
+}
+
+template <int kTaps, class T>
+SEG_KERNEL maps_kernel(const MaskPixel* records) {
+  maps<kTaps, T>(records);
+}
+
+template <class Record>
+SEG_KERNEL overlay_kernel(const Record* records) {
+  overlay(records);
+}
+
 // Every launch is asynchronous on its stream. `records` points to `count` records in device memory, one per image or
-// mask plane, with device pointers in them; taps.h computes their indices and weights. `largest` is the largest output
-// of a record. A launch that fails throws CudaError.
+// mask plane, with device pointers in them; taps.h computes their indices, weights and runs. `largest` is the largest
+// output of a record. T is the type of the network's values: float, uint16 for float16, uint8, int or int64. A launch
+// that fails throws CudaError.
 
-// Fills network inputs. `is_filtered`: a record has the filter pillow, or another number of weights per axis than two.
-inline void launch_preprocess(const PreprocessPixel* records, int count, Size largest, bool is_filtered,
-                              const Stream& stream) {
-  if (is_filtered) {
-    const dim3 grid = grid_of(largest, count, kBlockX, kFilterRows);
-    seginfer_preprocess_filtered<<<grid, block_of_threads(), 0, stream.handle()>>>(records);
-  } else {
-    const dim3 grid = grid_of(largest, count, kBlockX, kGatherRows);
-    seginfer_preprocess<<<grid, block_of_threads(), 0, stream.handle()>>>(records);
-  }
+// Fills network inputs from images of one layout, with PickFilter (kTaps is 1), OpenCVFilter, or WeightedFilter with
+// two weights per axis (kTaps is 2).
+template <Source kSource, class F, int kTaps, class T>
+void launch_preprocess(const PreprocessPixel* records, int count, Size largest, const Stream& stream) {
+  const dim3 grid = grid_of(largest, count, kBlockX, kGatherRows);
+  preprocess_kernel<kSource, F, kTaps, T><<<grid, block_of_threads(), 0, stream.handle()>>>(records);
   SEG_CUDA(cudaGetLastError());
 }
 
-// Labels cells; `largest` is the size of the logits. Launch it before launch_mask.
-inline void launch_label(const LabelCell* records, int count, Size largest, const Stream& stream) {
-  const dim3 grid = grid_of(largest, count, kBlockX, kBlockY);
-  seginfer_label<<<grid, block_of_threads(), 0, stream.handle()>>>(records);
+// The same with PillowFilter, or WeightedFilter with any number of weights.
+template <Source kSource, class F, class T>
+void launch_preprocess_filtered(const PreprocessPixel* records, int count, Size largest, const Stream& stream) {
+  const dim3 grid = grid_of(largest, count, kBlockX, kFilterRows);
+  preprocess_filtered_kernel<kSource, F, T><<<grid, block_of_threads(), 0, stream.handle()>>>(records);
   SEG_CUDA(cudaGetLastError());
 }
 
-// Computes masks; `largest` is the largest (rows, cols) of the records.
-inline void launch_mask(const MaskPixel* records, int count, Size largest, const Stream& stream) {
+// Computes masks from logits, with two or three cells per axis, or from class ids, with one. `largest` is the largest
+// (rows, cols) of the records.
+template <int kTaps, class T>
+void launch_mask(const MaskPixel* records, int count, Size largest, const Stream& stream) {
   const dim3 grid = grid_of(largest, count, kMaskCols, kMaskRows);
-  seginfer_mask<<<grid, block_of_threads(), 0, stream.handle()>>>(records);
+  mask_kernel<kTaps, T><<<grid, block_of_threads(), 0, stream.handle()>>>(records);
   SEG_CUDA(cudaGetLastError());
 }
 
 // Computes confidences and margins, where a record has pointers for them.
-inline void launch_maps(const MaskPixel* records, int count, Size largest, const Stream& stream) {
-  const dim3 grid = grid_of(largest, count, kBlockX, kBlockY);
-  seginfer_maps<<<grid, block_of_threads(), 0, stream.handle()>>>(records);
+template <int kTaps, class T>
+void launch_maps(const MaskPixel* records, int count, Size largest, const Stream& stream) {
+  const dim3 grid = grid_of(largest, count, kBlockX, kMapRows);
+  maps_kernel<kTaps, T><<<grid, block_of_threads(), 0, stream.handle()>>>(records);
   SEG_CUDA(cudaGetLastError());
 }
 
 // Blends class colours over images.
 inline void launch_overlay(const OverlayPixel* records, int count, Size largest, const Stream& stream) {
   const dim3 grid = grid_of(largest, count, kOverlayCols, kBlockY);
-  seginfer_overlay<<<grid, block_of_threads(), 0, stream.handle()>>>(records);
+  overlay_kernel<<<grid, block_of_threads(), 0, stream.handle()>>>(records);
   SEG_CUDA(cudaGetLastError());
 }
 

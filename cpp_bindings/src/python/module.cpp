@@ -6,6 +6,9 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <cstring>
+#include <limits>
 #include <optional>
 
 #include "arrays.h"
@@ -66,6 +69,42 @@ void fill_overlay(std::optional<InArray> image, InArray mask, InArray colors, in
                        : overlay(background, plane_of<uint16_t>(mask, mask_stride), palette, picture, threads);
 }
 
+// Copies an array to one of its shape and type, with any strides.
+void copy_array(InArray source, OutArray target, Threads& threads) {
+  constexpr int64_t kBytesPerPart = 1 << 18;
+  const bool is_alike = source.dtype() == target.dtype() && source.ndim() == target.ndim() &&
+                        std::equal(source.shape_ptr(), source.shape_ptr() + source.ndim(), target.shape_ptr());
+  SEG_REQUIRE(is_alike, "the target must have the source's shape and type" + got_text(target));
+  check_apart(source, target, "source and target");
+  const auto item = static_cast<int64_t>(target.itemsize());
+  int64_t values = 1;  // side by side in both
+  size_t axes = target.ndim();
+  for (; axes > 0 && stride(source, axes - 1, values) == values && stride(target, axes - 1, values) == values; --axes) {
+    values *= static_cast<int64_t>(target.shape(axes - 1));
+  }
+  const int64_t bytes = values * item, part = axes ? bytes : std::min(bytes, kBytesPerPart);
+  const int64_t count = target.size() == 0 ? 0
+                        : axes             ? static_cast<int64_t>(target.size()) / values
+                                           : (bytes + part - 1) / part;
+  SEG_REQUIRE(count <= std::numeric_limits<int>::max(), "the array has too many rows" + got_text(target));
+  const auto* from = static_cast<const uint8_t*>(source.data());
+  auto* to = static_cast<uint8_t*>(target.data());
+  const nb::gil_scoped_release release;
+  const auto copy = [&](int begin, int end) {
+    for (int64_t row = begin; row < end; ++row) {
+      int64_t rest = row, from_at = 0, to_at = 0;
+      for (size_t axis = axes; axis-- > 0; rest /= static_cast<int64_t>(target.shape(axis))) {
+        const int64_t index = rest % static_cast<int64_t>(target.shape(axis));
+        from_at += index * source.stride(axis) * item, to_at += index * target.stride(axis) * item;
+      }
+      if (!axes) from_at = to_at = row * part;
+      std::memcpy(to + to_at, from + from_at, static_cast<size_t>(axes ? part : std::min(part, bytes - from_at)));
+    }
+  };
+  threads.for_each_part(static_cast<int>(count),
+                        static_cast<int>(std::max<int64_t>(1, kBytesPerPart / std::max<int64_t>(part, 1))), copy);
+}
+
 }  // namespace
 }  // namespace seginfer::python
 
@@ -111,6 +150,8 @@ NB_MODULE(_ext, m) {
 
   m.def("overlay", &fill_overlay, "image"_a.noconvert().none(), "mask"_a.noconvert(), "colors"_a.noconvert(),
         "weight"_a, "out"_a.noconvert(), "threads"_a);
+
+  m.def("copy", &copy_array, "source"_a.noconvert(), "target"_a.noconvert(), "threads"_a);
 
   m.def("targets", &targets, "Instruction sets that this machine has, best last.");
   m.def("target", &target, "The instruction set in use.");

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..._cuda import kernel_args
 from ..._cuda.kernel_args import Confidence, DType
+from ..._cuda.kernels import OVERLAY, output_kernel
 from ..._cuda.steps import Launch, Records, Upload
 from ..._errors import InputError
 from ..._geometry.geometry import Geometry, Size
@@ -50,47 +51,30 @@ class OutputAt(NamedTuple):
     dtype: str
 
 
-class MaskRecords(NamedTuple):
-    """Records of both passes: labels per image, then masks per plane."""
-
-    labels: Records
-    masks: Records
-
-
-def label_count(count: int, output_hw: Size, spec: ModelSpec) -> int:
-    """Return the number of uint16 labels that the first pass writes."""
-    return count * _planes(spec) * output_hw[0] * output_hw[1]
-
-
 def mask_records(
-    geometries: Sequence[Geometry], output_hw: Size, spec: ModelSpec, labels: int, faults: int, upload: Upload
-) -> MaskRecords:
-    """Return the records of a batch, without output and results.
+    geometries: Sequence[Geometry], output_hw: Size, spec: ModelSpec, faults: int, upload: Upload
+) -> Records:
+    """Return the records of a batch, (N, planes), without output and results.
 
     Args:
         geometries: the N records that `preprocess` returned.
         output_hw: (height, width) of the network's output.
         spec: the model's contract.
-        labels: address of `label_count` uint16.
         faults: address of one uint32 per image, which a kernel sets where an output is not what it must be.
         upload: puts taps where kernels read them.
     """
-    n, planes, cells = len(geometries), _planes(spec), output_hw[0] * output_hw[1]
-    first, second = np.zeros(n, kernel_args.LABEL), np.zeros((n, planes), kernel_args.MASK)
-    first["height"], first["width"] = output_hw
-    first["classes"] = spec.num_classes if spec.output.kind == "labels" else spec.num_channels
-    first["labels"] = labels + 2 * planes * cells * np.arange(n, dtype=np.uint64)
-    first["faults"] = faults + 4 * np.arange(n, dtype=np.uint64)
-    for records in (first, second):
-        records["is_threshold"] = spec.task != "semantic"
-        records["threshold"] = logit_threshold(spec)
-    second["labels"] = labels + 2 * cells * np.arange(n * planes, dtype=np.uint64).reshape(n, planes)
-    second["classes"] = spec.num_channels if spec.task == "semantic" else 1
-    second["width"] = output_hw[1]
-    second["confidence_kind"] = _CONFIDENCES.get((spec.task, spec.output.kind), Confidence.VALUE)
-    for records, geometry in zip(second, geometries, strict=True):
-        _set_taps(records, geometry, output_hw, spec, upload)
-    return MaskRecords(first, second)
+    records = np.zeros((len(geometries), _planes(spec)), kernel_args.MASK)
+    records["height"], records["width"] = output_hw
+    records["faults"] = faults + 4 * np.arange(len(geometries), dtype=np.uint64)[:, None]
+    records["is_threshold"], records["threshold"] = spec.task != "semantic", logit_threshold(spec)
+    if spec.output.kind == "labels":
+        records["classes"] = spec.num_classes
+    else:
+        records["classes"] = spec.num_channels if spec.task == "semantic" else 1
+    records["confidence_kind"] = _CONFIDENCES.get((spec.task, spec.output.kind), Confidence.VALUE)
+    for planes, geometry in zip(records, geometries, strict=True):
+        _set_taps(planes, geometry, output_hw, spec, upload)
+    return records
 
 
 def _planes(spec: ModelSpec) -> int:
@@ -108,15 +92,17 @@ def _set_taps(records: Records, geometry: Geometry, output_hw: Size, spec: Model
         for name, one in zip(("row_weight", "col_weight"), taps, strict=True):
             records[name] = upload(np.ascontiguousarray(one.weights))
     records["taps"] = len(indices[0])
-    for name, index in zip(("row_index", "col_index"), indices, strict=True):
-        records[name] = upload(np.ascontiguousarray(index, np.int32))
+    for axis, index in zip(("row", "col"), indices, strict=True):
+        runs = np.append(0, (np.diff(index) != 0).any(0).cumsum())
+        records[f"{axis}_index"] = upload(np.ascontiguousarray(index, np.int32))
+        records[f"{axis}_run"] = upload(runs.astype(np.int32))
 
 
-def set_output(records: MaskRecords, output: OutputAt, spec: ModelSpec) -> None:
+def set_output(records: Records, output: OutputAt, spec: ModelSpec) -> None:
     """Set the address and the strides of the network's output.
 
     Raises:
-        InputError: if the kernels do not read its dtype.
+        InputError: if the kernels do not read its dtype, or an image has too many values.
     """
     kinds = _IDS if spec.output.kind == "labels" else _KINDS
     if output.dtype not in kinds:
@@ -124,23 +110,21 @@ def set_output(records: MaskRecords, output: OutputAt, spec: ModelSpec) -> None:
             f"expected an output on the GPU of {' or '.join(kinds)}, got {output.dtype}; cast it in the graph, or open "
             "the model with pixels='cpu'"
         )
-    labels, masks = records
-    height, width = int(labels["height"][0]), int(labels["width"][0])
+    height, width = int(records["height"].flat[0]), int(records["width"].flat[0])
     channels = 1 if spec.output.kind == "labels" else spec.num_channels
+    if (count := channels * height * width) >= 1 << 31:
+        raise InputError(f"the GPU takes fewer than 2^31 values per image, got {count}; open with pixels='cpu'")
     is_planar = spec.output.layout == "NCHW" or channels == 1
     strides = (height * width, width, 1) if is_planar else (1, width * channels, channels)
-    labels["kind"] = masks["kind"] = kinds[output.dtype]
-    labels["channel_stride"], labels["row_stride"], labels["column_stride"] = strides
-    masks["plane_stride"], masks["row_stride"], masks["column_stride"] = strides
-    bytes_per_value = np.dtype(output.dtype).itemsize
-    step = channels * height * width * bytes_per_value
-    labels["values"] = output.address + step * np.arange(len(labels), dtype=np.uint64)
-    planes = np.arange(masks.shape[1], dtype=np.uint64)
-    masks["logits"] = labels["values"][:, None] + np.uint64(strides[0] * bytes_per_value) * planes
+    records["kind"] = kinds[output.dtype]
+    records["plane_stride"], records["row_stride"], records["column_stride"] = strides
+    images, planes = np.indices(records.shape, np.uint64)
+    values = images * np.uint64(count) + planes * np.uint64(strides[0])
+    records["logits"] = output.address + np.uint64(np.dtype(output.dtype).itemsize) * values
 
 
 def set_results(
-    records: MaskRecords,
+    records: Records,
     results: Sequence[ResultsAt],
     geometries: Sequence[Geometry],
     mask_dtype: np.dtype[Any],
@@ -151,8 +135,8 @@ def set_results(
 
     `table` is the address of a uint16 mask value per label, or 0.
     """
-    records.masks["mask_bytes"], records.masks["table"] = mask_dtype.itemsize, table
-    for planes, result, geometry in zip(records.masks, results, geometries, strict=True):
+    records["mask_bytes"], records["table"] = mask_dtype.itemsize, table
+    for planes, result, geometry in zip(records, results, geometries, strict=True):
         for name, where in zip(ResultsAt._fields, result, strict=True):
             if where is not None:
                 itemsize = mask_dtype.itemsize if name == "mask" else 4
@@ -165,16 +149,14 @@ def _first_visible(where: PlaneAt, geometry: Geometry, planes: int, itemsize: in
     return np.array([where.address + itemsize * (first + p * where.plane_stride) for p in range(planes)], np.uint64)
 
 
-def mask_launches(records: MaskRecords) -> list[Launch]:
-    """Return the launches that make masks, then those of requested maps."""
-    labels, masks = records.labels, records.masks.ravel()
-    sizes = masks["rows"], masks["cols"]
-    launches = [
-        Launch("seginfer_label", labels, kernel_args.grid(kernel_args.PIXEL_TILE, labels["height"], labels["width"])),
-        Launch("seginfer_mask", masks, kernel_args.grid(kernel_args.MASK_TILE, *sizes)),
-    ]
-    if (masks["confidence"] != 0).any() or (masks["margin"] != 0).any():
-        launches.append(Launch("seginfer_maps", masks, kernel_args.grid(kernel_args.PIXEL_TILE, *sizes)))
+def mask_launches(records: Records) -> list[Launch]:
+    """Return the launch that makes masks, then that of requested maps."""
+    records = records.ravel()
+    sizes, first = (records["rows"], records["cols"]), records[0]
+    kind = int(first["kind"]), int(first["taps"])
+    launches = [Launch(output_kernel("mask", *kind), records, kernel_args.grid(kernel_args.MASK_TILE, *sizes))]
+    if (records["confidence"] != 0).any() or (records["margin"] != 0).any():
+        launches.append(Launch(output_kernel("maps", *kind), records, kernel_args.grid(kernel_args.MAP_TILE, *sizes)))
     return launches
 
 
@@ -196,6 +178,4 @@ def palette_of(colors: NDArray[np.uint8], weight: int) -> NDArray[Any]:
 
 def overlay_launch(records: Records) -> Launch:
     """Return the launch that paints every image of the records."""
-    return Launch(
-        "seginfer_overlay", records, kernel_args.grid(kernel_args.OVERLAY_TILE, records["height"], records["width"])
-    )
+    return Launch(OVERLAY, records, kernel_args.grid(kernel_args.OVERLAY_TILE, records["height"], records["width"]))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..._cuda import kernel_args
 from ..._cuda.errors import translate_errors
-from ..._cuda.gpu import Gpu
+from ..._cuda.gpu import Clear, Gpu
 from ..._cuda.steps import Records, Step
 from ..._errors import InputError
 from ..._geometry.geometry import Geometry, Size
@@ -57,11 +57,11 @@ class MaskStep(Step):
         super().__init__(gpu)
         self._spec = spec
         self._faults = gpu.view(faults, 4 * len(geometries))
+        self.work.append(Clear(faults, 4 * len(geometries)))  # then `check_faults`
         try:
             with translate_errors("preparing a mask step"):
-                labels = self._arena.reserve(2 * launches.label_count(len(geometries), output_hw, spec))
-                put, addresses = self._arena.put, (int(labels.handle), faults)
-                records = launches.mask_records(geometries, output_hw, spec, *addresses, put)
+                put = self._arena.put
+                records = launches.mask_records(geometries, output_hw, spec, faults, put)
                 launches.set_output(records, output, spec)
                 table = put(np.array(remap, np.uint16)) if len(remap) else 0
                 dtype = mask_dtype or spec.mask_dtype
@@ -70,11 +70,6 @@ class MaskStep(Step):
         except BaseException:
             self.close()
             raise
-
-    def start(self, stream: Any) -> None:
-        """Start the kernels on a stream. Call `check_faults` afterwards."""
-        self._faults.fill(0, stream=stream)
-        super().start(stream)
 
     def check(self, stream: Any) -> None:
         """Wait for the stream and check the last output. See `check_faults`."""

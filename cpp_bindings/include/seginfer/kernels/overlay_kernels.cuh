@@ -10,7 +10,7 @@ inline namespace SEGINFER_TARGET {
 constexpr int kOverlayCols = 4 * kBlockX;  // of the image, by kBlockY rows, that a block paints
 
 // Four pixels of a row per thread: three words.
-SEG_KERNEL seginfer_overlay(const OverlayPixel* records) {
+SEG_DEVICE void overlay(const OverlayPixel* records) {
   const OverlayPixel job = records[blockIdx.z];
   const int x = 4 * column(), y = row_of_block(kBlockY) + static_cast<int>(threadIdx.y);
   if (y >= job.height) return;
@@ -19,7 +19,11 @@ SEG_KERNEL seginfer_overlay(const OverlayPixel* records) {
   const bool is_aligned =
       (reinterpret_cast<unsigned long long>(to) | reinterpret_cast<unsigned long long>(from)) % 4 == 0;
   if (!is_aligned || (from && job.channels == 1) || x + 4 > job.width) {
-    for (int i = x; i < x + 4 && i < job.width; ++i) job(i, y);
+    SEG_NO_UNROLL
+    for (int i = x; i < x + 4 && i < job.width; ++i) {
+      SEG_TRIP;
+      job(i, y);
+    }
     return;
   }
   uint32 words[3] = {}, result[3] = {};

@@ -18,6 +18,12 @@
 #define SEG_NO_UNROLL
 #endif
 
+// Marks a block of braces that a thread may pass several times, or not at all, for tests that count instructions.
+#ifndef SEG_TRIP
+#define SEG_TRIP static_cast<void>(0)
+#define SEG_TRIP_OF(copies) static_cast<void>(0)  // in a loop that the compiler unrolls
+#endif
+
 // The CPU library compiles this header once per instruction set. A namespace for each keeps the linker from using, say,
 // the AVX-512 copy of a function on a processor without AVX-512.
 #ifndef SEGINFER_TARGET

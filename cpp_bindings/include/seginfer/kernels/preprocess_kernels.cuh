@@ -11,106 +11,75 @@ constexpr int kGatherRows = 4 * kBlockY;  // of the input, by kBlockX columns, t
 constexpr int kFilterRows = 2 * kBlockY;  // the same of preprocess_filtered
 constexpr int kFilteredRows = 96;         // source rows that a block of preprocess_filtered keeps
 
-// Computes each pixel from the image directly. A thread writes a column of four pixels, which share column weights.
-template <class F, Source kSource, int kTaps>
-SEG_DEVICE void gather(const PreprocessPixel& job) {
-  const int x = column(), first = row_of_block(kGatherRows) + 4 * static_cast<int>(threadIdx.y);
-  if (x >= job.width) return;
-  SEG_UNROLL
-  for (int y = first; y < first + 4; ++y) {
-    if (y < job.height) job.pixel<F, kSource, kTaps>(x, y);
-  }
-}
-
-struct Gather {
-  const PreprocessPixel& job;
-
-  template <Source kSource>
-  SEG_DEVICE void run() const {
-    switch (job.filter) {
-      case Filter::pick:
-        return gather<PickFilter, kSource, 1>(job);
-      case Filter::weighted:
-        return gather<WeightedFilter, kSource, 2>(job);
-      case Filter::opencv:
-        return gather<OpenCVFilter, kSource, 2>(job);
-      case Filter::pillow:
-        return;
+// For the filters pick, opencv, and weighted with two taps along either axis: computes each pixel from the image
+// directly. A thread writes a column of four pixels, which share column weights.
+template <Source kSource, class F, int kTaps, class T>
+SEG_DEVICE void preprocess(const PreprocessPixel* records) {
+  constexpr int kRows = kGatherRows / kBlockY;
+  const PreprocessPixel job = records[blockIdx.z];
+  const int x = column(), first = row_of_block(kGatherRows) + kRows * static_cast<int>(threadIdx.y);
+  if (job.has_content(x, first) && job.has_content(x, first + kRows - 1)) {
+    SEG_TRIP;
+    SEG_UNROLL
+    for (int y = first; y < first + kRows; ++y) {
+      job.content_pixel<F, kSource, kTaps, T>(x - job.left, y - job.top, [&](int row, typename F::Cell* cells) {
+        job.row_cells<F, kSource, kTaps>(row, x - job.left, cells);
+      });
     }
+    return;
   }
-};
-
-// Calls pixel(x, y) for the rows of a thread of preprocess_filtered.
-template <class Pixel>
-SEG_DEVICE void for_each_row(const PreprocessPixel& job, const Pixel& pixel) {
-  if (column() >= job.width) return;
-  const int top = row_of_block(kFilterRows), end = top + kFilterRows < job.height ? top + kFilterRows : job.height;
+  const int end = x >= job.width ? first : first + kRows < job.height ? first + kRows : job.height;
   SEG_NO_UNROLL
-  for (int y = top + static_cast<int>(threadIdx.y); y < end; y += kBlockY) pixel(column(), y);
-}
-
-template <class F, Source kSource, int kTaps>
-SEG_DEVICE void gather_rows(const PreprocessPixel& job) {
-  for_each_row(job, [&](int x, int y) { job.pixel<F, kSource, kTaps>(x, y); });
+  for (int y = first; y < end; ++y) {
+    SEG_TRIP;
+    job.pixel<F, kSource, kTaps, T>(x, y);
+  }
 }
 
 // For filters with many taps. A block resamples each source row once and keeps it in `kept`: (row, channel, x).
-template <class F, Source kSource>
-SEG_DEVICE void filter(const PreprocessPixel& job, typename F::Cell* kept) {
+template <Source kSource, class F, class T>
+SEG_DEVICE void preprocess_filtered(const PreprocessPixel* records) {
+  constexpr int kChannels = channels_of<kSource>();
+  using Cell = typename F::Cell;
+  __shared__ Cell kept[kFilteredRows * kChannels * kBlockX];
+  static_assert(sizeof(kept) <= 48 << 10, "shared memory that a block has without asking");
+  const PreprocessPixel job = records[blockIdx.z];
   const int top = row_of_block(kFilterRows), x = column() - job.left;
+  const int end = top + kFilterRows < job.height ? top + kFilterRows : job.height;
   const int first = (top > job.top ? top : job.top) - job.top;
-  const int bottom = top + kFilterRows - job.top, end = bottom < job.content_height ? bottom : job.content_height;
+  const int last = (end < job.top + job.content_height ? end - job.top : job.content_height) - 1;
   int begin = 0, count = 0;
-  if (first < end) {
+  if (first <= last) {
     begin = loaded(job.row_index + first);
-    count = loaded(job.row_index + (job.row_taps - 1) * static_cast<int64>(job.content_height) + end - 1) + 1 - begin;
+    count = loaded(job.row_index + (job.row_taps - 1) * job.content_height + last) + 1 - begin;
   }
-  if (count > kFilteredRows) return gather_rows<F, kSource, 0>(job);
-  const bool is_content = x >= 0 && x < job.content_width;
-  for (int s = static_cast<int>(threadIdx.y); is_content && s < count; s += kBlockY) {
-    typename F::Cell cells[3];
+  const bool is_kept = count <= kFilteredRows, is_content = x >= 0 && x < job.content_width;
+  SEG_NO_UNROLL
+  for (int s = static_cast<int>(threadIdx.y); is_kept && is_content && s < count; s += kBlockY) {
+    SEG_TRIP;
+    Cell cells[3];
     job.row_cells<F, kSource, 0>(begin + s, x, cells);
-    for (int c = 0; c < channels_of<kSource>(); ++c) kept[(3 * s + c) * kBlockX + threadIdx.x] = cells[c];
+    for (int c = 0; c < kChannels; ++c) kept[(kChannels * s + c) * kBlockX + threadIdx.x] = cells[c];
   }
   __syncthreads();
-  for_each_row(job, [&](int at, int y) {
-    if (!job.has_content(at, y)) return job.padding_pixel(at, y);
-    job.content_pixel<F, kSource, 0>(x, y - job.top, [&](int row, typename F::Cell* cells) {
-      for (int c = 0; c < channels_of<kSource>(); ++c) cells[c] = kept[(3 * (row - begin) + c) * kBlockX + threadIdx.x];
-    });
-  });
-}
-
-struct FilterRows {
-  const PreprocessPixel& job;
-  unsigned char* kept;
-
-  template <Source kSource>
-  SEG_DEVICE void run() const {
-    switch (job.filter) {
-      case Filter::pick:
-        return gather_rows<PickFilter, kSource, 1>(job);
-      case Filter::weighted:
-        return filter<WeightedFilter, kSource>(job, reinterpret_cast<float*>(kept));
-      case Filter::pillow:
-        return filter<PillowFilter, kSource>(job, reinterpret_cast<int*>(kept));
-      case Filter::opencv:
-        return;
+  if (column() >= job.width) return;
+  SEG_NO_UNROLL
+  for (int y = top + static_cast<int>(threadIdx.y); y < end; y += kBlockY) {
+    SEG_TRIP;
+    if (!job.has_content(column(), y)) {
+      SEG_TRIP;
+      job.padding_pixel<T>(column(), y);
+    } else if (is_kept) {
+      SEG_TRIP;
+      job.content_pixel<F, kSource, 0, T>(x, y - job.top, [&](int row, Cell* cells) {
+        const Cell* from = kept + (row - begin) * (kChannels * kBlockX) + threadIdx.x;
+        for (int c = 0; c < kChannels; ++c) cells[c] = from[c * kBlockX];
+      });
+    } else {
+      SEG_TRIP;
+      job.pixel<F, kSource, 0, T>(column(), y);
     }
   }
-};
-
-// For the filters pick, opencv, and weighted with two taps along either axis.
-SEG_KERNEL seginfer_preprocess(const PreprocessPixel* records) {
-  const PreprocessPixel job = records[blockIdx.z];
-  with_source(job.source, Gather{job});
-}
-
-// For the filters pick, pillow, and weighted with any number of taps.
-SEG_KERNEL seginfer_preprocess_filtered(const PreprocessPixel* records) {
-  alignas(16) __shared__ unsigned char kept[kFilteredRows * 3 * kBlockX * 4];
-  const PreprocessPixel job = records[blockIdx.z];
-  with_source(job.source, FilterRows{job, kept});
 }
 
 }  // namespace SEGINFER_TARGET
