@@ -162,13 +162,16 @@ def _is_running(pid: str) -> bool:
 def test_every_option_reaches_the_builder() -> None:
     parsed = parsed_pitch()
     pools, usual = parsed.library.module.MemoryPoolType, create_config(parsed, ONE, EngineOptions())
-    config = create_config(parsed, ONE * 2, EngineOptions(workspace_mb=16, optimization_level=5, max_aux_streams=0))
+    options = EngineOptions(workspace_mb=16, optimization_level=5, max_aux_streams=0, cuda_graph=False)
+    config = create_config(parsed, ONE * 2, options)
     assert (usual.num_optimization_profiles, config.num_optimization_profiles) == (1, 2)
     assert (usual.builder_optimization_level, config.builder_optimization_level) == (3, 5)
     assert config.max_aux_streams == 0
     assert config.get_memory_pool_limit(pools.WORKSPACE) == 16 << 20
     assert usual.get_memory_pool_limit(pools.WORKSPACE) != 16 << 20
-    assert not usual.get_flag(parsed.library.module.BuilderFlag.TF32)
+    flags = parsed.library.module.BuilderFlag
+    assert not usual.get_flag(flags.TF32)
+    assert (usual.get_flag(flags.REQUIRE_USER_ALLOCATION), config.get_flag(flags.REQUIRE_USER_ALLOCATION)) == (1, 0)
 
 
 def test_progress_is_told_phase_by_phase_inside_of_phases(tmp_path: Path) -> None:
@@ -246,10 +249,16 @@ def test_a_network_that_cannot_be_built_says_why(tmp_path: Path) -> None:
             "node head/Conv due to insufficient workspace. See verbose log for requested sizes.)",
             ("head/Conv", "raise workspace_mb"),
         ),
+        (
+            "IBuilder::build: Error Code 4: API Usage Error (BuilderFlag::kREQUIRE_USER_ALLOCATION is not "
+            "compatible with networks that contain data-dependent dynamic shapes or other features that prevent stream "
+            "capture. The Myelin graph is not stream capturable, which means runtime allocation is required. )",
+            ("cannot build for CUDA graphs", "data-dependent dynamic shapes", "--no-cuda-graph"),
+        ),
         ("", ("no reason given",)),
     ],
 )
-def test_a_lack_of_memory_is_told_apart(text: str, words: tuple[str, ...]) -> None:
+def test_failures_with_a_remedy_are_told_apart(text: str, words: tuple[str, ...]) -> None:
     with refuses(BackendError, *words):
         raise explain_failure(find_library(), [Message("ERROR", text)])
 

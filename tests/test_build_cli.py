@@ -87,6 +87,8 @@ def test_options_become_those_of_the_engine(tmp_path: Path, capsys: pytest.Captu
     arguments = [str(word) for name, number in numbers.items() for word in (f"--{name}", number)]
     options = told(capsys, PITCH, "-o", str(tmp_path / "p.engine"), *arguments)["key"]["options"]
     assert {name: options[name.replace("-", "_")] for name in numbers} == numbers
+    assert options["cuda_graph"]
+    assert not told(capsys, PITCH, "--no-cuda-graph")["key"]["options"]["cuda_graph"]
 
 
 def test_tables_say_what_the_engine_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -193,6 +193,9 @@ def test_an_engine_that_was_built_without_a_gpu_fits_any(built: EngineFile, capl
     check_fits(built, replace(built.key, gpu=ORIN))
     check_fits(built, replace(built.key, seginfer="0.1.99"))
     assert not caplog.records
+    turing = EngineGpu("NVIDIA T4", (7, 5), "12.6")
+    with refuses(BackendError, "for GPU of compute capability 8.0 or newer, and here is NVIDIA T4", "build tiny.onnx"):
+        check_fits(built, replace(built.key, gpu=turing))
 
 
 def test_another_driver_is_a_warning(built: EngineFile, caplog: pytest.LogCaptureFixture) -> None:

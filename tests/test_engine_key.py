@@ -58,6 +58,7 @@ def _changed(**fields: object) -> EngineKey:
         (_changed(gpu=replace(ORIN, driver="12.6 (540.5.0)")), "driver 12.6 (540.4.0), here 12.6 (540.5.0)"),
         (_changed(options=EngineOptions("tensorrt", workspace_mb=64)), "options.workspace_mb none, here 64"),
         (_changed(options=EngineOptions("tensorrt", dla_core=0)), "options.dla_core none, here 0"),
+        (_changed(options=EngineOptions("tensorrt", cuda_graph=False)), "options.cuda_graph True, here False"),
         (
             _changed(options=EngineOptions("tensorrt", (EngineProfile((1, 1, 4)),))),
             "options.profiles[0] batch 1, here batch 1..1..4",

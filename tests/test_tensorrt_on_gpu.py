@@ -11,13 +11,13 @@ import pytest
 import torch
 from models import SPECS, make_spec
 from numpy.typing import NDArray
+from shared import share_kernels
 
 from seginfer import EngineOptions, EngineProfile, InputError, ModelSpec, Segmenter, build_engine
 from seginfer._media.images import read_image
 from seginfer._system.driver import find_gpu
 from seginfer._tensorrt.library import TENSORRT, find_library
 from seginfer.assets import SOCCER
-from seginfer.export import certify, load_source, load_weights
 
 pytestmark = [pytest.mark.needs_cuda, pytest.mark.needs_tensorrt]
 
@@ -28,11 +28,12 @@ PITCH = SOCCER / "pitch.onnx"
 
 @pytest.fixture(scope="module")
 def backend() -> str:
-    return "tensorrt" if find_library().name == TENSORRT else "tensorrt_rtx"
+    return "tensorrt" if find_library(gpu=find_gpu()).name == TENSORRT else "tensorrt_rtx"
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    share_kernels(tmp_path_factory, tmp_path / "cache")
     monkeypatch.setenv("SEGINFER_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -41,17 +42,24 @@ def picture(seed: int, size: tuple[int, int]) -> Image:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
 
 
+def sample(name: str) -> Image:
+    pytest.importorskip("cv2")
+    return read_image(SOCCER / "samples" / f"{name}.png")
+
+
 def test_an_engine_says_what_pytorch_says(backend: str) -> None:
+    images = [sample(name) for name in ("near", "robot", "stand")]  # the export half needs OpenCV, too
+    from seginfer.export import certify, load_source, load_weights
+
     source = load_source("seginfer.export.zoo.unet:soccer_unet")
     load_weights(source.module, SOCCER / "pitch.safetensors")
-    images = [read_image(SOCCER / "samples" / f"{name}.png") for name in ("near", "robot", "stand")]
     with Segmenter.open(PITCH, backend=backend) as segmenter:
         certificate = certify(source.module, segmenter, images)
     assert certificate.passed, certificate.summary()
 
 
 def test_the_whole_frame_is_one_graph(backend: str) -> None:
-    image = read_image(SOCCER / "samples" / "near.png")
+    image = sample("near")
     with Segmenter.open(PITCH, backend=backend, image_hw=image.shape[:2]) as segmenter:
         segmenter(image)
         assert "CUDA graphs" in segmenter.pipeline.description
@@ -106,7 +114,7 @@ def test_sizes_outside_every_profile_are_refused_and_the_segmenter_lives_on(
 
 
 def test_threads_get_the_masks_of_their_own_images(backend: str) -> None:
-    images = [np.roll(read_image(SOCCER / "samples" / "near.png"), 40 * k, axis=1) for k in range(8)]
+    images = [np.roll(sample("near"), 40 * k, axis=1) for k in range(8)]
     failures: list[int] = []
     with Segmenter.open(PITCH, backend=backend) as segmenter:
         expected = [segmenter(image).mask for image in images]

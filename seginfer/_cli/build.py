@@ -45,6 +45,7 @@ def _options(args: argparse.Namespace) -> EngineOptions:
         optimization_level=args.optimization_level,
         max_aux_streams=args.max_aux_streams,
         dla_core=args.dla_core,
+        cuda_graph=args.cuda_graph,
     )
 
 

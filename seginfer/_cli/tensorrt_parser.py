@@ -97,6 +97,12 @@ def add_build(commands: Any) -> None:
         help="maximum number of auxiliary streams; 0 gives steady latency (default: the library's choice)",
     )
     command.add_argument("--dla-core", type=number, help="DLA core of a Jetson to run on (default: the GPU)")
+    command.add_argument(
+        "--no-cuda-graph",
+        dest="cuda_graph",
+        action="store_false",
+        help="run frames call by call, for networks that TensorRT for RTX cannot build for CUDA graphs",
+    )
     command.add_argument("--device", default="cuda", help="cuda or cuda:INDEX (default: %(default)s)")
     command.add_argument(
         "--library",

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from .._errors import BackendError, InputError
-from .library import RTX, Library, Message, find_reason, is_out_of_memory, message_log
+from .._system.driver import find_gpu, has_gpu
+from .library import RTX, Library, Message, find_reason, is_out_of_memory, message_log, supports_gpu
 from .options import EngineOptions
 from .parse import ParsedNetwork, protect_fp32_nodes
 from .report import ShapeRange
@@ -110,6 +111,13 @@ def create_config(parsed: ParsedNetwork, profiles: Sequence[Profile], options: E
     if hasattr(module.BuilderFlag, "TF32"):
         # TF32 would keep 10 bits of what the graph and its certificate call fp32.
         config.clear_flag(module.BuilderFlag.TF32)
+    if options.cuda_graph and hasattr(module.BuilderFlag, "REQUIRE_USER_ALLOCATION"):
+        # Without it, TensorRT for RTX may allocate memory during a run, which a CUDA graph cannot record.
+        config.set_flag(module.BuilderFlag.REQUIRE_USER_ALLOCATION)
+    if parsed.library.name == RTX and has_gpu() and supports_gpu(parsed.library, find_gpu()):
+        # By default engines are for many kinds of GPUs, and not for Turing.
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(module.ComputeCapability.CURRENT, 0)
     # `inspect_engine` needs details.
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
     config.builder_optimization_level = options.optimization_level
@@ -154,6 +162,8 @@ def explain_failure(library: Library, messages: Sequence[Message]) -> BuildError
             "build for a smaller batch or size, or set a smaller workspace_mb",
             reason,
         )
+    if "REQUIRE_USER_ALLOCATION" in reason:
+        return BuildError(f"{library.description} cannot build for CUDA graphs: {reason}; give --no-cuda-graph", reason)
     if "insufficient workspace" in reason:
         return BuildError(f"{library.description} needs more scratch memory: {reason}; raise workspace_mb", reason)
     return BuildError(f"{library.description} cannot build the network: {reason}; see `seginfer check`", reason)

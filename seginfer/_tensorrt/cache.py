@@ -1,9 +1,10 @@
 """Names and locks of the engine cache. `entries` reads its content.
 
-<model>-<16 digits of the key>.engine        and .engine.json, its sidecar
-<model>-<16 digits of the key>.engine.lock   held while that engine is built
-timing-<library>-<version>-<gpu>.cache       measurements of builds
-kernels/                                     cubins, see `_cuda`
+<model>-<16 digits of the key>.engine          and .engine.json, its sidecar
+<model>-<16 digits of the key>.engine.runtime  kernels compiled for it, see `runtime_cache`
+<model>-<16 digits of the key>.engine.lock     held while that engine is built
+timing-<library>-<version>-<gpu>.cache         measurements of builds
+kernels/                                       cubins, see `_cuda`
 """
 
 from __future__ import annotations

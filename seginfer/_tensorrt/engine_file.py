@@ -28,7 +28,7 @@ from .cache import folder_lock
 from .key import EngineKey
 from .report import EngineReport
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the sidecar. It rises when its fields change, or engines of older releases must not be run."""
 
 _MAX_BYTES = 64 << 20  # of a sidecar
@@ -163,8 +163,8 @@ def write_engine(target: Path, model: Path, key: EngineKey, spec: ModelSpec, bui
 def check_fits(engine: EngineFile, here: EngineKey) -> None:
     """Refuse an engine that was built for another machine.
 
-    Library, its exact build, platform and GPU must be equal. An engine that was built without a GPU fits any. The
-    series of seginfer (0.1) must be equal. Another driver is a warning in the log.
+    Library, its exact build, platform and GPU must be equal. An engine that was built without a GPU fits any of
+    compute capability 8.0 and newer. The series of seginfer (0.1) must be equal. Another driver only logs a warning.
 
     Args:
         engine: an intact engine.
@@ -176,8 +176,9 @@ def check_fits(engine: EngineFile, here: EngineKey) -> None:
     # Requirements for an engine do not change within a series of seginfer. Under another driver engines keep working,
     # but their kernels were chosen for the old one.
     built, now = _required_fields(engine.key), _required_fields(here)
-    if engine.key.gpu is None:
-        del built["GPU"]
+    if engine.key.gpu is None:  # of TensorRT for RTX, whose manual excludes Turing
+        is_older = here.gpu is not None and here.gpu.compute_capability < (8, 0)
+        built["GPU"] = "of compute capability 8.0 or newer" if is_older else now["GPU"]
     for name, value in built.items():
         if value != now[name]:
             raise BackendError(

@@ -24,10 +24,11 @@ from .cache import (
 )
 from .engine_file import EngineFile, read_engine, read_sidecar, sidecar_path
 from .key import EngineKey, list_keys_here, list_machine_keys
+from .runtime_cache import runtime_cache_path
 
 State = Literal["usable", "stale", "unknown", "broken", "building"]
 
-_SUFFIXES = (".json", ".lock")  # of files beside an engine
+_SUFFIXES = (".json", ".runtime", ".lock")  # of files beside an engine
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class CacheEntry:
     reason: str
     """Reason why it is not usable."""
     size_bytes: int
-    """Size of the engine and its sidecar."""
+    """Size of the engine, its sidecar and its runtime cache."""
     engine: EngineFile | None
     """None if it is broken or being built."""
 
@@ -120,7 +121,7 @@ def clear(folder: Path, *, stale_only: bool = False) -> Cleared:
             elif not (stale_only and _classify(path)[0] in ("usable", "unknown")):
                 engines += 1
                 # The sidecar goes first: an engine without one is never loaded.
-                sizes += _delete([sidecar_path(path), path, lock_path(path)])
+                sizes += _delete([sidecar_path(path), path, runtime_cache_path(path), lock_path(path)])
     sizes += _delete(_find_idle_locks(folder, building))
     sizes += _delete(find_leftovers(folder))
     sizes += _delete(_find_timings(folder, stale_only))
@@ -181,9 +182,9 @@ def _classify(path: Path) -> tuple[State, str, EngineFile | None]:
 
 
 def _size(path: Path) -> int:
-    """Return the bytes of an engine and its sidecar."""
+    """Return the bytes of an engine and the files beside it."""
     size = 0
-    for file in (path, sidecar_path(path)):
+    for file in (path, sidecar_path(path), runtime_cache_path(path)):
         with suppress(OSError):  # it has just been deleted
             found = file.stat()
             size += found.st_size if stat.S_ISREG(found.st_mode) else 0

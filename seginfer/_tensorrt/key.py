@@ -91,9 +91,10 @@ def engine_key(path: str | Path, options: EngineOptions, device_id: int = 0) -> 
     Raises:
         MissingFileError: if there is no such model file.
         ModelFileError: if it is not an ONNX model, or a file that it keeps weights in is missing.
-        BackendUnavailableError: if the requested library or the GPU is not available.
+        BackendUnavailableError: if the requested library or the GPU is not available, or they do not fit.
     """
-    library, gpu = _find_builder(options, device_id)  # first: hashing takes longer
+    gpu = _find_gpu(device_id)  # first: hashing takes longer
+    library = _find_library(options, gpu)
     return _make_key(onnx_sha256(path), options, library, gpu)
 
 
@@ -108,10 +109,11 @@ def list_keys_here(key: EngineKey) -> list[EngineKey]:
     Raises:
         BackendUnavailableError: if the library or any GPU is not available.
     """
-    keys = [key_here(key, *_find_builder(key.options, 0))]
+    library = _find_library(key.options)
+    keys = [key_here(key, library, _find_gpu(0))]
     while keys[-1].gpu is not None:
         try:
-            keys.append(key_here(key, *_find_builder(key.options, len(keys))))
+            keys.append(key_here(key, library, _find_gpu(len(keys))))
         except BackendUnavailableError:  # there are no more GPUs
             break
     return keys
@@ -123,7 +125,7 @@ def list_machine_keys() -> list[EngineKey]:
     for name in get_args(LibraryName):
         with suppress(BackendUnavailableError):
             options = EngineOptions(library=name)
-            keys += list_keys_here(_make_key("", options, *_find_builder(options, 0)))
+            keys += list_keys_here(_make_key("", options, _find_library(options), None))
     return keys
 
 
@@ -142,16 +144,18 @@ def file_stamps(path: str | Path) -> tuple[tuple[int, ...], ...]:
     return tuple(file_stamp(file) for file in (Path(path), *external_files(path)))
 
 
-def _find_builder(options: EngineOptions, device_id: int) -> tuple[Library, GpuInfo | None]:
-    """Return the library that builds here, and its GPU.
+def _find_gpu(device_id: int) -> GpuInfo | None:
+    """Return a GPU. None on a machine without one."""
+    return find_gpu(device_id) if has_gpu() else None
 
-    The GPU is None for TensorRT for RTX on a machine without one.
-    """
+
+def _find_library(options: EngineOptions, gpu: GpuInfo | None = None) -> Library:
     try:
-        library = find_library(options.library)
+        return find_library(options.library, gpu)
+    except BackendUnavailableError:
+        raise
     except MissingDependencyError as error:
         raise BackendUnavailableError(str(error)) from error
-    return library, None if library.name == RTX and not has_gpu() else find_gpu(device_id)
 
 
 def _make_key(sha256: str, options: EngineOptions, library: Library, gpu: GpuInfo | None) -> EngineKey:

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any, Literal, NamedTuple
 
 from .._errors import BackendUnavailableError, MissingDependencyError
-from .._system.driver import has_gpu
+from .._system.driver import GpuInfo, has_gpu
 
 TENSORRT = "TensorRT"
 RTX = "TensorRT for RTX"
@@ -83,15 +83,17 @@ class MessageLog:
             del self._collections[number]
 
 
-def find_library(requested: str = "auto") -> Library:
+def find_library(requested: str = "auto", gpu: GpuInfo | None = None) -> Library:
     """Import TensorRT or TensorRT for RTX.
 
     Args:
         requested: as `EngineOptions.library`: "tensorrt", "tensorrt_rtx", or "auto" for TensorRT where it and a GPU are
             present and TensorRT for RTX otherwise.
+        gpu: the GPU to build for or run on. None is any.
 
     Raises:
         MissingDependencyError: if the requested library cannot be imported.
+        BackendUnavailableError: if it does not support the GPU.
     """
     if requested == "tensorrt" and not has_gpu():
         raise MissingDependencyError(
@@ -107,11 +109,37 @@ def find_library(requested: str = "auto") -> Library:
         for module in _MODULES[name]:
             imported = _try_import(module)
             if isinstance(imported, ModuleType):
-                return Library(name, imported)
+                library = Library(name, imported)
+                _refuse_unsupported(library, gpu)
+                return library
             reasons.append(str(imported))
     raise MissingDependencyError(
         "expected TensorRT and a GPU, or TensorRT for RTX, which works without a GPU; cannot import either "
         f"({'; '.join(reasons)}); pip install 'seginfer[check]'"
+    )
+
+
+def supports_gpu(library: Library, gpu: GpuInfo) -> bool:
+    """Tell whether a library has kernels for a GPU. True if it does not say."""
+    known = _capabilities(library)
+    return not known or gpu.compute_capability in known
+
+
+def _capabilities(library: Library) -> list[tuple[int, int]]:
+    """List the compute capabilities that TensorRT for RTX names. Its engines run on no others."""
+    members = getattr(getattr(library.module, "ComputeCapability", None), "__members__", ())
+    found = filter(None, (re.fullmatch(r"SM(\d+)(\d)", name) for name in members))
+    return [(int(match[1]), int(match[2])) for match in found] if library.name == RTX else []
+
+
+def _refuse_unsupported(library: Library, gpu: GpuInfo | None) -> None:
+    if gpu is None or supports_gpu(library, gpu):
+        return
+    known = ", ".join(f"{major}.{minor}" for major, minor in _capabilities(library))
+    major, minor = gpu.compute_capability
+    raise BackendUnavailableError(
+        f"{library.description} runs on compute capabilities {known}, got {gpu.name} ({major}.{minor}); use TensorRT "
+        "there, the library and backend 'tensorrt': pip install 'seginfer[tensorrt]', on a Jetson JetPack's package"
     )
 
 

@@ -53,8 +53,9 @@ def check_in_process(
         return _report_check(parsed, path, inputs, parsed.problems)
     ranges = {t.name: ShapeRange(t.min, t.opt, t.max) for t in inputs if t.min}
     profiles = [ranges] if ranges else []
+    options = EngineOptions(cuda_graph=False)  # TensorRT builds what TensorRT for RTX refuses for CUDA graphs
     try:
-        engine = _make_engine(parsed, spec, profiles, EngineOptions(), on_stage=on_stage, on_progress=on_progress)
+        engine = _make_engine(parsed, spec, profiles, options, on_stage=on_stage, on_progress=on_progress)
     except BuildError as error:
         return _report_check(parsed, path, inputs, _find_build_problems(parsed, error.reason))
     return _report_check(parsed, path, inputs, (), engine)

@@ -59,6 +59,8 @@ class EngineOptions:
     """Streams beside the main one that a network may use. None lets the library decide, 0 makes latency steady."""
     dla_core: int | None = None
     """Deep-learning accelerator of a Jetson to run on. Layers that it lacks run on the GPU. None is the GPU."""
+    cuda_graph: bool = True
+    """Run frames as CUDA graphs. TensorRT for RTX then refuses networks that allocate memory while they run."""
 
     def __post_init__(self) -> None:
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .._cuda.compiler import require_cuda
 from .._cuda.gpu import Gpu
+from .._cuda.recording import making
 from .._cuda.tensors import DeviceMemory
 from .._errors import BackendError, BackendUnavailableError, InputError
 from .._files.model_file import ModelFile
@@ -72,12 +73,13 @@ class TensorRtBackend:
         self.name = engine.key.backend
         self.reason = f"engine {engine.path}"
         gpu = find_gpu(self.device_index)
-        self._library = find_library(self.name)
+        self._library = find_library(self.name, gpu)
         check_fits(engine, key_here(engine.key, self._library, gpu))
         self._spec, self._report = engine.spec, engine.report
         self._gpu = Gpu(self.device_index)
         try:
-            self._engine: LoadedEngine | None = LoadedEngine(self._library, engine)
+            with making():
+                self._engine: LoadedEngine | None = LoadedEngine(self._library, engine)
             self._engine.check(engine.report)
         except BaseException:
             self._gpu.close()
@@ -164,7 +166,8 @@ class TensorRtBackend:
         """
         if self._engine is not None and not self._gpu.is_forked:
             self._calls.close()
-            self._engine.close()
+            with making():
+                self._engine.close()
             self._engine = None
             self._gpu.close()
 
