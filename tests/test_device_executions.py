@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fake_cuda_core
 import kernels_on_cpu as on_cpu
 import numpy as np
+import onnxruntime as ort
 import pytest
 import torch
 from fake_network import array_at
@@ -63,6 +69,80 @@ def test_onnxruntime_reads_and_writes_the_memory_that_it_is_given(name: str, tmp
 
 
 @pytest.mark.usefixtures("in_host_memory")
+def test_all_executions_of_a_model_share_one_session_of_onnxruntime(
+    semantic_model: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each session would have a copy of the weights."""
+    opened: list[Any] = []
+    open_really = ort.InferenceSession
+
+    def open_session(*arguments: Any, **options: Any) -> Any:
+        gc.collect()
+        assert not any(session() for session in opened), "two sessions at once"
+        session = open_really(*arguments, **options)
+        opened.append(weakref.ref(session))
+        return session
+
+    monkeypatch.setattr(ort, "InferenceSession", open_session)
+    backend = OnnxRuntimeBackend(semantic_model, ("logits",), device="cpu")
+    backend.device_index = 0
+    batches = [np.random.default_rng(n).random((n, 3, 24, 32), np.float32) for n in (1, 2, 3)] * 2
+    executions = [backend.execution(batch.shape, DeviceMemory(gpu)) for batch in batches]
+    expected = [backend.infer(batch)["logits"] for batch in batches]
+
+    def work(number: int) -> None:
+        gpu.use()
+        stream = gpu.new_stream()
+        for _ in range(5):
+            array_at(executions[number].input)[...] = batches[number]
+            executions[number].enqueue(stream)
+            stream.sync()
+            np.testing.assert_array_equal(array_at(executions[number].outputs["logits"]), expected[number])
+
+    with ThreadPoolExecutor(len(batches)) as pool:
+        list(pool.map(work, range(len(batches))))
+    assert len(opened) == 2, "one to see whether there is a GPU, and one on a stream of its own"
+    backend.close()
+    with pytest.raises(BackendError, match="closed"):
+        executions[0].enqueue(gpu.stream)
+    for execution in executions:
+        execution.close()
+    gc.collect()
+    assert not any(session() for session in opened)
+    assert gpu.live_buffers == 0
+
+
+@pytest.mark.usefixtures("in_host_memory")
+def test_a_run_of_onnxruntime_waits_for_the_stream_and_the_stream_for_it(
+    semantic_model: Path, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = OnnxRuntimeBackend(semantic_model, ("logits",), device="cpu")
+    backend.device_index = 0
+    execution = backend.execution((1, 3, 24, 32), DeviceMemory(gpu))
+    done: list[tuple[str, object, object]] = []
+    wait, run = fake_cuda_core.Stream.wait, _onnxruntime_execution.OnnxRuntimeExecution._run
+
+    def note_wait(self: fake_cuda_core.Stream, other: Any) -> None:
+        done.append(("wait", self, other))
+        wait(self, other)
+
+    def note_run(self: _onnxruntime_execution.OnnxRuntimeExecution, options: Any) -> None:
+        done.append(("run", self, options))
+        run(self, options)
+
+    monkeypatch.setattr(fake_cuda_core.Stream, "wait", note_wait)
+    monkeypatch.setattr(_onnxruntime_execution.OnnxRuntimeExecution, "_run", note_run)
+    stream = gpu.new_stream()
+    execution.enqueue(stream)
+    (_, own, given), (what, ran, _), (_, last, behind) = done
+    assert (given, what, ran, last, behind) == (stream, "run", execution, stream, own)
+    assert own is not stream
+    execution.close()
+    backend.close()
+    assert own not in fake_cuda_core._world.streams.values()
+
+
+@pytest.mark.usefixtures("in_host_memory")
 def test_what_onnxruntime_refuses_frees_the_memory(semantic_model: Path, gpu: Gpu) -> None:
     backend = OnnxRuntimeBackend(semantic_model, ("logits",), device="cpu")
     backend.device_index = 0
@@ -109,3 +189,54 @@ def test_without_the_packages_for_it_pixels_stay_on_the_cpu_and_the_log_says_so(
         assert segmenter(np.zeros((24, 32, 3), np.uint8)).mask.shape == (24, 32)
     with pytest.raises(BackendUnavailableError, match="cuda-core"):
         Segmenter(make_spec(), backend, pixels="cuda")
+
+
+@pytest.fixture
+def torch_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let executions of torch run on the CPU, without its CUDA half."""
+    monkeypatch.setattr("seginfer.backends.torch._use_pool", lambda *_: nullcontext())
+    monkeypatch.setattr(torch.cuda, "MemPool", object)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: SimpleNamespace(synchronize=lambda: None))
+    monkeypatch.setattr(torch.cuda, "ExternalStream", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+
+
+@pytest.mark.usefixtures("torch_on_cpu")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: (x.double(),), r"must be torch.float32 \(1, 3, 8, 8\) on cpu, got torch.float64"),
+        (lambda x: (x[:, :1],), r"got torch.float32 \(1, 1, 8, 8\)"),
+        (lambda x: (x.to("meta"),), "on meta"),
+        (lambda x: (x, x), "the 1 tensors logits, got 2"),
+    ],
+)
+def test_outputs_of_a_module_that_change_their_kind_are_refused_and_never_converted(
+    change: Any, words: str, gpu: Gpu
+) -> None:
+    class Module(torch.nn.Module):
+        change: Any = staticmethod(lambda x: (x + 1,))
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.change(x)
+
+    module = Module()
+    execution = TorchBackend(module, ("logits",)).execution((1, 3, 8, 8), DeviceMemory(gpu))
+    execution.enqueue(gpu.stream)
+    assert array_at(execution.outputs["logits"]).min() == 1
+    module.change = change
+    with pytest.raises(BackendError, match=words):
+        execution.enqueue(gpu.stream)
+    with pytest.raises(BackendError):
+        TorchBackend(module, ("logits",) if words[0] == "t" else ()).infer(np.zeros((1, 3, 8, 8), np.float32))
+    execution.close()
+
+
+@pytest.mark.usefixtures("torch_on_cpu")
+def test_outputs_of_a_module_on_another_device_are_refused(gpu: Gpu) -> None:
+    class Module(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return (x.to("meta"),)
+
+    with pytest.raises(BackendError, match=r"on cpu, got torch.float32 \(1, 3, 8, 8\) on meta"):
+        TorchBackend(Module(), ("logits",)).execution((1, 3, 8, 8), DeviceMemory(gpu))

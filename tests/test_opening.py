@@ -81,7 +81,7 @@ class Session(SimpleNamespace):
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:1"])
-def test_sessions_do_not_spin_and_on_a_gpu_fp32_is_not_tf32(
+def test_sessions_do_not_spin_and_on_a_gpu_fp32_is_not_tf32_and_nothing_is_searched(
     device: str, semantic_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Any] = []
@@ -100,7 +100,8 @@ def test_sessions_do_not_spin_and_on_a_gpu_fp32_is_not_tf32(
     options, providers = asked
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert options.intra_op_num_threads == 3
-    assert providers == ([CPU] if device == "cpu" else [(CUDA, {"device_id": 1, "use_tf32": 0}), CPU])
+    on_gpu = {"device_id": 1, "use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}
+    assert providers == ([CPU] if device == "cpu" else [(CUDA, on_gpu), CPU])
     assert backend.device == device
 
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._cuda.recording import making
 from .._cuda.tensors import DeviceMemory
-from .._errors import BackendError
+from .._errors import BackendError, InputError
 from .._geometry.geometry import Size
 from .._spec.model_spec import Layout
-from ._protocol import CLOSED, DeviceBackend, Execution, Tensor
+from ._protocol import CLOSED, DeviceBackend, Execution, Tensor, fill_outputs
 
 if TYPE_CHECKING:
     from .._cuda.gpu import Gpu
@@ -40,16 +41,18 @@ class HostCalls:
         """Run any number of images. See `Backend.infer`.
 
         They are cut into batches that the backend takes.
+
+        Raises:
+            InputError: if batch or `out` are not what the network takes and returns.
         """
+        if not isinstance(batch, np.ndarray) or batch.ndim != 4 or not batch.flags.c_contiguous:
+            got = f"{batch.dtype} {batch.shape}" if isinstance(batch, np.ndarray) else type(batch).__name__
+            raise InputError(f"a batch must be a contiguous NumPy array of 4 dimensions, got {got}; copy it into one")
         most = self._backend.max_batch_size(self._input_hw(batch)) or len(batch)
         pieces = [self._run(batch[i : i + most]) for i in range(0, len(batch), most)]
         names = pieces[0].keys()
         arrays = {name: np.concatenate([piece[name] for piece in pieces]) for name in names}
-        if out is None:
-            return arrays
-        for name, array in arrays.items():
-            out[name][...] = array
-        return out
+        return fill_outputs(arrays, out)
 
     def _run(self, batch: Tensor) -> dict[str, Tensor]:
         count = len(batch)
@@ -71,8 +74,11 @@ class HostCalls:
         if self._stream is None:
             self._stream = self._gpu.new_stream()
         execution = self._execution(batch.shape)
+        if batch.dtype != execution.input.dtype:
+            raise InputError(f"the network takes batches of {execution.input.dtype}, got {batch.dtype}; convert them")
         self._gpu.fill(self._gpu.view(execution.input.address, batch.nbytes), batch, self._stream)
-        execution.enqueue(self._stream)
+        with making():  # it is not recorded, and may allocate and wait at any time
+            execution.enqueue(self._stream)
         arrays = {}
         for name, tensor in execution.outputs.items():
             array = arrays[name] = np.empty(tensor.shape, tensor.dtype)
@@ -86,9 +92,10 @@ class HostCalls:
     def _execution(self, shape: tuple[int, ...]) -> Execution:
         execution = self._executions.get(shape)
         if execution is None:
-            if len(self._executions) >= self._KEPT:
-                self._executions.pop(next(iter(self._executions))).close()
-            execution = self._executions[shape] = self._backend.execution(shape, DeviceMemory(self._gpu))
+            with making():
+                if len(self._executions) >= self._KEPT:
+                    self._executions.pop(next(iter(self._executions))).close()
+                execution = self._executions[shape] = self._backend.execution(shape, DeviceMemory(self._gpu))
         return execution
 
     def close(self) -> None:
@@ -105,8 +112,9 @@ class HostCalls:
         if self._stream is not None:
             with suppress(Exception):  # the first error is being raised already
                 self._stream.sync()
-        while self._executions:
-            self._executions.popitem()[1].close()
-        if self._stream is not None:
-            self._stream.close()
-            self._stream = None
+        with making():
+            while self._executions:
+                self._executions.popitem()[1].close()
+            if self._stream is not None:
+                self._stream.close()
+                self._stream = None

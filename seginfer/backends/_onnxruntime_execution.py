@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,80 +12,121 @@ import numpy as np
 
 from .._cuda.tensors import DeviceMemory, DeviceTensor
 from .._errors import BackendError
+from .._system.fork import hold_forks, leak_in_children
 from ._onnxruntime_session import cuda_first, join_lines, open_session, ort
+from ._protocol import CLOSED
 
 _MEMORY = "cuda"  # device type of tensors in ONNX Runtime
+
+
+class StreamSession:
+    """The session of a model, on a stream of its own. All executions share it.
+
+    Args:
+        path: the model.
+        device_index: index of the GPU.
+        providers: those that the session must have.
+        stream: a stream of cuda-core, which the session closes.
+
+    Attributes:
+        session: ONNX Runtime's session. None after `close`.
+        turn: held by a run. Runs at once would mix on the stream.
+
+    Raises:
+        BackendError: if ONNX Runtime does not open the model on the GPU.
+    """
+
+    # A session uses one stream, fixed when it is opened. One session per stream would copy the weights each time.
+
+    def __init__(self, path: str | Path, device_index: int, providers: Sequence[str], stream: Any) -> None:
+        self.device_index, self._stream = device_index, stream
+        self.turn = threading.Lock()
+        with hold_forks():
+            self.session: Any = open_session(path, cuda_first(device_index, int(stream.handle)), 1)
+            leak_in_children(self)
+        if self.session.get_providers() != providers:  # ONNX Runtime falls back to others without an error
+            raise BackendError(
+                f"ONNX Runtime could not open {path} on the GPU once more; free GPU memory, or use pixels='cpu'"
+            )
+
+    @contextmanager
+    def after(self, stream: Any) -> Iterator[None]:
+        """Run the block after earlier work of a stream, and later work of that stream after the block."""
+        with self.turn:
+            if self.session is None:
+                raise BackendError(CLOSED)
+            self._stream.wait(stream)
+            try:
+                yield
+            except BaseException:
+                with suppress(Exception):  # the first error is being raised already
+                    self._stream.sync()
+                raise
+            stream.wait(self._stream)
+
+    def close(self) -> None:
+        """Free the session."""
+        with self.turn:
+            self.session = None
+            with suppress(Exception):  # the GPU may have failed
+                self._stream.close()
 
 
 class OnnxRuntimeExecution:
     """ONNX Runtime's `Execution`."""
 
-    # A session of ONNX Runtime uses one stream. Every execution therefore has its own session.
-
     obstacle = "ONNX Runtime frees and reuses host memory within a run, and a replay would use it again"
 
     def __init__(
-        self,
-        session: Any,
-        path: str | Path,
-        outputs: Sequence[str],
-        shape: tuple[int, ...],
-        memory: DeviceMemory,
-        device_index: int,
+        self, shared: StreamSession, outputs: Sequence[str], shape: tuple[int, ...], memory: DeviceMemory
     ) -> None:
-        self._path, self._index = path, device_index
-        self._providers = session.get_providers()
-        self._node = session.get_inputs()[0]
-        self._bound: tuple[int, Any, Any, Any] | None = None  # stream, session, binding, options
-        self._memory = memory
+        self._shared, self._memory = shared, memory
+        self._session = shared.session  # must outlive the binding
+        node = self._session.get_inputs()[0]
+        self._options = ort.RunOptions()
+        self._options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         try:
-            self.input = self._memory.tensor(shape, _numpy_type(self._node.type))
+            self.input = memory.tensor(shape, _numpy_type(node.type))
+            self._binding: Any = self._session.io_binding()
+            self._bind(self._binding.bind_input, node.name, self.input)
             self.outputs: dict[str, DeviceTensor] = {
-                name: self._memory.tensor(value.shape(), _numpy_type(value.data_type()))
-                for name, value in self._first_run(session, outputs).items()
+                name: memory.tensor(value.shape(), _numpy_type(value.data_type()))
+                for name, value in self._first_run(outputs).items()
             }
+            for name, tensor in self.outputs.items():
+                self._bind(self._binding.bind_output, name, tensor)
         except BaseException:
-            self._memory.close()
+            self.close()
             raise
 
-    def _first_run(self, session: Any, outputs: Sequence[str]) -> dict[str, Any]:
-        """Run once and return the outputs."""
+    def _first_run(self, outputs: Sequence[str]) -> dict[str, Any]:
+        """Run once, wait, and return the outputs in memory of ONNX Runtime."""
         # The graph need not state the shapes of its outputs.
-        binding = session.io_binding()
-        self._bind(binding.bind_input, self._node.name, self.input)
         for name in outputs:
-            binding.bind_output(name, _MEMORY, self._index)
-        _run_bound(session, binding, None, self.input)
-        return dict(zip(outputs, binding.get_outputs(), strict=True))
+            self._binding.bind_output(name, _MEMORY, self._shared.device_index)
+        with self._shared.turn:
+            self._run(None)
+        return dict(zip(outputs, self._binding.get_outputs(), strict=True))
 
     def enqueue(self, stream: Any) -> None:
         """Start the network. See `Execution.enqueue`."""
-        handle = int(stream.handle)
-        if self._bound is None or self._bound[0] != handle:
-            self._bound = handle, *self._open_on_stream(handle)
-        _, session, binding, options = self._bound
-        _run_bound(session, binding, options, self.input)
+        with self._shared.after(stream):
+            self._run(self._options)
 
-    def _open_on_stream(self, handle: int) -> tuple[Any, Any, Any]:
-        session = open_session(self._path, cuda_first(self._index, handle), 1)
-        if session.get_providers() != self._providers:  # ONNX Runtime falls back to others without an error
-            raise BackendError(
-                f"ONNX Runtime could not open {self._path} on the GPU once more; free GPU memory, or use pixels='cpu'"
-            )
-        binding = session.io_binding()
-        self._bind(binding.bind_input, self._node.name, self.input)
-        for name, tensor in self.outputs.items():
-            self._bind(binding.bind_output, name, tensor)
-        options = ort.RunOptions()
-        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
-        return session, binding, options
+    def _run(self, options: Any) -> None:
+        try:
+            self._session.run_with_iobinding(self._binding, options)
+        except Exception as error:  # ONNX Runtime's exceptions share no public base class
+            got = f"{self.input.dtype} {self.input.shape}"
+            raise BackendError(f"onnxruntime {ort.__version__} failed on a batch {got}: {join_lines(error)}") from error
 
     def _bind(self, bind: Any, name: str, tensor: DeviceTensor) -> None:
-        bind(name, _MEMORY, self._index, np.dtype(tensor.dtype), tensor.shape, tensor.address)
+        index = self._shared.device_index
+        bind(name, _MEMORY, index, np.dtype(tensor.dtype), tensor.shape, tensor.address)
 
     def close(self) -> None:
-        """Free session and memory."""
-        self._bound = None
+        """Free the memory."""
+        self._binding = self._session = None
         self._memory.close()
 
 
@@ -91,11 +134,3 @@ def _numpy_type(name: str) -> str:
     """Return the NumPy name of a type such as "tensor(float)"."""
     name = name.removeprefix("tensor(").removesuffix(")")
     return {"float": "float32", "double": "float64"}.get(name, name)
-
-
-def _run_bound(session: Any, binding: Any, options: Any, given: DeviceTensor) -> None:
-    try:
-        session.run_with_iobinding(binding, options)
-    except Exception as error:  # ONNX Runtime's exceptions share no public base class
-        got = f"{given.dtype} {given.shape}"
-        raise BackendError(f"onnxruntime {ort.__version__} failed on a batch {got}: {join_lines(error)}") from error

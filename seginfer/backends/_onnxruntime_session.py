@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from .._cuda.recording import making
 from .._errors import BackendError, BackendUnavailableError
 from .._system.fork import hold_forks
 
@@ -59,7 +60,8 @@ def open_session(path: str | Path, providers: Sequence[Any], threads: int) -> An
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # fatal ones only: users cannot act on warnings, and errors are raised too
     try:
-        return ort.InferenceSession(str(path), options, providers=providers)
+        with making():
+            return ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # ONNX Runtime's exceptions share no public base class
         raise BackendError(f"onnxruntime {ort.__version__} cannot load {path}: {join_lines(error)}") from error
 
@@ -78,7 +80,8 @@ def cuda_first(index: int, stream: int | None = None) -> list[Any]:
     With `stream`, the handle of a CUDA stream, the session runs on that stream.
     """
     # TF32 would keep 10 bits of what the graph and its certificate call fp32.
-    options: dict[str, Any] = {"device_id": index, "use_tf32": 0}
+    # The search of cuDNN that is the default takes seconds for each shape, and may choose other kernels every time.
+    options: dict[str, Any] = {"device_id": index, "use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}
     if stream is not None:
         options["user_compute_stream"] = str(stream)
     return [(CUDA, options), CPU]

@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 from numpy.typing import NDArray
 
 from .._cuda.tensors import DeviceMemory, DeviceTensor
+from .._errors import InputError
 from .._geometry.geometry import Size
 
 Tensor = NDArray[Any]
@@ -124,6 +125,26 @@ class DeviceBackend(Backend, Protocol):
             InputError: if the network does not take this shape.
             BackendError: if memory runs out.
         """
+
+
+def fill_outputs(arrays: dict[str, Tensor], out: dict[str, Tensor] | None) -> dict[str, Tensor]:
+    """Copy the outputs of a run to `out`, if given, and return it.
+
+    Raises:
+        InputError: if an array of `out` is missing, not writable, or of another shape or dtype.
+    """
+    if out is None:
+        return arrays
+    for name, array in arrays.items():
+        kept = out.get(name)
+        if kept is None or (kept.shape, kept.dtype) != (array.shape, array.dtype) or not kept.flags.writeable:
+            got = "none" if kept is None else f"{kept.dtype} {kept.shape}"
+            raise InputError(
+                f"out[{name!r}] must be a writable array of {array.dtype} {array.shape}, got {got}; pass the result of "
+                "an earlier call"
+            )
+        kept[...] = array
+    return out
 
 
 def as_device_backend(backend: Backend) -> DeviceBackend | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._cuda.recording import making
 from .._errors import BackendError, BackendUnavailableError, InputError
 from .._geometry.geometry import Size
 from .._system.environment import parse_device, resolve_threads
@@ -18,6 +20,7 @@ from ._protocol import CLOSED, Execution, Tensor
 
 if TYPE_CHECKING:
     from .._cuda.tensors import DeviceMemory
+    from ._onnxruntime_execution import StreamSession
 
 _log = logging.getLogger("seginfer")
 
@@ -66,6 +69,8 @@ class OnnxRuntimeBackend:
         self.device = f"cuda:{index}" if on_cuda else "cpu"
         self.device_index: int | None = index if on_cuda else None
         self.reason = _reason(device, has_cuda, on_cuda)
+        self._shared: StreamSession | None = None
+        self._turn: AbstractContextManager[object] = nullcontext()
         self._shape: tuple[int, ...] = ()
         self._outputs = tuple(outputs)
         network_input = self._session.get_inputs()[0]
@@ -90,7 +95,18 @@ class OnnxRuntimeBackend:
             raise BackendUnavailableError(f"{self.description} has no GPU memory; open it with device='cuda'")
         from ._onnxruntime_execution import OnnxRuntimeExecution
 
-        return OnnxRuntimeExecution(self._session, self._path, self._outputs, shape, memory, self.device_index)
+        return OnnxRuntimeExecution(self._share(memory, self.device_index), self._outputs, shape, memory)
+
+    def _share(self, memory: DeviceMemory, device_index: int) -> StreamSession:
+        """Return the session of all executions. It replaces the first one, so that the GPU holds the weights once."""
+        if self._shared is None:
+            from ._onnxruntime_execution import StreamSession
+
+            providers, self._session = self._open_session().get_providers(), None
+            stream = memory.stream.device.create_stream()
+            self._shared = StreamSession(self._path, device_index, providers, stream)
+            self._session, self._turn = self._shared.session, self._shared.turn
+        return self._shared
 
     @property
     def description(self) -> str:
@@ -109,7 +125,8 @@ class OnnxRuntimeBackend:
             binding.bind_cpu_input(self._input, np.ascontiguousarray(batch))
             for name in self._outputs:
                 _bind_output(binding, name, None if out is None else out[name])
-            session.run_with_iobinding(binding, self._options(batch.shape))
+            with self._turn:
+                session.run_with_iobinding(binding, self._options(batch.shape))
             if out is None:
                 return dict(zip(self._outputs, binding.copy_outputs_to_cpu(), strict=True))
             return out
@@ -128,7 +145,10 @@ class OnnxRuntimeBackend:
 
     def close(self) -> None:
         """Free the session. Calls afterwards raise BackendError."""
-        self._session = None
+        with making():
+            self._session = None
+            if self._shared is not None:
+                self._shared.close()
 
     def _open_session(self) -> Any:
         if self._session is None:

@@ -15,7 +15,7 @@ import torch
 from .._cuda.tensors import DeviceTensor
 from .._errors import BackendError
 from .._geometry.geometry import Size
-from ._protocol import CLOSED, Tensor
+from ._protocol import CLOSED, Tensor, fill_outputs
 
 if TYPE_CHECKING:
     from .._cuda.tensors import DeviceMemory
@@ -82,14 +82,9 @@ class TorchBackend:
         """
         if self._module is None:
             raise BackendError(CLOSED)
-        with torch.inference_mode():
-            tensors = self._module(torch.from_numpy(batch).to(self._device))
+        tensors = _call(self._module, torch.from_numpy(batch).to(self._device), self._outputs)
         arrays = {name: tensor.cpu().numpy() for name, tensor in zip(self._outputs, tensors, strict=True)}
-        if out is None:
-            return arrays
-        for name, array in arrays.items():
-            out[name][...] = array
-        return out
+        return fill_outputs(arrays, out)
 
     def close(self) -> None:
         """Release the module. Calls afterwards raise BackendError."""
@@ -106,7 +101,11 @@ class TorchExecution:
         self._input = batch
         # An own pool reserves the memory that a CUDA graph has recorded.
         self._pool: Any = torch.cuda.MemPool()
-        self._results = [tensor.contiguous().clone() for tensor in self._run()]
+        self._names = tuple(outputs)
+        tensors = self._run()
+        self._kinds = [_kind(tensor, batch.device) for tensor in tensors]
+        self._check(tensors, self._kinds)
+        self._results = [tensor.contiguous().clone() for tensor in tensors]
         torch.cuda.current_stream(
             batch.device
         ).synchronize()  # a wait for the whole device would break captures of other threads
@@ -117,24 +116,48 @@ class TorchExecution:
         """Start the module. See `Execution.enqueue`."""
         external = torch.cuda.ExternalStream(int(stream.handle), self._input.device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(external):
-            for result, tensor in zip(self._results, self._run(), strict=True):
+            tensors = self._run()
+            self._check(tensors, self._kinds)
+            for result, tensor in zip(self._results, tensors, strict=True):
                 result.copy_(tensor)
 
     def _run(self) -> tuple[torch.Tensor, ...]:
         if self._module is None:
             raise BackendError(CLOSED)
-        try:
-            with torch.inference_mode(), _use_pool(self._pool, self._input.device):
-                return tuple(self._module(self._input))
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())
-            raise BackendError(f"torch failed on a batch {tuple(self._input.shape)}: {reason}") from error
+        with _use_pool(self._pool, self._input.device):
+            return _call(self._module, self._input, self._names)
+
+    def _check(self, tensors: Sequence[torch.Tensor], kinds: Sequence[str]) -> None:
+        """Refuse outputs that a copy would convert."""
+        for name, tensor, kind in zip(self._names, tensors, kinds, strict=True):
+            if _kind(tensor, tensor.device) != kind:
+                raise BackendError(
+                    f"output {name!r} of the module must be {kind}, got {_kind(tensor, tensor.device)}; let it return "
+                    "the same kind of tensor in every run, on the device of its input"
+                )
 
     def close(self) -> None:
         """Free the memory."""
         if self._module is not None:
             self._module = None
             del self._input, self._results, self._pool
+
+
+def _call(module: torch.nn.Module, batch: torch.Tensor, names: Sequence[str]) -> tuple[torch.Tensor, ...]:
+    """Run a module, and return one tensor per name."""
+    try:
+        with torch.inference_mode():
+            tensors = tuple(module(batch))
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise BackendError(f"torch failed on a batch {tuple(batch.shape)}: {reason}") from error
+    if len(tensors) != len(names):
+        raise BackendError(f"the module must return the {len(names)} tensors {', '.join(names)}, got {len(tensors)}")
+    return tensors
+
+
+def _kind(tensor: torch.Tensor, device: torch.device) -> str:
+    return f"{tensor.dtype} {tuple(tensor.shape)} on {device}"
 
 
 @contextmanager
