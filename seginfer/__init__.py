@@ -27,7 +27,7 @@ from ._files.model_file import ModelFile, attach_spec, read_model
 from ._files.onnx_file import OnnxFile
 from ._geometry.axis import Axis
 from ._geometry.geometry import Geometry, Rect, Tile
-from ._inputs.convert import HasArray, HasDLPack, ImageLike
+from ._inputs.convert import HasArray, HasCudaArray, HasDLPack, ImageLike, MaskLike
 from ._inputs.formats import YuvFormat
 from ._inputs.preprocess import preprocess
 from ._pipelines.pipeline import Trace
@@ -70,11 +70,13 @@ __all__ = [
     "Geometry",
     "GpuMemoryError",
     "HasArray",
+    "HasCudaArray",
     "HasDLPack",
     "ImageLike",
     "ImageRecord",
     "InputError",
     "InputSpec",
+    "MaskLike",
     "MissingDependencyError",
     "MissingFileError",
     "ModelFile",

@@ -101,6 +101,11 @@ def overlay(
     out: Annotated[NDArray[Any], {"device": "cpu"}],
     threads: Threads,
 ) -> None: ...
+def copy(
+    source: Annotated[NDArray[Any], {"device": "cpu", "writable": False}],
+    target: Annotated[NDArray[Any], {"device": "cpu"}],
+    threads: Threads,
+) -> None: ...
 def targets() -> list[str]:
     """Instruction sets that this machine has, best last."""
 

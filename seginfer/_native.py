@@ -10,6 +10,7 @@ import os
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ._errors import InputError
@@ -85,6 +86,14 @@ def shared_threads(size: int) -> _ext.Threads | None:
     Return None without a compiled core.
     """
     return _shared_threads(size) if core else None
+
+
+def copy(source: NDArray[Any], target: NDArray[Any], threads: Any) -> None:
+    """Copy an array to one of its shape and dtype, with a pool of threads of the core if there is one."""
+    if core is None or threads is None:
+        np.copyto(target, source)
+    else:
+        core.copy(source, target, threads)
 
 
 def has_packed_rows(array: NDArray[Any], axes: int) -> bool:

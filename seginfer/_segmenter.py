@@ -6,21 +6,19 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import _native
 from ._errors import InputError
 from ._files.model_file import ModelFile, verify_certificate
 from ._geometry.geometry import Size
-from ._inputs.convert import ImageLike
+from ._inputs.convert import ImageLike, MaskLike
 from ._inputs.formats import PixelFormat, check_size, even, pattern_image, resolve_color
-from ._pipelines.batches import check_batch_size, run_batches
+from ._pipelines.batches import batch_limit, run_batches
 from ._pipelines.open import Pixels, open_pipeline
-from ._pipelines.pipeline import BatchItem, NetworkIO, Trace
+from ._pipelines.pipeline import BatchItem, Image, NetworkIO, Trace
 from ._pipelines.plans import ImagePlans
 from ._reference.taps import Mask
 from ._spec.model_spec import ModelSpec
@@ -37,11 +35,6 @@ from .backends._protocol import Backend
 if TYPE_CHECKING:
     from ._tensorrt.build import Progress
     from ._tensorrt.options import EngineOptions
-
-Image = NDArray[np.uint8]
-
-# Of a graph whose batch is free: memory must not grow with the image, nor with the list.
-_TILES, _IMAGES = 4, 8
 
 
 class Segmenter:
@@ -81,7 +74,7 @@ class Segmenter:
         self.threads = resolve_threads(threads)
         self._task = task_of(spec)
         self.pipeline = open_pipeline(backend, spec, self.color, _native.new_threads(self.threads), pixels)
-        self._batch_size = check_batch_size(batch_size) or (_TILES if spec.input.resize == "tile" else _IMAGES)
+        self._batch_size = batch_limit(batch_size, spec.input)
         self._plans = ImagePlans(spec.input, self.color, self.pipeline)
         leak_in_children(self)
         _native.log_once()
@@ -160,7 +153,7 @@ class Segmenter:
 
     @overload
     def __call__(
-        self, images: ImageLike, *, out: Mask | None = None, confidence: bool = False, margin: bool = False
+        self, images: ImageLike, *, out: MaskLike | None = None, confidence: bool = False, margin: bool = False
     ) -> Segmentation: ...
 
     @overload
@@ -168,7 +161,7 @@ class Segmenter:
         self,
         images: list[ImageLike] | tuple[ImageLike, ...] | list[Image],
         *,
-        out: Sequence[Mask] | None = None,
+        out: Sequence[MaskLike] | None = None,
         confidence: bool = False,
         margin: bool = False,
     ) -> list[Segmentation]: ...
@@ -180,8 +173,10 @@ class Segmenter:
 
         Args:
             images: (H, W, 3) uint8 in the segmenter's format, or a list of such. Sizes may differ. Paths, images of
-                Pillow and tensors in host memory are taken too, in the format as it is stored or converted to it.
-            out: a mask to fill, or a list of masks for a list of images. See `postprocess` for shapes.
+                Pillow and tensors are taken too, in the format as it is stored or converted to it. Tensors on the GPU
+                that computes pixels are read where they lie, after work of their stream.
+            out: a mask to fill, or a list of masks for a list of images. See `postprocess` for shapes. A tensor on that
+                GPU is filled there.
             confidence: also return the probability of each label.
             margin: also return the margin of each label, in the unit of the network's output.
 
@@ -200,6 +195,19 @@ class Segmenter:
             raise InputError(f"expected one image or a list of images, got {got}; split a batch with list()")
         return self._segment([images], None if out is None else [out], wants)[0][0]
 
+    def buffers(self, image_hw: Size) -> tuple[Image, Mask]:
+        """Lend an image and a mask, zeros at first, for a camera to write into and for `out`.
+
+        With pixels on a GPU they lie in pinned memory: neither is copied on the host. They stay valid after `close`.
+
+        Raises:
+            InputError: if the model does not take images of this (height, width).
+            BackendError: if memory runs out.
+        """
+        image, plan = self._plans.plan(pattern_image(check_size(image_hw) or image_hw, self.color))
+        mask = self._task.allocate([plan.geometry], None, Wants())[0].mask
+        return self.pipeline.lend(image.shape, image.dtype), self.pipeline.lend(mask.shape, mask.dtype)
+
     def trace(self, image: ImageLike) -> Trace:
         """Run one image and return the intermediate results too. The arrays belong to the caller."""
         (result,), ios = self._segment([image], None, Wants(), keep_io=True)
@@ -215,21 +223,20 @@ class Segmenter:
     def __enter__(self) -> Segmenter:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
         return f"Segmenter({self.spec.task}, {self.spec.num_classes} classes, {self.backend!r})"
 
     def _segment(
-        self, images: Sequence[ImageLike], out: Sequence[Mask] | None, wants: Wants, keep_io: bool = False
+        self, images: Sequence[ImageLike], out: Any, wants: Wants, keep_io: bool = False
     ) -> tuple[list[Segmentation], list[NetworkIO]]:
         if not images:
             raise InputError("expected at least one image, got an empty list; skip the call when there is no image")
         planned = [self._plans.plan(image) for image in images]
         arrays, plans = [array for array, _ in planned], [plan for _, plan in planned]
+        out = None if out is None else self._plans.targets(out)
         buffers = self._task.allocate([plan.geometry for plan in plans], out, wants)
         if out is not None:
             check_apart(out, arrays, "an image")
@@ -239,8 +246,5 @@ class Segmenter:
             for geometry, kept in plan.inputs
         ]
         timings, ios = run_batches(self.pipeline, items, self._batch_size, keep_io)
-        results = [
-            self._task.result(buffers[i], plan.geometry, timings[i], self.color, self.threads)
-            for i, plan in enumerate(plans)
-        ]
-        return results, ios
+        result, color, threads = self._task.result, self.color, self.threads
+        return [result(buffers[i], plan.geometry, timings[i], color, threads) for i, plan in enumerate(plans)], ios

@@ -1,6 +1,7 @@
 """As much of cuda-core as seginfer uses, on the CPU, and as strict as that is; fake_cuda_driver.py has the driver.
 
-Streams run nothing before they are waited for. A captured stream records, and what a capture forbids breaks it. Memory
+Streams run nothing before they are waited for. A captured stream records, and what a capture forbids breaks it. A wait
+for the device by any thread breaks every capture there and fails itself. Freeing pinned memory is such a wait. Memory
 is counted, can run out, and is garbage before it is written and after it is freed. Names that start with `fake_` are
 for tests; test_cuda_core.py holds all others to the real package.
 """
@@ -18,7 +19,8 @@ from typing import Any, NamedTuple
 import kernels_on_cpu as on_cpu
 import pytest
 
-from seginfer._cuda import gpu
+from seginfer._cuda import arrays, gpu, loader
+from seginfer._cuda.kernels import KERNELS
 from seginfer._system.driver import GpuInfo
 
 DEVICES = 2
@@ -49,8 +51,12 @@ class World:
     """What would be undefined behaviour on a GPU."""
     buffers: dict[int, Buffer] = field(default_factory=dict)
     streams: dict[int, Stream] = field(default_factory=dict)
-    graphs: dict[int, list[Work]] = field(default_factory=dict)
+    is_integrated: bool = False
+    kernels: dict[int, Kernel] = field(default_factory=dict)
+    graphs: dict[int, list[tuple[int, list[Work]]]] = field(default_factory=dict)
+    """By handle of the graph, its nodes in their order."""
     executables: dict[int, list[Work]] = field(default_factory=dict)
+    captures: int = 0
     launched: list[int] = field(default_factory=list)
     """Handles of the graphs that were started."""
     serial: int = 0x1000
@@ -66,12 +72,17 @@ class World:
         """Return how many bytes of the GPU are in use."""
         return sum(buffer.size for buffer in self.buffers.values() if buffer.fake_kind == "device")
 
+    def buffer_at(self, address: int, nbytes: int = 1) -> Buffer | None:
+        """Return the buffer that holds all bytes at an address."""
+        for start, buffer in list(self.buffers.items()):
+            if start <= address and address + nbytes <= start + buffer.size:
+                return buffer
+        return None
+
     def kind_at(self, address: int) -> str:
         """Return what memory lies at an address."""
-        for start, buffer in list(self.buffers.items()):
-            if start <= address < start + buffer.size:
-                return buffer.fake_kind
-        return "pageable"
+        buffer = self.buffer_at(address)
+        return "pageable" if buffer is None else buffer.fake_kind
 
     def count_allocation(self) -> None:
         """Let memory run out after a number of allocations."""
@@ -89,6 +100,19 @@ class World:
         if stream is not None:
             stream.fake_is_broken = True
             raise CUDAError(f"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: {what}")
+
+    def wait_for_device(self, what: str) -> None:
+        """Wait for all streams of the thread's GPU, as the driver does: not while one is captured, by any thread."""
+        device = getattr(self.thread, "device", None)
+        here = [stream for stream in list(self.streams.values()) if stream._device_id == device]
+        captured = [stream for stream in here if stream.fake_record is not None]
+        for stream in captured:
+            stream.fake_is_broken = True
+        if captured:
+            is_own = getattr(self.thread, "capturing", None) in captured
+            raise CUDAError(f"CUDA_ERROR_STREAM_CAPTURE_{'IMPLICIT' if is_own else 'UNSUPPORTED'}: {what}")
+        for stream in here:
+            stream.sync()
 
 
 _world: World
@@ -118,15 +142,17 @@ class Buffer:
     def handle(self) -> int:
         return self._address
 
-    def close(self, stream: Stream) -> None:
+    def close(self, stream: Stream | None = None) -> None:
         _world.refuse_in_capture("free")
         _world.check_current()
-        assert not stream.fake_is_closed
+        assert stream is None or not stream.fake_is_closed
         if self.fake_is_closed:
             return
         for other in list(_world.streams.values()):
             if any(self in work.buffers for work in other.fake_queue):
                 _world.violations.append(f"{self.fake_kind} memory was freed in flight")
+        if self.fake_kind == "pinned":
+            _world.wait_for_device("free pinned memory")
         self.fake_is_closed = True
         if self._memory is not None:
             ctypes.memset(self._address, FREED, self._size)
@@ -188,7 +214,12 @@ class Stream:
                 work.run()
 
     def record(self, event: Event) -> None:
+        _world.refuse_in_capture("an event of a frame")
         event.fake_stream = self
+
+    def wait(self, event_or_stream: Event | Stream) -> None:
+        other = event_or_stream.fake_stream if isinstance(event_or_stream, Event) else event_or_stream
+        self.fake_start(other.sync)
 
     def close(self) -> None:
         self.fake_is_closed = True
@@ -200,6 +231,9 @@ class Event:
 
     fake_stream: Stream
 
+    def __init__(self, options: EventOptions) -> None:
+        self.fake_options = options
+
     def sync(self) -> None:
         self.fake_stream.sync()
 
@@ -208,10 +242,10 @@ class Event:
 
 
 class EventOptions:
-    """Of no consequence."""
+    """How an event is waited for."""
 
-    def __init__(self, *, timing_enabled: bool) -> None:
-        assert timing_enabled
+    def __init__(self, *, timing_enabled: bool = False, blocking_sync: bool = False) -> None:
+        self.timing_enabled, self.blocking_sync = timing_enabled, blocking_sync
 
 
 class Device:
@@ -233,6 +267,10 @@ class Device:
     def memory_resource(self) -> Any:
         return SimpleNamespace(handle="pool")
 
+    @property
+    def properties(self) -> Any:
+        return SimpleNamespace(integrated=_world.is_integrated)
+
     def set_current(self) -> None:
         _world.thread.device = self._device_id
 
@@ -244,7 +282,7 @@ class Device:
 
     def create_event(self, options: EventOptions) -> Event:
         assert isinstance(options, EventOptions)
-        return Event()
+        return Event(options)
 
     def allocate(self, size: int, *, stream: Stream) -> Buffer:
         _world.check_current()
@@ -274,32 +312,47 @@ class LaunchConfig:
         self.grid, self.block = grid, block
 
 
+class Kernel:
+    """One of the kernels, by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.fake_name, self._handle = name, _world.new_handle()
+        _world.kernels[self._handle] = self
+
+    @property
+    def handle(self) -> int:
+        return self._handle
+
+
 class ObjectCode:
-    """Cubins, which are only names here."""
+    """Cubins, which are only names here: those of another architecture do not load, and nothing else does."""
 
     @staticmethod
     def from_cubin(module: bytes) -> ObjectCode:
-        if module.decode() in _world.refuses_to:
+        _world.check_current()
+        if module in (b"cubin of sm_87", b"cubin of sm_80", b"cubin of sm_120"):
+            raise CUDAError("CUDA_ERROR_NO_BINARY_FOR_GPU: no kernel image is available for execution on the device")
+        if module.decode("latin") in _world.refuses_to or module != b"cubin of sm_90":
             raise CUDAError("CUDA_ERROR_INVALID_IMAGE: the device kernel image is invalid")
-        assert module == b"cubin of sm_90"
         return ObjectCode()
 
-    def get_kernel(self, name: str) -> str:
-        return name
+    def get_kernel(self, name: str) -> Kernel:
+        assert name in KERNELS
+        return Kernel(name)
 
 
-def launch(stream: Stream, config: LaunchConfig, kernel: str, *kernel_args: int) -> None:
-    x, y, z = config.grid
+def launch(stream: Stream, config: LaunchConfig, kernel: Kernel, *kernel_args: int) -> None:
+    assert config.block == (32, 8, 1)
     (records,) = kernel_args
-    assert (config.block, z <= 65535) == ((32, 8, 1), True)
-    assert _world.kind_at(records) == "device"
-    arguments = ctypes.c_void_p(records), *map(ctypes.c_uint, (x, y, z))
-    library = _world.cpu.library
+    stream.fake_start(fake_kernel(kernel, config.grid, records))
 
-    def run() -> None:
-        assert library.launch(kernel.encode(), *arguments)
 
-    stream.fake_start(run)
+def fake_kernel(kernel: Kernel, grid: tuple[int, int, int], records: int) -> Callable[[], None]:
+    """Return what a launch runs."""
+    assert grid[2] <= 65535
+    assert _world.kind_at(records) in ("device", "pinned" if _world.is_integrated else "device")
+    run_at = _world.cpu.run_at
+    return lambda: run_at(kernel.fake_name, records, grid)
 
 
 # --------------------------------------------------------------------------------------------------- for the tests
@@ -309,6 +362,7 @@ CORE = SimpleNamespace(
     Device=Device,
     Event=Event,
     EventOptions=EventOptions,
+    Kernel=Kernel,
     LaunchConfig=LaunchConfig,
     LegacyPinnedMemoryResource=LegacyPinnedMemoryResource,
     ObjectCode=ObjectCode,
@@ -319,9 +373,11 @@ CORE = SimpleNamespace(
 
 def module(name: str = "cuda.core") -> Any:
     """Stand in for `require_cuda`."""
+    import fake_arrays
     import fake_cuda_driver
 
-    return {"cuda.core": CORE, "cuda.bindings.driver": fake_cuda_driver.DRIVER}[name]
+    parts = {"cuda.core": CORE, "cuda.core.utils": fake_arrays.UTILS, "cuda.bindings.driver": fake_cuda_driver.DRIVER}
+    return parts[name]
 
 
 @contextmanager
@@ -330,8 +386,9 @@ def installed(cpu: on_cpu.Cpu) -> Iterator[World]:
     global _world
     _world = World(cpu)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gpu, "require_cuda", module)
-        patch.setattr(gpu, "cubins", lambda architecture: iter([("a test", f"cubin of {architecture}".encode())]))
+        for user in (gpu, arrays):
+            patch.setattr(user, "require_cuda", module)
+        patch.setattr(loader, "cubins", lambda architecture, _: iter([("a test", f"cubin of {architecture}".encode())]))
         patch.setattr(gpu, "find_gpu", lambda index: GpuInfo(index, "A CPU", (9, 0), 1 << 34, "13.0", ""))
         yield _world
     assert not _world.violations

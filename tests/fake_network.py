@@ -60,6 +60,7 @@ class FakeExecution:
 
     def __init__(self, backend: FakeDeviceBackend, shape: tuple[int, ...], memory: DeviceMemory) -> None:
         self._backend, self._gpu = backend, memory._gpu
+        fake_cuda_core._world.wait_for_device("make a network")
         node = backend._open_session().get_inputs()[0]
         dtype = {"tensor(float16)": "float16", "tensor(uint8)": "uint8"}.get(node.type, "float32")
         found = backend.infer(np.zeros(shape, dtype))
@@ -112,6 +113,7 @@ class FakeExecution:
                 array_at(tensor).flat[0] = self._backend.spoils
 
     def close(self) -> None:
+        fake_cuda_core._world.wait_for_device("destroy a network")
         while self._buffers:
             self._gpu.free(self._buffers.pop())
         if self in self._backend.opened:

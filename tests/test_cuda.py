@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
-import onnxruntime
 import pytest
+from shared import need_cuda_provider
 
 from seginfer import Segmenter
 from seginfer._media.video import VideoReader
@@ -15,9 +13,8 @@ from seginfer.assets import SOCCER
 
 @pytest.mark.needs_cuda
 def test_masks_on_cuda_are_those_on_the_cpu() -> None:
-    has_provider = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    if not has_provider and os.environ.get("FAIL_WITHOUT_CUDA") != "1":
-        pytest.skip("needs onnxruntime-gpu: pip install 'seginfer[gpu]'")
+    need_cuda_provider()
+    pytest.importorskip("av")
     frames = list(VideoReader(SOCCER / "clip.webm"))[::8]
     with (
         Segmenter.open(SOCCER / "pitch.onnx", device="cuda") as cuda,

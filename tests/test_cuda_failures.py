@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import fake_cuda_core
+import fake_cuda_driver
+import fake_network
 import numpy as np
 import pytest
 from fake_network import FakeDeviceBackend
@@ -15,8 +18,9 @@ from fake_pipelines import SIZES, assert_same, both, on_gpu, picture, pipeline_o
 from models import SPECS, make_spec, save_model
 
 from seginfer import BackendError, InputError
-from seginfer._cuda import gpu
+from seginfer._cuda import loader
 from seginfer._cuda.gpu import Gpu
+from seginfer._pipelines import network
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -44,41 +48,72 @@ def test_work_that_cannot_be_recorded_is_started_call_by_call(
                 assert_same(fake(image, margin=True, confidence=True), host(image, margin=True, confidence=True))
         assert "plain launches: " in fake.pipeline.description
         assert reason in fake.pipeline.description
-        assert not world.launched
+        assert world.captures == 2
+        assert len(world.launched) == 4 * len(SIZES)  # a graph before the network, and one after it
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert reason in caplog.text
     assert not world.graphs
 
 
-def test_graphs_of_other_images_are_recorded_anew_after_one_broke(tmp_path: Path, world: fake_cuda_core.World) -> None:
+def test_networks_of_other_batches_are_recorded_anew_after_one_broke(
+    tmp_path: Path, world: fake_cuda_core.World
+) -> None:
     with both(tmp_path, SPECS["semantic"]) as (fake, host):
         backend: Any = fake.backend
         good, bad = picture((40, 50)), picture((50, 40))
         fake(good)
         backend.trouble = "waits"
-        fake(bad)
+        fake([bad, bad])
         backend.trouble = ""
         for image in (good, bad, good):
             assert_same(fake(image), host(image))
-        assert len(world.executables) == 1
+        assert_same(fake([bad, good])[0], host(bad))
+        assert world.captures == 3
+        assert "plain launches" in fake.pipeline.description
 
 
-def test_frames_of_a_network_that_cannot_be_recorded_are_kept_all_the_same(
-    backend: FakeDeviceBackend, world: fake_cuda_core.World
+def test_a_new_image_size_needs_no_recording(tmp_path: Path, world: fake_cuda_core.World) -> None:
+    with both(tmp_path, SPECS["semantic"]) as (fake, host):
+        for seed, size in enumerate(SIZES):
+            assert_same(fake(picture(size, seed=seed)), host(picture(size, seed=seed)))
+        assert (world.captures, len(world.executables)) == (1, len(SIZES))
+
+
+@pytest.mark.parametrize("broken", [1, 2])
+def test_a_recording_that_another_thread_broke_is_tried_again(
+    broken: int, backend: FakeDeviceBackend, world: fake_cuda_core.World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures = [picture((40, 50)), picture((50, 40)), picture((30, 30))]
-    backend.trouble = "waits"
+    monkeypatch.setattr(network, "_FIRST_WAIT", 3)
+    found: list[Any] = []
+    enqueue = fake_network.FakeExecution.enqueue
+
+    def wait_elsewhere(self: Any, stream: Any) -> None:
+        if stream.fake_record is not None and len(found) < broken:
+            with ThreadPoolExecutor(1) as other:
+                found.append(other.submit(device_wait).result())
+        enqueue(self, stream)
+
+    monkeypatch.setattr(fake_network.FakeExecution, "enqueue", wait_elsewhere)
     with on_gpu(backend) as segmenter:
-        for image in pictures * 2:
-            segmenter(image)
-        known = set(world.buffers)
-        for image in pictures * 3:
-            segmenter(image)
-        assert set(world.buffers) == known
-    assert not world.launched
+        plain = []
+        for _ in range(14):
+            segmenter(picture((40, 50)))
+            plain.append("plain launches" in segmenter.pipeline.description)
+    assert found == [fake_cuda_driver.CUresult.CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED] * broken
+    assert plain.index(False) == (3 if broken == 1 else 3 + 6)
+    assert not any(plain[plain.index(False) :])
+    assert world.captures == broken + 1
 
 
-@pytest.mark.parametrize("function", ["cuGraphInstantiate", "cuGraphUpload"])
+def device_wait() -> Any:
+    """Wait for the GPU, as `torch.cuda.synchronize` does, and return the driver's code."""
+    fake_cuda_core.Device(0).set_current()
+    return fake_cuda_driver.cuCtxSynchronize()[0]
+
+
+@pytest.mark.parametrize(
+    "function", ["cuGraphInstantiate", "cuGraphUpload", "cuGraphAddKernelNode", "cuGraphAddChildGraphNode"]
+)
 def test_a_graph_that_the_driver_refuses_is_no_failure(
     function: str, tmp_path: Path, world: fake_cuda_core.World
 ) -> None:
@@ -100,7 +135,7 @@ def test_an_obstacle_is_named_and_nothing_is_recorded(
         segmenter(picture((40, 51)))
         assert segmenter.pipeline.description.endswith("plain launches: its shapes depend on values")
     assert sum("its shapes depend on values" in record.message for record in caplog.records) == 1
-    assert not world.launched
+    assert not world.captures
 
 
 def test_memory_that_runs_out_is_an_error_with_a_remedy_and_smaller_frames_still_run(
@@ -249,8 +284,8 @@ def test_kernels_that_the_driver_refuses_are_replaced_by_the_next(
 ) -> None:
     world.refuses_to.add("newer")
     found = [("the wheel", b"newer"), ("NVRTC", b"cubin of sm_90")]
-    monkeypatch.setattr(gpu, "cubins", lambda _: iter(found))
+    monkeypatch.setattr(loader, "cubins", lambda *_: iter(found))
     Gpu(0).close()
-    monkeypatch.setattr(gpu, "cubins", lambda _: iter(found[:1]))
+    monkeypatch.setattr(loader, "cubins", lambda *_: iter(found[:1]))
     with pytest.raises(ImportError, match=r"CUDA_ERROR_INVALID_IMAGE.*run on the CPU"):
         Gpu(0)

@@ -68,4 +68,13 @@ def test_the_sanitizer_finds_nothing(tool: str) -> None:
 
 
 def test_cubins_of_this_machine_load(gpu: Gpu) -> None:
-    assert f"sm_{gpu.device.arch}" in compiler.ARCHITECTURES, "add this architecture to ARCHITECTURES"
+    assert {*compiler.names_of(f"sm_{gpu.device.arch}")} & {*compiler.ARCHITECTURES}, "add this architecture"
+
+
+def test_the_cpp_header_paints_an_image(tmp_path: Path) -> None:
+    if shutil.which("nvcc") is None:
+        pytest.skip("needs nvcc on PATH")
+    source, program = Path(__file__).parent / "cpp" / "uses_cuda.cu", tmp_path / "uses_cuda"
+    options = ["-std=c++17", "-fmad=false", "-arch=native", f"-I{compiler.include_folder()}"]
+    subprocess.run(["nvcc", *options, str(source), "-o", str(program)], check=True)
+    assert subprocess.run([str(program)]).returncode == 0

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
-import logging
+import math
 import os
-import threading
+import weakref
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,65 +15,82 @@ from .._errors import BackendError, BackendUnavailableError, InputError
 from .._system.driver import find_gpu
 from .._system.fork import leak_in_children
 from . import kernel_args
-from .compiler import cubins, require_cuda
+from .arrays import DeviceArray, Lent, extent, import_array
+from .compiler import require_cuda
 from .errors import join_lines, translate_errors
+from .kernels import OVERLAY
+from .loader import Loader
+from .memory import Memory, as_bytes, unwrap
+from .recording import making
 
-KERNELS = tuple(
-    f"seginfer_{name}" for name in ("preprocess", "preprocess_filtered", "label", "mask", "maps", "overlay")
-)
+__all__ = ["Clear", "Gpu", "Kernel", "as_bytes", "unwrap"]
 
 AFTER_FORK = "a GPU cannot be used in a forked process; open the model in the child, or use multiprocessing's 'spawn'"
 
-_log = logging.getLogger("seginfer")
+
+WAITS = ("block", "spin")
+"""Values of SEGINFER_WAIT: a thread that waits for a GPU sleeps, or takes a core for some microseconds less."""
 
 
-class Gpu:
+class Kernel(NamedTuple):
+    """A kernel with its grid, and the address of its arguments."""
+
+    name: str
+    grid: tuple[int, int, int]
+    records: int
+
+
+class Clear(NamedTuple):
+    """Memory to fill with zeros."""
+
+    address: int
+    nbytes: int
+
+
+class Gpu(Memory):
     """One GPU with loaded kernels.
 
-    Streams and buffers are objects of cuda-core. Addresses are device addresses. Several threads may use one object,
-    each after calling `use`. `close` frees all remaining buffers.
+    Streams and buffers are objects of cuda-core. Several threads may use one object, each after calling `use`. `close`
+    frees all remaining buffers.
 
     Args:
         device_id: index of the GPU.
 
+    Attributes:
+        is_integrated: whether host and GPU share their memory, as on a Jetson.
+        waits: how a thread waits for the GPU, "block" or "spin", from SEGINFER_WAIT.
+
     Raises:
+        InputError: if SEGINFER_WAIT has another value.
         BackendUnavailableError: if the GPU does not exist, or cuda-core or NVRTC is missing.
     """
 
     def __init__(self, device_id: int = 0) -> None:
-        self._core = require_cuda()
+        super().__init__(require_cuda())
         self.driver = require_cuda("cuda.bindings.driver")
         self.info = find_gpu(device_id)
-        self._lock = threading.Lock()
-        self._live: dict[int, Any] = {}
+        self.waits = os.environ.get("SEGINFER_WAIT") or "block"
+        if self.waits not in WAITS:
+            raise InputError(f"SEGINFER_WAIT must be one of {', '.join(WAITS)}, got {self.waits!r}; unset it")
+        self._lent: weakref.WeakSet[Lent] = weakref.WeakSet()
         self._process = os.getpid()
         leak_in_children(self)
         self._is_closed = False
         try:
             self.device = self._core.Device(device_id)
-            self.device.set_current()
-            self._kernels = self._load_kernels(f"sm_{self.device.arch}")
+            with making():
+                self.device.set_current()
+            self.is_integrated = bool(self.device.properties.integrated)
+            self._kernels = Loader(self._core, f"sm_{self.device.arch}")
+            self._kernels.get(OVERLAY)  # shows here whether compiler and driver fit each other; it compiles fastest
             self.stream = self.new_stream()
             self._pinned = self._core.LegacyPinnedMemoryResource()
         except BackendUnavailableError:
             raise
         except Exception as error:  # cuda-core raises types of its own, of several parents
             raise BackendUnavailableError(
-                f"CUDA device {device_id} cannot be used: {join_lines(error)}; check nvidia-smi, or run on the CPU"
+                f"CUDA device {device_id} cannot be used: {join_lines(error)}; see `seginfer doctor`, or run on the CPU"
             ) from error
-
-    def _load_kernels(self, architecture: str) -> dict[str, Any]:
-        """Load the first cubin that the driver accepts."""
-        # An older driver rejects cubins of a newer compiler.
-        refusal: Exception = RuntimeError(f"there are no kernels for {architecture}")
-        for origin, cubin in cubins(architecture):
-            try:
-                code = self._core.ObjectCode.from_cubin(cubin)
-                return {name: code.get_kernel(name) for name in KERNELS}
-            except Exception as error:  # cuda-core raises types of its own, of several parents
-                _log.info("the driver does not load the kernels from %s: %s", origin, join_lines(error))
-                refusal = error
-        raise refusal
 
     @property
     def is_forked(self) -> bool:
@@ -96,8 +112,13 @@ class Gpu:
 
     def new_stream(self) -> Any:
         """Create a stream that is independent of others."""
-        with translate_errors("creating a stream"):
+        with making(), translate_errors("creating a stream"):
             return self.device.create_stream()
+
+    def new_event(self) -> Any:
+        """Create an event that a host thread can wait for."""
+        with translate_errors("creating an event"):
+            return self.device.create_event(self._core.EventOptions(blocking_sync=self.waits == "block"))
 
     def check_stream(self, stream: Any) -> None:
         """Check that a caller's stream belongs to this GPU.
@@ -112,103 +133,67 @@ class Gpu:
                 f"{there.device_id} ({there.name}); create the stream there, or open the model on that device"
             )
 
-    @property
-    def live_buffers(self) -> int:
-        """Number of device and pinned buffers in use."""
-        return len(self._live)
-
-    def allocate(self, nbytes: int) -> Any:
-        """Allocate a device buffer for use on any stream.
-
-        Its address is `int(buffer.handle)`.
-
-        Raises:
-            BackendError: if memory runs out.
-        """
-        nbytes = max(1, nbytes)
-        with translate_errors("allocating a buffer", nbytes):
-            buffer = self._keep(self.device.allocate(nbytes, stream=self.stream))
-            self.stream.sync()
-        return buffer
-
-    def allocate_pinned(self, nbytes: int) -> Any:
-        """Allocate a pinned host buffer for copies and graphs.
-
-        `as_bytes` returns its content.
-
-        Raises:
-            BackendError: if memory runs out.
-        """
-        nbytes = max(1, nbytes)
-        with translate_errors("allocating a buffer", nbytes, memory="pinned memory of the host"):
-            return self._keep(self._pinned.allocate(nbytes))
-
-    def _keep(self, buffer: Any) -> Any:
-        with self._lock:
-            self._live[id(buffer)] = buffer
-        return buffer
-
-    def free(self, buffer: Any) -> None:
-        """Free a buffer. Idempotent.
-
-        No work in flight may use the buffer.
-        """
-        with self._lock:
-            is_live = self._live.pop(id(buffer), None) is buffer
-        if is_live:
-            with suppress(Exception):  # the GPU may have failed, and the caller must continue
-                buffer.close(self.stream)
-
-    def view(self, address: int, nbytes: int) -> Any:
-        """Return part of another buffer. It need not be freed."""
-        return self._core.Buffer.from_handle(address, nbytes)
-
-    def clear(self, buffer: Any) -> None:
-        """Fill a buffer with zeros and wait."""
-        with translate_errors("clearing memory"):
-            buffer.fill(0, stream=self.stream)
-            self.stream.sync()
-
-    def fill(self, buffer: Any, array: NDArray[Any], stream: Any) -> None:
-        """Copy a contiguous array to a buffer and wait.
-
-        The buffer has the size of the array.
-        """
-        staged = self.allocate_pinned(array.nbytes)
-        try:
-            as_bytes(staged)[: array.nbytes] = array.reshape(-1).view(np.uint8)
-            with translate_errors("copying to the GPU"):
-                buffer.copy_from(staged, stream=stream)
-                stream.sync()
-        finally:
-            self.free(staged)
-
-    def upload(self, array: NDArray[Any]) -> Any:
-        """Copy an array into a new buffer."""
-        array = np.ascontiguousarray(array)
-        buffer = self.allocate(array.nbytes)
-        if array.nbytes:
-            self.fill(buffer, array, self.stream)
-        return buffer
-
-    def download(self, buffer: Any, array: NDArray[Any], stream: Any) -> None:
-        """Copy a buffer to a contiguous array and wait.
-
-        The copy starts after earlier work on the stream. The array has the size of the buffer.
-        """
-        staged = self.allocate_pinned(array.nbytes)
-        try:
-            with translate_errors("copying from the GPU"):
-                buffer.copy_to(staged, stream=stream)
-                stream.sync()
-            ctypes.memmove(array.ctypes.data, int(staged.handle), array.nbytes)
-        finally:
-            self.free(staged)
-
     def launch(self, kernel: str, grid: tuple[int, int, int], records: int, stream: Any) -> None:
         """Launch a kernel. `records` is the address of its arguments."""
         config = self._core.LaunchConfig(grid=grid, block=kernel_args.BLOCK)
-        self._core.launch(stream, config, self._kernels[kernel], records)
+        self._core.launch(stream, config, self._kernels.get(kernel), records)
+
+    def adopt(self, tensor: Any) -> DeviceArray:
+        """Return the memory of a caller's tensor on this GPU.
+
+        Later work of `stream` follows work of the caller. See `import_array`.
+
+        Raises:
+            InputError: if the tensor lies elsewhere, or its library refuses.
+        """
+        self.use()
+        return import_array(tensor, self.info.index, self.info.name, self.stream)
+
+    def lend(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return an array of zeros in pinned memory. It outlives the GPU.
+
+        Raises:
+            BackendError: if memory runs out.
+        """
+        self.use()
+        nbytes = math.prod(shape) * dtype.itemsize
+        buffer = self.allocate_pinned(nbytes)
+        with self._lock:
+            del self._live[id(buffer)]
+        lent = Lent(buffer, self._take_back)
+        self._lent.add(lent)
+        array = np.asarray(lent)[:nbytes].view(dtype).reshape(shape)
+        array[...] = 0
+        return array
+
+    def _take_back(self, buffer: Any) -> None:
+        if not self.is_forked:
+            self.use()
+            buffer.close()
+
+    def reach(self, array: NDArray[Any] | DeviceArray) -> int | None:
+        """Return the address of an array without negative strides that this GPU reaches itself. Else None."""
+        if isinstance(array, DeviceArray):
+            return array.address
+        if not self._lent:
+            return None
+        start = int(array.__array_interface__["data"][0])
+        return start if any(start >= lent.start and start + extent(array) <= lent.stop for lent in self._lent) else None
+
+    def kernel(self, name: str) -> Any:
+        """Return a kernel of cuda-core, which is loaded once.
+
+        Raises:
+            BackendUnavailableError: if NVRTC does not compile it, or the driver does not load it.
+        """
+        return self._kernels.get(name)
+
+    def start(self, work: Clear | Kernel, stream: Any) -> None:
+        """Start work without a graph."""
+        if isinstance(work, Kernel):
+            self.launch(work.name, work.grid, work.records, stream)
+        else:
+            unwrap(self.driver.cuMemsetD8Async(work.address, 0, work.nbytes, stream.handle))
 
     def close(self) -> None:
         """Free everything and return memory to the driver. Idempotent.
@@ -217,7 +202,7 @@ class Gpu:
         """
         with self._lock:
             is_closed, self._is_closed = self._is_closed, True
-            buffers = list(self._live.values())
+            buffers, self._staged = list(self._live.values()), None
         if is_closed or self.is_forked:
             return
         with suppress(Exception):  # the GPU may have failed, and the rest must still be freed
@@ -225,8 +210,9 @@ class Gpu:
         for buffer in buffers:
             self.free(buffer)
         self.trim()
-        self._kernels.clear()
-        self.stream.close()
+        with making():
+            self._kernels.close()
+            self.stream.close()
 
     def trim(self) -> None:
         """Return unused memory of the driver's pool to the GPU."""
@@ -235,13 +221,5 @@ class Gpu:
             self.stream.sync()
             pool = getattr(self.device.memory_resource, "handle", None)  # none where the GPU has no pools
             if pool is not None:
-                self.driver.cuMemPoolTrimTo(pool, 0)
-
-
-def as_bytes(buffer: Any) -> NDArray[np.uint8]:
-    """Return a pinned buffer as an array of bytes.
-
-    Delete the array before the buffer is freed.
-    """
-    memory = (ctypes.c_uint8 * buffer.size).from_address(int(buffer.handle))
-    return np.ctypeslib.as_array(memory)
+                with making():
+                    self.driver.cuMemPoolTrimTo(pool, 0)

@@ -39,3 +39,26 @@ class Packer:
         block = Block(self.nbytes, tuple(shape), dtype)
         self.nbytes = align_size(self.nbytes + block.nbytes)
         return block
+
+
+class Piece(NamedTuple):
+    """Part of a buffer that is copied at once, and the indices of what it holds."""
+
+    start: int
+    stop: int
+    indices: range
+
+
+def pieces(ends: Sequence[int], least: int) -> list[Piece]:
+    """Group consecutive parts of a buffer into pieces of at least `least` bytes.
+
+    Args:
+        ends: offset of the end of each part.
+        least: size in bytes. The last piece may be smaller.
+    """
+    found, start, first = [], 0, 0
+    for i, end in enumerate(ends):
+        if end - start >= least or i == len(ends) - 1:
+            found.append(Piece(start, end, range(first, i + 1)))
+            start, first = end, i + 1
+    return found

@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from .arena import Arena
-from .gpu import Gpu
+from .gpu import Clear, Gpu, Kernel
+
+MAX_GRID_Z = 65535
+"""Most blocks of a launch in z, on every GPU."""
 
 Records = NDArray[Any]
 Upload = Callable[[NDArray[Any]], int]
@@ -24,28 +27,21 @@ class Launch(NamedTuple):
     grid: tuple[int, int, int]
 
 
-class _Placed(NamedTuple):
-    """A launch with its arguments on the GPU."""
-
-    kernel: str
-    grid: tuple[int, int, int]
-    records: int
-
-
 class Step:
     """Launches with their arguments on the GPU.
 
-    `start` does not allocate, copy or wait, so that a graph can capture it.
+    Attributes:
+        work: what to run, in this order. It neither allocates nor waits.
     """
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
         self._arena = Arena(gpu)
-        self._launches: list[_Placed] = []
+        self.work: list[Clear | Kernel] = []
 
     @property
     def nbytes(self) -> int:
-        """GPU memory in bytes."""
+        """Memory in bytes."""
         return self._arena.nbytes
 
     def place(self, launches: Sequence[Launch]) -> None:
@@ -55,17 +51,25 @@ class Step:
             key = launch.records.ctypes.data
             if key not in placed:
                 placed[key] = self._arena.put(launch.records)
-            self._launches.append(_Placed(launch.kernel, launch.grid, placed[key]))
+            self.append(launch, placed[key])
         self._arena.upload(self._gpu.stream)
 
+    def append(self, launch: Launch, address: int) -> None:
+        """Append a launch whose arguments are on the GPU, at an address."""
+        self._gpu.kernel(launch.kernel)  # loaded here, outside of any recording
+        x, y, z = launch.grid
+        for first in range(0, z, MAX_GRID_Z):  # one record per block in z
+            records = address + first * launch.records.itemsize
+            self.work.append(Kernel(launch.kernel, (x, y, min(z - first, MAX_GRID_Z)), records))
+
     def start(self, stream: Any) -> None:
-        """Start the kernels on a stream."""
-        for launch in self._launches:
-            self._gpu.launch(launch.kernel, launch.grid, launch.records, stream)
+        """Start the work on a stream, call by call."""
+        for one in self.work:
+            self._gpu.start(one, stream)
 
     def repeats(self, stream: Any) -> list[Callable[[], None]]:
         """Return one call per kernel, for measuring each alone."""
-        return [partial(self._gpu.launch, one.kernel, one.grid, one.records, stream) for one in self._launches]
+        return [partial(self._gpu.start, one, stream) for one in self.work if isinstance(one, Kernel)]
 
     def close(self) -> None:
         """Free the memory. No work may be in flight."""

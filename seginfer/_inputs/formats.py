@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from .._cuda.arrays import DeviceArray
 from .._errors import InputError
 from .._geometry.geometry import Size
 from .._reference.yuv import Coefficients, YuvMatrix, YuvRange, coefficients, rgb_from_yuv, yuv_planes
@@ -104,7 +105,7 @@ def check_image(image: object, color: PixelFormat) -> None:
     """
     layout = parts_of(color)[0]
     shape = _SHAPES[layout]
-    if not isinstance(image, np.ndarray):
+    if not isinstance(image, (np.ndarray, DeviceArray)):
         raise InputError(f"image must be a NumPy array uint8 {shape}, got {type(image).__name__}; use numpy.asarray")
     got = f"got {image.dtype} {image.shape}"
     if image.dtype != np.uint8:
@@ -120,9 +121,27 @@ def check_image(image: object, color: PixelFormat) -> None:
             "image must not have negative strides; use numpy.ascontiguousarray, "
             "or state the channel order with color= instead of flipping it"
         )
+    if isinstance(image, DeviceArray):
+        _check_rows(image, layout)
 
 
-def _has_shape(image: NDArray[Any], layout: PixelLayout) -> bool:
+def _check_rows(image: DeviceArray, layout: PixelLayout) -> None:
+    """Check that kernels can read a tensor where it lies.
+
+    Raises:
+        InputError: if pixels of a row, or rows of i420, do not lie side by side.
+    """
+    packed = tuple(math.prod(image.shape[axis + 1 :]) for axis in range(image.ndim))
+    differs = [a != b and side > 1 for side, a, b in zip(image.shape, image.strides, packed, strict=True)]
+    if any(differs[1:]) or (differs[0] and (layout == "i420" or image.strides[0] < packed[0])):
+        raise InputError(
+            f"a tensor on a GPU must have pixels of uint8 {_SHAPES[layout]} side by side, strides {packed} in bytes, "
+            f"got {image.strides}; make it contiguous, in PyTorch with .permute(1, 2, 0).contiguous() if channels are "
+            "first"
+        )
+
+
+def _has_shape(image: NDArray[Any] | DeviceArray, layout: PixelLayout) -> bool:
     if layout in YUV_420:
         return image.ndim == 2 and image.shape[0] % 3 == 0 and image.shape[1] % 2 == 0
     if layout in YUV_422 and image.ndim == 3 and image.shape[1] % 2:

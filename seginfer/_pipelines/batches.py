@@ -8,8 +8,12 @@ import numpy as np
 
 from .._errors import InputError
 from .._geometry.geometry import Size
+from .._spec.model_spec import InputSpec
 from .._tasks.timings import Timings
 from .pipeline import BatchItem, NetworkIO, Pipeline
+
+# Memory must not grow with the image, nor with the list.
+_TILES, _IMAGES = 4, 8
 
 
 def run_batches(
@@ -48,13 +52,17 @@ def _batches(pipeline: Pipeline, items: Sequence[BatchItem], free_limit: int | N
     return batches
 
 
-def check_batch_size(batch_size: int | None) -> int | None:
-    """Validate a largest batch size, which is positive or None.
+def batch_limit(batch_size: int | None, spec: InputSpec) -> int:
+    """Return the largest batch where the graph has no limit.
+
+    Args:
+        batch_size: positive, or None for a default.
+        spec: input of the model.
 
     Raises:
-        InputError: if it is anything else.
+        InputError: if the size is anything else.
     """
     is_integer = isinstance(batch_size, (int, np.integer)) and not isinstance(batch_size, bool)
     if batch_size is not None and (not is_integer or batch_size < 1):
         raise InputError(f"batch_size must be a positive integer or None, got {batch_size!r}")
-    return batch_size
+    return batch_size or (_TILES if spec.resize == "tile" else _IMAGES)

@@ -6,9 +6,12 @@ import logging
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from .._cuda.arrays import DeviceArray
 from .._cuda.gpu import Gpu
 from .._cuda.tensors import DeviceTensor
 from .._errors import BackendError, InputError
@@ -21,6 +24,7 @@ from .context import Context
 from .context_pool import ContextPool
 from .frame import Frame
 from .layout import FrameKey
+from .network import Shape
 from .pipeline import BatchItem, BatchResult, NetworkIO
 
 _log = logging.getLogger("seginfer")
@@ -29,14 +33,15 @@ _log = logging.getLogger("seginfer")
 class GpuPipeline:
     """See `Pipeline`.
 
-    Its timings: preprocess_ms is the copy of the images into pinned memory, infer_ms all work on the GPU with the
-    copies there and back, which are one graph, and postprocess_ms the copy into the results. Recording the graph of a
-    first batch is in none of them.
+    Its timings: preprocess_ms is the copy of the images into pinned memory, infer_ms the work on the GPU with the
+    copies there and back of the first image, and postprocess_ms the copy into the results. Recording the network is in
+    none of them.
 
     Args:
         backend: runs the network on a GPU, and is not closed with the pipeline.
         spec: contract of the model.
         color: format of the images.
+        threads: a pool of the compiled core.
         contexts: number of calls that may be on the GPU at once. Further ones wait.
 
     Raises:
@@ -45,15 +50,17 @@ class GpuPipeline:
 
     is_slow_at_first = True
 
-    def __init__(self, backend: DeviceBackend, spec: ModelSpec, color: PixelFormat, *, contexts: int = 2) -> None:
+    def __init__(
+        self, backend: DeviceBackend, spec: ModelSpec, color: PixelFormat, threads: Any = None, *, contexts: int = 2
+    ) -> None:
         if contexts < 1:
             raise InputError(f"contexts must be at least 1, got {contexts}")
         self._backend, task = backend, task_of(spec)
         self._gpu = Gpu(backend.device_index or 0)
-        self._plain: list[str] = []
+        self._plain: dict[Shape, str] = {}
         self._lock = threading.Lock()
         self._contexts = ContextPool(
-            lambda: Context(self._gpu, backend, spec.input, task, color, self._note_plain), contexts
+            lambda: Context(self._gpu, backend, spec.input, task, color, threads, self._note_plain), contexts
         )
 
     @property
@@ -64,12 +71,23 @@ class GpuPipeline:
     @property
     def description(self) -> str:
         """Device that computes pixels."""
-        how = f"plain launches: {'; '.join(self._plain)}" if self._plain else "CUDA graphs"
-        return f"pixels on the GPU: cuda:{self._gpu.info.index} {self._gpu.info.name}, {how}"
+        reasons = "; ".join(dict.fromkeys(self._plain.values()))
+        how = [f"plain launches: {reasons}" if reasons else "CUDA graphs"]
+        if self._gpu.is_integrated:
+            how.insert(0, "in memory that host and GPU share")
+        return f"pixels on the GPU: cuda:{self._gpu.info.index} {self._gpu.info.name}, {', '.join(how)}"
 
     def batch_limit(self, input_hw: Size) -> int | None:
         """Return the largest batch of the backend."""
         return self._backend.max_batch_size(input_hw)
+
+    def adopt(self, tensor: Any) -> DeviceArray:
+        """Return the memory of a caller's tensor. See `Gpu.adopt`."""
+        return self._gpu.adopt(tensor)
+
+    def lend(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return an array of zeros in pinned memory. It stays valid after `close`."""
+        return self._gpu.lend(shape, dtype)
 
     def plan(self, geometry: Geometry) -> None:
         """Keep nothing: a geometry is part of a frame's key."""
@@ -97,7 +115,7 @@ class GpuPipeline:
         return context.frame(key)
 
     def _io(self, frame: Frame, context: Context, count: int) -> NetworkIO:
-        execution = frame.execution
+        execution = frame.network.execution
         outputs = {name: self._download(tensor, count, context) for name, tensor in execution.outputs.items()}
         return NetworkIO(self._download(execution.input, count, context), outputs)
 
@@ -106,14 +124,14 @@ class GpuPipeline:
         self._gpu.download(self._gpu.view(tensor.address, array.nbytes), array, context.stream)
         return array
 
-    def _note_plain(self, reason: str) -> None:
+    def _note_plain(self, shape: Shape, reason: str) -> None:
         with self._lock:
-            if reason in self._plain:
-                return
-            self._plain.append(reason)
-        _log.warning(
-            "frames are started call by call, which is slower, because a CUDA graph cannot hold them: %s", reason
-        )
+            is_known = not reason or reason in self._plain.values()
+            self._plain.pop(shape, None)
+            if reason:
+                self._plain[shape] = reason
+        if not is_known:
+            _log.warning("the network is started by itself, because a CUDA graph cannot hold it now: %s", reason)
 
     def close(self) -> None:
         """Free everything after the calls in flight. Later calls raise BackendError."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import _native
+from .._errors import InputError
 from .._geometry.geometry import Geometry, Size
 from .._inputs.formats import PixelFormat
 from .._inputs.preprocess import Encode, batch_shape, channels_last, make_encoder
@@ -64,6 +66,17 @@ class HostPipeline:
         """Return the fixed batch size of the backend, if it has one."""
         del input_hw
         return self._backend.batch_size
+
+    def adopt(self, tensor: Any) -> NoReturn:
+        """Raise an InputError: pixels are computed in host memory."""
+        raise InputError(
+            f"expected arrays in host memory, where pixels are computed, got {type(tensor).__name__} on a GPU; copy it "
+            "with .cpu(), or open the model with pixels='cuda'"
+        )
+
+    def lend(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return an array of zeros."""
+        return np.zeros(shape, dtype)
 
     def plan(self, geometry: Geometry) -> _Plan:
         """Return encoder and decoders of network inputs of this geometry."""

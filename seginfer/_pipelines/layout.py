@@ -42,6 +42,7 @@ class ImageLayout:
     def __init__(self, sizes: Sequence[Size], color: PixelFormat) -> None:
         packer = Packer()
         self._blocks = [packer.add(image_shape(size, color), np.dtype(np.uint8)) for size in sizes]
+        self.ends = [block.offset + block.nbytes for block in self._blocks]
         self.nbytes = packer.nbytes
 
     def arrays(self, memory: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:

@@ -47,7 +47,7 @@ def open_pipeline(
         try:
             from .gpu import GpuPipeline
 
-            return GpuPipeline(on_device, spec, color)
+            return GpuPipeline(on_device, spec, color, threads)
         except BackendUnavailableError as error:
             if pixels == "cuda":
                 raise

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .._cuda.arrays import DeviceArray
 from .._geometry.geometry import Geometry, Size
 from .._reference.taps import Mask
 from .._tasks.task import ResultBuffers
@@ -23,7 +24,7 @@ class BatchItem(NamedTuple):
 
     number: int
     """Index of its image in the call."""
-    image: Image
+    image: Image | DeviceArray
     geometry: Geometry
     plan: Any
     """What `Pipeline.plan` returned for the geometry."""
@@ -77,6 +78,20 @@ class Pipeline(Protocol):
     @property
     def is_slow_at_first(self) -> bool:
         """Whether the first image of a size takes longer than the next."""
+
+    def adopt(self, tensor: Any) -> DeviceArray:
+        """Return the memory of a caller's tensor on a GPU.
+
+        Raises:
+            InputError: if it does not lie on the GPU that computes pixels.
+        """
+
+    def lend(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return an array that images and results need not be copied from or to, where there is such memory.
+
+        Raises:
+            BackendError: if memory runs out.
+        """
 
     def plan(self, geometry: Geometry) -> Any:
         """Return what is kept for network inputs of this geometry. Called once per image shape."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .._cuda.arrays import DeviceArray, is_on_gpu
 from .._geometry.geometry import Geometry
 from .._inputs.convert import as_array
 from .._inputs.formats import PixelFormat, check_image, image_size
@@ -33,7 +34,17 @@ class ImagePlans:
         self._pipeline = pipeline
         self._kept: dict[tuple[tuple[int, ...], ...], ImagePlan] = {}
 
-    def plan(self, image: Any) -> tuple[NDArray[np.uint8], ImagePlan]:
+    def targets(self, out: Any) -> Any:
+        """Return `out` with tensors of a GPU as arrays.
+
+        Raises:
+            InputError: if a tensor lies elsewhere than the pixels.
+        """
+        if not isinstance(out, (list, tuple)):
+            return out
+        return [self._pipeline.adopt(one) if is_on_gpu(one) else one for one in out]
+
+    def plan(self, image: Any) -> tuple[NDArray[np.uint8] | DeviceArray, ImagePlan]:
         """Return an image as an array, and its placement.
 
         Args:
@@ -45,7 +56,7 @@ class ImagePlans:
         key = (image.shape, image.strides) if isinstance(image, np.ndarray) and image.dtype == np.uint8 else ()
         plan = self._kept.get(key)
         if plan is None:
-            image = as_array(image, self._color)
+            image = as_array(image, self._color, self._pipeline.adopt)
             check_image(image, self._color)
             key = image.shape, image.strides
             plan = self._kept.get(key)

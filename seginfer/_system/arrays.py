@@ -26,17 +26,25 @@ def check_no_overlap(out: NDArray[Any]) -> None:
         span += stride * (extent - 1)
 
 
+def may_share(a: Any, b: Any) -> bool:
+    """Tell whether two arrays, or two tensors of a GPU with `bounds`, may share memory."""
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return np.may_share_memory(a, b)
+    if not (hasattr(a, "bounds") and hasattr(b, "bounds")):
+        return False
+    return bool(a.bounds[0] < b.bounds[1] and b.bounds[0] < a.bounds[1])
+
+
 def check_apart(out: Sequence[NDArray[Any]] | None, sources: Sequence[object], what: str) -> None:
     """Raise if an output array shares memory with an input.
 
     Args:
         out: arrays that will be written.
-        sources: values that will be read. Only arrays among them are checked.
+        sources: values that will be read. Only arrays among them, and tensors of a GPU, are checked.
         what: name of the sources, for the error.
 
     Raises:
         InputError: if memory may be shared.
     """
-    arrays = [source for source in sources if isinstance(source, np.ndarray)]
-    if out is not None and any(np.may_share_memory(a, b) for a in out for b in arrays):
+    if out is not None and any(may_share(a, b) for a in out for b in sources):
         raise InputError(f"out must not share memory with {what}; allocate it by itself")

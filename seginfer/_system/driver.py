@@ -50,6 +50,11 @@ class GpuInfo:
     multiprocessors: int = 0
     """Number of multiprocessors, 0 if unknown. Only this tells the modules called "Orin" apart."""
 
+    @property
+    def cuda_major(self) -> int:
+        """Major version of the newest CUDA that the driver supports."""
+        return int(self.driver.split(".")[0])
+
 
 def find_gpu(index: int = 0) -> GpuInfo:
     """Return the properties of a GPU.

@@ -28,7 +28,7 @@ class Segmentation:
 
     Attributes:
         labels: the mask, or for a multilabel task (C, H, W) uint8 of 0 and 1, one plane per class. The array belongs
-            to the result.
+            to the result. A tensor on a GPU that was given as `out`, which the methods do not read.
         classes: names and colours of the classes.
         task: semantic, binary or multilabel.
         geometry: placement of the image in the network input, or in the frame that its tiles were cut from.
@@ -59,10 +59,26 @@ class Segmentation:
         """
         return self.labels if self.task != "multilabel" else self._last_ids
 
+    @property
+    def _host_labels(self) -> NDArray[Any]:
+        """Labels, which must not lie on a GPU."""
+        if not isinstance(self.labels, np.ndarray):
+            raise InputError(
+                f"expected a mask in host memory, got out= as {type(self.labels).__name__} on a GPU; copy `labels` to "
+                "the host, in PyTorch with .cpu()"
+            )
+        return self.labels
+
+    @property
+    def _host_mask(self) -> NDArray[Any]:
+        return self._host_labels if self.task != "multilabel" else self._last_ids
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.array(self.mask, dtype) if copy else np.asarray(self.mask, dtype)
+        return np.array(self._host_mask, dtype) if copy else np.asarray(self._host_mask, dtype)
 
     def __repr__(self) -> str:
+        if not isinstance(self.labels, np.ndarray):
+            return f"Segmentation(mask={type(self.labels).__name__} on a GPU, {self.timings.total_ms:.1f} ms)"
         areas = ", ".join(f"{name} {area:.1%}" for name, area in self.class_areas().items() if area)
         return f"Segmentation(mask={self.mask.dtype} {self.mask.shape}, {areas}, {self.timings.total_ms:.1f} ms)"
 
@@ -70,9 +86,9 @@ class Segmentation:
         """Return the share of the image that each class covers, 0..1. Classes of a multilabel task may overlap."""
         pixels = self.geometry.image_hw[0] * self.geometry.image_hw[1]
         if self.task == "multilabel":
-            counts = self.labels.reshape(len(self.classes.names), -1).sum(1, dtype=np.int64)
+            counts = self._host_labels.reshape(len(self.classes.names), -1).sum(1, dtype=np.int64)
         else:
-            counts = np.bincount(self.labels.ravel(), minlength=len(self.classes.names))
+            counts = np.bincount(self._host_labels.ravel(), minlength=len(self.classes.names))
         return {name: float(count / pixels) for name, count in zip(self.classes.names, counts, strict=False)}
 
     def colorize(self) -> NDArray[np.uint8]:
@@ -117,10 +133,11 @@ class Segmentation:
         """
         if self.task == "multilabel":
             raise InputError("a multilabel mask has several ids per pixel; save `colorize()` or numpy.save the mask")
-        exact = (".png", ".tif", ".tiff", ".pgm", *((".bmp",) if self.mask.dtype == np.uint8 else ()))
+        mask = self._host_mask
+        exact = (".png", ".tif", ".tiff", ".pgm", *((".bmp",) if mask.dtype == np.uint8 else ()))
         if Path(path).suffix.lower() not in exact:
-            raise InputError(f"only {', '.join(exact)} keep {self.mask.dtype} class ids exactly, got {path}; use .png")
-        write_image(path, self.mask)
+            raise InputError(f"only {', '.join(exact)} keep {mask.dtype} class ids exactly, got {path}; use .png")
+        write_image(path, mask)
 
     def rle(self) -> dict[str, dict[str, Any]]:
         """Return one run-length encoding per class that is present.
@@ -165,7 +182,8 @@ class Segmentation:
     @property
     def _color_ids(self) -> NDArray[Any]:
         """Row of `_lookup` for each pixel."""
-        ids: NDArray[Any] = np.minimum(self.mask, min(len(self.classes.names), np.iinfo(self.mask.dtype).max))
+        mask = self._host_mask
+        ids: NDArray[Any] = np.minimum(mask, min(len(self.classes.names), np.iinfo(mask.dtype).max))
         return ids
 
     def _pixels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -189,7 +207,7 @@ class Segmentation:
         if pixels is not None:
             pixels = np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
         threads = _native.shared_threads(self._threads or usable_cores())
-        _native.core.overlay(pixels, np.ascontiguousarray(self.mask), self._lookup[:-1], weight, out, threads)
+        _native.core.overlay(pixels, np.ascontiguousarray(self._host_mask), self._lookup[:-1], weight, out, threads)
         return out
 
     def _planes(self) -> list[tuple[int, str, NDArray[np.bool_]]]:
@@ -197,9 +215,9 @@ class Segmentation:
 
         0 of a binary mask is not a class.
         """
-        is_multilabel = self.task == "multilabel"
+        is_multilabel, labels = self.task == "multilabel", self._host_labels
         planes = (
-            (i, name, self.labels[i] != 0 if is_multilabel else self.labels == i)
+            (i, name, labels[i] != 0 if is_multilabel else labels == i)
             for i, name in enumerate(self.classes.names)
             if not (self.task == "binary" and i == 0)
         )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .._cuda.arrays import DeviceArray
 from .._cuda.gpu import Gpu
 from .._cuda.steps import Step
 from .._cuda.tensors import DeviceTensor
@@ -29,7 +30,8 @@ class Wants(NamedTuple):
 class ResultBuffers(NamedTuple):
     """Arrays of one image's result, (H, W) or (C, H, W). Tiles of an image share them."""
 
-    mask: Mask
+    mask: Any
+    """Mask, or on a GPU a DeviceArray."""
     confidence: Floats | None = None
     margin: Floats | None = None
 
@@ -44,11 +46,15 @@ Decode = Callable[[Any, ResultBuffers, Any], None]
 
 
 class DeviceDecoder(Protocol):
-    """Decodes one batch on a GPU. One copy brings the results to the host."""
+    """Decodes one batch on a GPU, into one block of results."""
 
     @property
-    def nbytes(self) -> int:
-        """Size of the block of results."""
+    def head(self) -> int:
+        """Bytes at the start of the block that `check` reads."""
+
+    @property
+    def ends(self) -> Sequence[int]:
+        """Offset where the results of each network input end. The last is the size of the block."""
 
     def place(self, gpu: Gpu, outputs: Mapping[str, DeviceTensor], batch_size: int, address: int) -> Step:
         """Return the launches that decode a batch into the block at `address`.
@@ -62,10 +68,22 @@ class DeviceDecoder(Protocol):
         """Set the host memory that the block is copied to."""
 
     def check(self) -> None:
-        """Raise an InputError for values that are not finite, or unknown labels."""
+        """Raise an InputError for values that are not finite, or unknown labels, of any network input."""
 
-    def read(self, i: int, buffers: ResultBuffers) -> None:
-        """Copy the part of the i-th network input into its image's result."""
+    def read(self, i: int, buffers: ResultBuffers, threads: Any) -> None:
+        """Copy the part of the i-th network input into those arrays of its image's result that are there.
+
+        Args:
+            i: index of the network input.
+            buffers: arrays of the host. A mask that `send` has filled is None.
+            threads: a pool of the compiled core.
+        """
+
+    def has_way(self, mask: Mask | DeviceArray) -> bool:
+        """Tell whether `send` can fill a mask."""
+
+    def send(self, i: int, mask: Mask | DeviceArray, stream: Any) -> None:
+        """Start the copy of the i-th mask on the GPU, to memory that it reaches."""
 
 
 class Task(Protocol):

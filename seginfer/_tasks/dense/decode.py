@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -47,12 +47,11 @@ def has_unseen(geometry: Geometry) -> bool:
     return geometry.tile is None and (geometry.visible.height, geometry.visible.width) != geometry.image_hw
 
 
-def clear(buffers: ResultBuffers, spec: ModelSpec) -> None:
-    """Mark every pixel as unseen."""
-    buffers.mask[...] = spec.ignore_value
-    for values in (buffers.confidence, buffers.margin):
-        if values is not None:
-            values[...] = 0
+def clear(buffers: Sequence[object], spec: ModelSpec) -> None:
+    """Mark every pixel of mask, confidence and margin as unseen, as far as they are arrays of the host."""
+    for values, unseen in zip(buffers, (spec.ignore_value, 0, 0), strict=True):
+        if isinstance(values, np.ndarray):
+            values[...] = unseen
 
 
 # ------------------------------------------------------------------------------------------------ the compiled core
@@ -123,7 +122,7 @@ def _direct(buffers: ResultBuffers) -> ResultBuffers:
     for array in buffers:
         if array is not None and not _native.has_packed_rows(array, 1):
             mask, *maps = (None if array is None else array.copy("C") for array in buffers)
-            return ResultBuffers(mask, *maps)  # type: ignore[arg-type]  # the mask is there
+            return ResultBuffers(mask, *maps)
     return buffers
 
 

@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import _native
+from ..._cuda.arrays import DeviceArray
 from ..._cuda.gpu import Gpu
 from ..._cuda.packing import Block, Packer
 from ..._cuda.tensors import DeviceTensor
 from ..._errors import InputError
 from ..._geometry.geometry import Geometry, Size
+from ..._reference.taps import Mask
 from ..._spec.model_spec import MAX_SIDE, ModelSpec
 from ..task import ResultBuffers, Wants
 from .decode import clear, has_unseen
@@ -43,9 +46,12 @@ class DenseDeviceDecoder:
         self._geometries, self._spec = geometries, spec
         packer = Packer()
         self._faults = packer.add((len(geometries),), np.dtype(np.uint32))
+        self.head = packer.nbytes
         planes = (spec.num_classes,) if spec.task == "multilabel" else ()
-        self._blocks = [self._add(packer, planes, geometry, wants) for geometry in geometries]
-        self.nbytes = packer.nbytes
+        self._blocks, self.ends = [], []
+        for geometry in geometries:
+            self._blocks.append(self._add(packer, planes, geometry, wants))
+            self.ends.append(packer.nbytes)
 
     def _add(
         self, packer: Packer, planes: tuple[int, ...], geometry: Geometry, wants: Wants
@@ -58,6 +64,7 @@ class DenseDeviceDecoder:
     def place(self, gpu: Gpu, outputs: Mapping[str, DeviceTensor], batch_size: int, address: int) -> MaskStep:
         """Return the launches from the mask output to the block. See `DeviceDecoder.place`."""
         spec, output = self._spec, outputs[self._spec.output.name]
+        self._gpu, self._address = gpu, address
         results = [
             ResultsAt(*(_plane(address, block, geometry) for block in blocks))  # type: ignore[arg-type]
             for blocks, geometry in zip(self._blocks, self._geometries, strict=True)
@@ -85,14 +92,38 @@ class DenseDeviceDecoder:
         if self._host_faults.any():
             check_faults(self._host_faults, self._spec)
 
-    def read(self, i: int, buffers: ResultBuffers) -> None:
+    def read(self, i: int, buffers: ResultBuffers, threads: Any) -> None:
         """Copy the part of the i-th network input into its image's result."""
         part = self._parts[i]
         if part.is_partial:
             clear(buffers, self._spec)
         for target, array in zip(buffers, part.arrays, strict=True):
             if target is not None and array is not None:
-                target[part.region] = array
+                _native.copy(array, target[part.region], threads)
+
+    def has_way(self, mask: Mask | DeviceArray) -> bool:
+        """Tell whether the GPU reaches the mask, and its rows are packed."""
+        if self._gpu.reach(mask) is None:
+            return False
+        return isinstance(mask, DeviceArray) or _native.has_packed_rows(mask, 1)
+
+    def send(self, i: int, mask: Mask | DeviceArray, stream: Any) -> None:
+        """Start the copy of the i-th mask on the GPU, to memory that it reaches."""
+        block, visible, itemsize = self._blocks[i][0], self._geometries[i].visible, mask.dtype.itemsize
+        address = self._gpu.reach(mask)
+        assert address is not None  # see `has_way`
+        assert block is not None
+        height, width = mask.shape[-2:]
+        source_pitch, pitch = block.shape[-1] * itemsize, max(mask.strides[-2], width * itemsize)
+        for plane in range(mask.shape[0] if mask.ndim == 3 else 1):
+            target = address + plane * (mask.strides[0] if mask.ndim == 3 else 0)
+            if has_unseen(self._geometries[i]):
+                self._gpu.fill_rows((target, pitch), self._spec.ignore_value, itemsize, width, height, stream)
+            source = self._address + block.offset + plane * block.shape[-2] * source_pitch
+            target += visible.top * pitch + visible.left * itemsize
+            self._gpu.copy_rows(
+                (target, pitch), (source, source_pitch), visible.width * itemsize, visible.height, stream
+            )
 
 
 def _views(

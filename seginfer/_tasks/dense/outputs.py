@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._cuda.arrays import DeviceArray
 from ..._errors import InputError
 from ..._reference.taps import Floats
 from ..._spec.model_spec import MAX_SIDE, ModelSpec
-from ..._system.arrays import check_no_overlap
+from ..._system.arrays import check_no_overlap, may_share
 
 Output = NDArray[Any]
 
@@ -107,15 +108,38 @@ def allocate_arrays(
         got = len(out) if isinstance(out, (list, tuple, np.ndarray)) else type(out).__name__
         raise InputError(f"out must hold {len(shapes)} arrays, one per image, got {got}")
     for array, shape in zip(out, shapes, strict=True):
-        is_array = isinstance(array, np.ndarray)
-        if not is_array or array.shape != shape or array.dtype != dtype or not array.flags.writeable:
+        is_array = isinstance(array, (np.ndarray, DeviceArray))
+        if not is_array or array.shape != shape or array.dtype != dtype or not _is_writable(array):
             got = f"{array.dtype} {array.shape}" if is_array else type(array).__name__
             raise InputError(f"out must be a writable {dtype} array of shape {shape}, got {got}")
-    if any(np.may_share_memory(a, b) for i, a in enumerate(out) for b in out[:i]):
+    if any(may_share(a, b) for i, a in enumerate(out) for b in out[:i]):
         raise InputError("out must hold arrays that do not overlap; allocate one per image")
     for array in out:
-        check_no_overlap(array)
+        if isinstance(array, DeviceArray):
+            _check_rows(array)
+        else:
+            check_no_overlap(array)
     return list(out)
+
+
+def _is_writable(array: NDArray[Any] | DeviceArray) -> bool:
+    return array.is_writable if isinstance(array, DeviceArray) else array.flags.writeable
+
+
+def _check_rows(out: DeviceArray) -> None:
+    """Check that the GPU can copy rows to a tensor.
+
+    Raises:
+        InputError: if values of a row do not lie side by side, or rows overlap.
+    """
+    expected = out.dtype.itemsize
+    for k, (side, stride) in enumerate(zip(reversed(out.shape), reversed(out.strides), strict=True)):
+        if side > 1 and (stride < expected or (k == 0 and stride != expected)):
+            raise InputError(
+                f"a tensor on a GPU for out must have values of a row side by side, got strides {out.strides} in "
+                "bytes; make it contiguous"
+            )
+        expected = stride * side if side > 1 else expected
 
 
 def check_has_values(spec: ModelSpec) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._cuda.arrays import DeviceArray
 from ..._geometry.geometry import Geometry
 from ..._geometry.tiles import size_problem
 from ..._inputs.formats import PixelFormat
@@ -93,7 +94,8 @@ class DenseTask:
         self, buffers: ResultBuffers, geometry: Geometry, timings: Timings, color: PixelFormat, threads: int
     ) -> Segmentation:
         """Return the Segmentation of one image."""
-        spec = self._spec
+        spec, mask = self._spec, buffers.mask
+        labels = mask.owner if isinstance(mask, DeviceArray) else mask
         return Segmentation(
-            buffers.mask, spec.classes, spec.task, geometry, timings, color, buffers.confidence, buffers.margin, threads
+            labels, spec.classes, spec.task, geometry, timings, color, buffers.confidence, buffers.margin, threads
         )
