@@ -12,12 +12,11 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from _errors import CheckError
 from _machine import commit_record, compiled_modules, machine_record
 
 from seginfer import BackendUnavailableError, SegInferError
@@ -35,10 +34,11 @@ EXAMPLES = """examples:
   python benchmarks/gpu.py --json /tmp/quick.json --quick                # a smoke test, with meaningless numbers
   python benchmarks/gpu.py --json /tmp/cpu.json --quick --device cpu     # the same without a GPU
 
-No work begins after --minutes. The file lists the cases that were skipped, with a reason. Engines stay in the cache, so
-a second run has time to measure the cases whose engines the first run built. Ctrl-C ends a run and writes nothing.
+No work begins after --minutes. The file is written after every case, and lists what was skipped, failed or wrong with a
+reason. Ctrl-C ends a run and keeps the cases before. Engines stay in the cache, so a second run has time to measure the
+cases whose engines the first run built.
 """
-SCHEMA = 1
+SCHEMA = 2
 BACKENDS = ("torch", "onnxruntime", "tensorrt", "tensorrt_rtx")
 PEERS = ("eager", "compile", "onnxruntime")
 NETWORKS = ("unet", "fastfcn")
@@ -47,7 +47,7 @@ PRECISIONS = ("fp32", "fp16")
 BATCHES = (1, 4, 16)
 IMAGE_HW = (1080, 1920)
 QUICK_IMAGE_HW, QUICK_SHRINKS, QUICK_BATCHES = (135, 240), 16, (1, 2)
-KERNEL_FRAMES = 32
+KERNEL_FRAMES = 128
 
 ON_CPU = "THIS IS NOT A GPU: a smoke test with the host pipeline and CPU backends, whose numbers apply to no GPU"
 
@@ -55,44 +55,70 @@ ON_CPU = "THIS IS NOT A GPU: a smoke test with the host pipeline and CPU backend
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code.
 
-    0 if the file was written, 1 if a result is wrong or the file cannot be written, 2 if there is nothing to measure,
-    130 after Ctrl-C.
+    0 if everything was measured, 1 if a result is wrong or the file cannot be written, 2 if there is nothing to
+    measure, 130 after Ctrl-C.
     """
     args = _parser().parse_args(argv)
     args.batches = args.batches or (QUICK_BATCHES if args.quick else BATCHES)
+    record = Kept(args.json)
     try:
-        return _run(args)
+        return _run(args, record)
     except KeyboardInterrupt:
-        return _failed(130, "stopped; nothing was written")
+        return _failed(130, f"stopped; {record.in_words()}")
 
 
-def _run(args: argparse.Namespace) -> int:
+class Kept(dict[str, Any]):
+    """The record of a run. It is on the disk after every `keep`."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    def keep(self, **entries: Any) -> None:
+        """Add entries and write the file."""
+        self.update(entries)
+        with atomic_path(self._path) as part:
+            part.write_text(json.dumps(self, indent=2) + "\n", encoding="utf-8")
+
+    def in_words(self) -> str:
+        """Return what the file holds."""
+        return f"{len(self['cases'])} cases are in {self._path}" if self else "nothing was written"
+
+
+def _run(args: argparse.Namespace, record: Kept) -> int:
     try:
         if args.device == "cuda":
             find_gpu()
         importlib.import_module("seginfer.export")
         make_folder(args.json.parent)
-        with atomic_path(args.json) as part:
-            part.touch()  # fail now if the folder takes no file
-            record = _measure(args)
-            part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        _measure(args, record)
     except BackendUnavailableError as error:  # no GPU. The record lists other missing parts.
         return _failed(2, f"nothing to measure: {error}; or run the same cases on the CPU with --device cpu")
     except (MissingDependencyError, NothingToMeasureError) as error:
         return _failed(2, f"nothing to measure: {error}")
     except SegInferError as error:
         return _failed(1, str(error))
-    except CheckError as error:
-        return _failed(1, f"a result is wrong, nothing was written: {error}")
+    wrong = list(_wrong(record))
+    for reason in wrong:
+        _failed(1, f"a result is wrong: {reason}")
     _say(f"wrote {args.json} in {record['elapsed_s']:.0f} s")
-    return 0
+    return int(bool(wrong))
+
+
+def _wrong(node: Any) -> Iterator[str]:
+    """Yield the reasons of all wrong results in a record."""
+    if isinstance(node, dict):
+        yield from (reason for reason in [node.get("wrong")] if reason)
+        node = list(node.values())
+    for child in node if isinstance(node, list) else ():
+        yield from _wrong(child)
 
 
 class NothingToMeasureError(Exception):
     """No backend is available. The message has the reason for each."""
 
 
-def _measure(args: argparse.Namespace) -> dict[str, Any]:
+def _measure(args: argparse.Namespace, record: Kept) -> None:
     from _gpu.cases import GOAL, find_missing
     from _gpu.machine import all_versions, gpu_record
     from _gpu.peers import TF32, use_no_tf32
@@ -109,56 +135,53 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     if all(f"backend {name}" in run.missing for name in backends):
         raise NothingToMeasureError("; ".join(f"{name}: {run.missing[f'backend {name}']}" for name in backends))
     use_no_tf32()
-    gpu, kernels = None if args.device == "cpu" else gpu_record(), _kernels(args)
-    networks, cases = _all_cases(args, run)
-    return {
-        "schema": SCHEMA,
-        "kind": "gpu.py",
-        "device": args.device,
-        "warning": ON_CPU if args.device == "cpu" else None,
-        "quick": args.quick,
-        "gpu": gpu,
-        "machine": machine,
-        "versions": all_versions(),
-        "commit": commit_record(),
-        "compiled": compiled_modules(),
-        "method": METHOD,
-        "turns": asdict(turns),
-        "tf32": TF32,
-        "goal": {"end_to_end_over_network": GOAL, "sense": "<="},
-        "image_hw": _image_hw(args),
-        "minutes": args.minutes,
-        "elapsed_s": round(time.monotonic() - start, 1),
-        "requested": {name: getattr(args, name) for name in ("networks", "sizes", "precisions", "batches")},
-        "missing": {**_left_out(args), **run.missing},
-        "networks": networks,
-        "cases": cases,
-        "kernels": kernels,
-    }
+    record.keep(
+        schema=SCHEMA,
+        kind="gpu.py",
+        is_complete=False,
+        device=args.device,
+        warning=ON_CPU if args.device == "cpu" else None,
+        quick=args.quick,
+        gpu=None if args.device == "cpu" else gpu_record(),
+        machine=machine,
+        versions=all_versions(),
+        commit=commit_record(),
+        compiled=compiled_modules(),
+        method=METHOD,
+        turns=asdict(turns),
+        tf32=TF32,
+        goal={"end_to_end_over_network": GOAL, "sense": "<="},
+        image_hw=_image_hw(args),
+        minutes=args.minutes,
+        requested={name: getattr(args, name) for name in ("networks", "sizes", "precisions", "batches")},
+        missing={**_left_out(args), **run.missing},
+        networks=[],
+        cases=[],
+        kernels={},
+    )
+    record.keep(kernels=_kernels(args))
+    _all_cases(args, run, record)
+    missing = {**_left_out(args), **run.missing}
+    record.keep(is_complete=True, missing=missing, elapsed_s=round(time.monotonic() - start, 1))
 
 
-def _all_cases(args: argparse.Namespace, run: Run) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _all_cases(args: argparse.Namespace, run: Run, record: Kept) -> None:
     """Measure all cases, small ones first.
 
     If time runs out, the large ones are skipped.
     """
-    from _gpu.run import TimeIsOver
+    from _gpu.run import or_reason
 
-    networks: list[dict[str, Any]] = []
-    cases: list[dict[str, Any]] = []
     for name in args.networks:
         for size in args.sizes:
             with tempfile.TemporaryDirectory() as folder:
-                try:
-                    run.check_time()
-                    networks.append(_one_network(args, run, name, size, Path(folder), cases))
-                except TimeIsOver as error:
-                    networks.append({"name": name, "input_hw": _input_hw(args, size), "skipped": str(error)})
-    return networks, cases
+                network = or_reason(lambda: _one_network(args, run, name, size, Path(folder), record))  # noqa: B023
+            record["networks"].append({"name": name, "input_hw": _input_hw(args, size), **network})
+            record.keep()
 
 
 def _one_network(
-    args: argparse.Namespace, run: Run, name: str, size: str, folder: Path, cases: list[dict[str, Any]]
+    args: argparse.Namespace, run: Run, name: str, size: str, folder: Path, record: Kept
 ) -> dict[str, Any]:
     from _gpu.backends import Case
     from _gpu.cases import measure_case
@@ -166,6 +189,7 @@ def _one_network(
     from _gpu.networks import make_network
     from pictures import picture
 
+    run.check_time()
     image_hw = _image_hw(args)
     _say(f"exporting {name} at {size} ...")
     network: BenchNetwork = make_network(
@@ -176,7 +200,8 @@ def _one_network(
         for batch in args.batches:
             case = Case(network, precision, batch, args.device)
             _say(f"{case} ...")
-            cases.append(measure_case(case, frames, run))
+            record["cases"].append(measure_case(case, frames, run))
+            record.keep()
     return {**network.record(), **facts_of(frames)}
 
 
@@ -185,12 +210,10 @@ def _kernels(args: argparse.Namespace) -> dict[str, Any]:
     if args.device == "cpu":
         return {"skipped": "the kernels are measured on a GPU"}
     import cuda_kernels
+    from _gpu.run import or_reason
 
     _say("kernels ...")
-    try:
-        return cuda_kernels.measure(2 if args.quick else KERNEL_FRAMES)
-    except SegInferError as error:
-        return {"skipped": str(error)}
+    return or_reason(lambda: cuda_kernels.measure(2 if args.quick else KERNEL_FRAMES))
 
 
 def _left_out(args: argparse.Namespace) -> dict[str, str]:
@@ -234,7 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--minutes", type=float, default=9.0, metavar="N", help="begin no work after this long (default: 9)")
     for name, choices, default, what in (
         ("--backends", BACKENDS, BACKENDS, "backends of the network"),
-        ("--peers", PEERS, PEERS, "scripts to compare with"),
+        ("--peers", PEERS, PEERS[:1], "scripts to compare with; compile takes up to a minute per case"),
         ("--networks", NETWORKS, NETWORKS[:1], "architectures of the zoo"),
         ("--sizes", tuple(SIZES), tuple(SIZES), "input sizes of the networks; a sixteenth with --quick"),
         ("--precisions", PRECISIONS, PRECISIONS, "precisions of the files"),

@@ -17,10 +17,12 @@ import kernels_on_cpu as on_cpu
 import pytest
 from fake_network import FakeDeviceBackend
 from models import SPECS, save_model
+from test_waiting import WAITING
 
 from seginfer import Segmenter
 from seginfer._cuda import compiler
-from seginfer._cuda.gpu import KERNELS, Gpu
+from seginfer._cuda.gpu import Gpu
+from seginfer._cuda.kernels import KERNELS
 from seginfer._system.driver import has_gpu
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,13 +34,13 @@ STAGES = [
     "probe: kernels, frames",
     "tests of kernels",
     "tests of frames",
-    "kernels, 32 frames",
-    "kernels, 128 frames",
-    "frames, fp32",
-    "frames, fp16",
+    "kernels",
+    "frames",
     "memcheck",
     "racecheck",
     "ncu",
+    "tests of backends",
+    "engines",
 ]
 
 # Stands for python3 and NVIDIA's tools: notes its arguments, writes what the real one writes, and may fail.
@@ -57,9 +59,6 @@ done
 exit 0
 """
 
-# Packages that a first machine may lack.
-LACKING = ("av", "pycocotools", "tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
-
 needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 
 
@@ -73,7 +72,12 @@ class Run:
     """
 
     def __init__(
-        self, folder: Path, script: str = "benchmarks/first_contact.sh", seconds: int = 570, fails: str = "nothing"
+        self,
+        folder: Path,
+        script: str = "benchmarks/first_contact.sh",
+        seconds: int = 570,
+        fails: str = "nothing",
+        tools: tuple[str, ...] = ("compute-sanitizer", "ncu"),
     ):
         root, stubs, out = folder / "root", folder / "stubs", folder / "out"
         for path in (root, stubs, root / ".fc" / ".whl"):
@@ -82,7 +86,7 @@ class Run:
             (root / name).symlink_to(ROOT / name)
         (root / ".fc" / ".whl" / "cuda_core-1-py3-none-any.whl").touch()
         shutil.copy(SCRIPT, root / ".fc")
-        for name in ("python3", "nvidia-smi", "compute-sanitizer", "ncu"):
+        for name in ("python3", "nvidia-smi", *tools):
             (stubs / name).write_text(STUB)
             (stubs / name).chmod(0o755)
         calls = folder / "calls.txt"
@@ -125,8 +129,9 @@ def test_everything_of_the_repository_that_the_script_names_exists() -> None:
     paths = set(re.findall(r"\b(?:benchmarks|tests|seginfer|cpp_bindings)/[\w./]+\w", text))
     assert len(paths) >= 7
     assert all((ROOT / path).exists() for path in paths)
-    (module,) = set(re.findall(r"\bseginfer\.\w+", text))
-    assert (ROOT / module.replace(".", "/")).with_suffix(".pyi").exists()
+    for module in set(re.findall(r"\bseginfer\.\w+", text)):
+        path = ROOT / module.replace(".", "/")
+        assert path.is_dir() or path.with_suffix(".pyi").exists()
     (prefix,) = re.findall(r"^KERNEL_NAMES=regex:(\w+)$", text, re.MULTILINE)
     assert all(name.startswith(prefix) for name in KERNELS)
     (cases,) = re.findall(r"gpu_cases\.(\w+)\(", text)
@@ -143,7 +148,8 @@ def test_every_stage_runs_from_the_repository_and_from_the_folder_of_wheels(scri
     assert "FAILED" not in run.summary
     assert "PROBE gpu: a stub" in run.summary
     assert "3 passed in 1s" in run.summary
-    assert run.left == {"summary.txt", "tests.log", "kernels-32.json", "gpu-fp32.json", "gpu-fp16.json", "logs.txt"}
+    assert run.left == {"summary.txt", "tests.log", "kernels.json", "gpu.json", "engines.json", "logs.txt"}
+    assert len(run.summary.splitlines()) < 70, "one page"
     wheels, build = (call for call in run.calls if "install" in call)
     assert wheels[-1] == ".fc/.whl/cuda_core-1-py3-none-any.whl"
     assert build[-2:] == ["-e", "."]
@@ -152,7 +158,7 @@ def test_every_stage_runs_from_the_repository_and_from_the_folder_of_wheels(scri
 @needs_bash
 def test_a_stage_that_fails_does_not_end_the_run(tmp_path: Path) -> None:
     run = Run(tmp_path, fails="pytest -q")
-    assert run.stages("FAILED(3)") == ["tests of kernels", "tests of frames"]
+    assert run.stages("FAILED(3)") == ["tests of kernels", "tests of frames", "tests of backends"]
     assert "NO TEST RAN" in run.summary
     assert run.stages("ok") == ["wheels", *(name for name in STAGES if not name.startswith("tests"))]
 
@@ -171,6 +177,35 @@ def test_stages_are_skipped_when_too_little_time_is_left(tmp_path: Path) -> None
     assert run.stages("SKIPPED") == ["wheels", *STAGES]
     assert not run.calls_of("benchmarks/gpu.py")
     assert {"summary.txt", "logs.txt"} <= run.left
+
+
+@needs_bash
+def test_a_tool_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    if shutil.which("ncu") or shutil.which("compute-sanitizer"):
+        pytest.skip("NVIDIA's tools are installed")
+    run = Run(tmp_path, tools=())
+    assert re.findall(r"^MISSING (\w+): (\S+) is not installed$", run.summary, re.MULTILINE) == [
+        ("memcheck", "compute-sanitizer"),
+        ("racecheck", "compute-sanitizer"),
+        ("ncu", "ncu"),
+    ]
+    assert run.stages("ok") == ["wheels", *(name for name in STAGES if name not in ("memcheck", "racecheck", "ncu"))]
+
+
+@needs_bash
+def test_without_a_gpu_the_script_ends_with_the_reason(tmp_path: Path) -> None:
+    if has_gpu():
+        pytest.skip("there is a GPU")
+    python = tmp_path / "python3"
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    variables = {"OUT": str(tmp_path / "out"), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", SCRIPT], cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True)
+    assert done.returncode == 2
+    (path,) = (tmp_path / "out").iterdir()
+    assert re.search(r"^STOPPED: NVIDIA's driver .*; \w+", path.read_text(), re.MULTILINE)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "ok" not in done.stdout.split()
 
 
 @needs_bash
@@ -194,24 +229,16 @@ def test_the_benchmarks_take_the_options_of_the_script(tmp_path: Path) -> None:
     run = Run(tmp_path)
     names = ("benchmarks/gpu.py", "benchmarks/cuda_kernels.py")
     calls = ["\x1f".join([name, *call]) for name in names for call in run.calls_of(name)]
-    assert len(calls) == 5
+    assert len(calls) == 4
     done = run_here("parse_options", *calls)
     assert done.returncode == 0, done.stderr
 
 
 @needs_bash
-def test_pytest_finds_the_tests_of_the_script_without_further_packages(tmp_path: Path) -> None:
-    kernels, frames = Run(tmp_path).calls_of("pytest")
-    files = [argument for argument in (*kernels, *frames) if argument.startswith("tests/")]
-    assert len(files) == 3
-    options = [option for option in kernels if not option.startswith(("tests/", "--timeout"))]
-    lacking = f"import sys; sys.modules.update(dict.fromkeys({LACKING}))"
-    (tmp_path / "lacking.py").write_text(lacking)
-    command = [sys.executable, "-m", "pytest", "-p", "lacking", "-p", "no:xdist", "--collect-only", *options, *files]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stdout
-    assert all(f"{file}::" in done.stdout for file in files), done.stdout
+def test_the_script_runs_every_file_of_tests_that_wait_for_a_gpu(tmp_path: Path) -> None:
+    calls = Run(tmp_path).calls_of("pytest")
+    files = [argument for call in calls for argument in call if argument.startswith("tests/")]
+    assert sorted(files) == [f"tests/{name}" for name in WAITING]  # test_waiting.py collects them
 
 
 # ------------------------------------------------------------------------------------------------------- the probes
@@ -270,7 +297,7 @@ def test_probes_report_what_a_fake_gpu_does(cpu: on_cpu.Cpu, tmp_path: Path) -> 
     )
     assert found["H2D mask"] == "1.000 ms, 0.0 GB/s"  # by the fake's clock
     assert found["graph alone, batch 1, ms"] == found["graph alone, batch 2, ms"] == "1.0"
-    assert {name.split(",")[0].strip() for name in found if "grid" in name} >= {"seginfer_label", "seginfer_mask"}
+    assert {name.split(",")[0].strip() for name in found if "grid" in name} >= {"seginfer_mask_float32_2"}
     assert len(found["frames per second with 1, 2, 3 callers of single frames"].split(",")) == 3
     assert found["nothing, True"] == found["nothing, False"] == "call works, capture survives"
     assert found["allocation, True"] == "call works, capture survives"

@@ -61,6 +61,7 @@ def test_a_record_of_the_cpu_says_that_it_is_none_of_a_gpu(record: dict[str, Any
     assert record["gpu"] is None
     assert record["warning"].startswith("THIS IS NOT A GPU")
     assert "skipped" in record["kernels"]
+    assert record["is_complete"] is True
 
 
 def test_a_record_says_where_it_comes_from(record: dict[str, Any]) -> None:
@@ -123,17 +124,22 @@ def main_with_wrong(folder: str) -> int:
     for owner, name, wrong in ((OnnxRuntimeBackend, "infer", mirrored), (Segmenter, "_segment", shifted)):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(owner, name, wrong)
-            codes.append(gpu.main(["--json", f"{folder}/wrong.json", "--device", "cpu", *ONE_CASE, *only]))
+            codes.append(gpu.main(["--json", f"{folder}/{name}.json", "--device", "cpu", *ONE_CASE, *only]))
     return 0 if codes == [1, 1] else 3
 
 
-def test_a_wrong_result_stops_the_run_and_nothing_is_written(tmp_path: Path) -> None:
+def test_a_wrong_result_is_kept_as_one_and_fails_the_run(tmp_path: Path) -> None:
     done = run_here("main_with_wrong", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    logits, mask = re.findall(r"a result is wrong, nothing was written: (.*)", done.stderr)
+    logits, mask = re.findall(r"a result is wrong: (.*)", done.stderr)
     assert "pixels undecided" in logits
     assert "decisive pixels (margin above" in mask
-    assert not left_in(tmp_path)
+    assert left_in(tmp_path) == ["_segment.json", "infer.json"]
+    for name, reason in (("infer", logits), ("_segment", mask)):
+        record = json.loads((tmp_path / f"{name}.json").read_text())
+        assert record["is_complete"]
+        (case,) = record["cases"]
+        assert case["backends"]["onnxruntime"] == {"wrong": reason}
 
 
 OBSTACLES = {"": "one CUDA graph", "it waits for the host": "plain launches"}
@@ -222,18 +228,22 @@ def test_what_the_minutes_did_not_do_for_is_listed(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
-def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--json", str(tmp_path / "half.json"), "--device", "cpu"]
     chosen = ["--quick", "--backends", "onnxruntime", "--peers", "onnxruntime"]
     with subprocess.Popen([*command, *chosen], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        while "batch 1 ..." not in process.stderr.readline():
+        while "batch 2 ..." not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read()
         assert process.wait(60) == 130, rest
-    assert rest.endswith("gpu.py: stopped; nothing was written\n")
-    assert not left_in(tmp_path)
+    assert rest.endswith(f"gpu.py: stopped; 1 cases are in {tmp_path / 'half.json'}\n")
+    assert left_in(tmp_path) == ["half.json"]
+    record = json.loads((tmp_path / "half.json").read_text())
+    assert not record["is_complete"]
+    (case,) = record["cases"]
+    assert case["backends"]["onnxruntime"]["end_to_end"]["median_ms"] > 0
 
 
 def test_help_has_examples() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from seginfer import EngineOptions, EngineProfile, SegInferError, Segmenter, build_engine
 from seginfer._bench.turns import Contender, make_contender
 from seginfer._cuda.gpu import Gpu
-from seginfer._cuda.graph import CaptureError, Graph
+from seginfer._cuda.graph import CaptureError, Graph, Recording
 from seginfer._cuda.tensors import DeviceMemory
 from seginfer._pipelines.gpu import GpuPipeline
 from seginfer._tensorrt.library import find_library
@@ -192,7 +192,9 @@ class NetworkAlone:
         start, how = execution.enqueue, PLAIN
         if runs_as(segmenter) == GRAPH:
             try:
-                graph = Graph(gpu, stream, execution.enqueue)
+                recording = Recording(gpu, stream, execution.enqueue)
+                self._free.append(recording.close)
+                graph = Graph(gpu, [recording], stream)
             except CaptureError as error:
                 how = f"{PLAIN}, because the capture of the network alone failed: {error}"
                 stream = gpu.new_stream()

@@ -47,10 +47,7 @@ def find_missing(run: Run) -> None:
 def measure_case(case: Case, frames: Frames, run: Run) -> Record:
     """Return the record of one case.
 
-    Measurements that failed have a reason under "skipped" or "failed".
-
-    Raises:
-        CheckError: if a result is wrong.
+    Measurements that failed have a reason under "wrong", "skipped" or "failed".
     """
     frames = frames.batch(case.batch)
     with ExitStack() as held:
@@ -227,4 +224,4 @@ def _describe(result: Record) -> str:
 
 
 def _reason(record: Record) -> str:
-    return next(f"{kind}: {record[kind]}" for kind in ("skipped", "failed") if kind in record)
+    return next(f"{kind}: {record[kind]}" for kind in ("wrong", "skipped", "failed") if kind in record)

@@ -26,6 +26,7 @@ _PACKAGES = (
     "cuda-core",
     "cuda-bindings",
     "nvidia-cuda-nvrtc",
+    "nvidia-cuda-nvrtc-cu12",
     "triton",
 )
 _CLOCKS = ("graphics", "sm", "memory")

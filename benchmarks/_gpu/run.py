@@ -57,15 +57,12 @@ class Run:
 def or_reason(measure: Callable[[], Record]) -> Record:
     """Return a measurement, or the reason why it failed.
 
-    A single failure, such as lack of memory, must not end the run.
-
-    Raises:
-        CheckError: if a result is wrong.
+    A single failure, such as a wrong result or lack of memory, must not end the run.
     """
     try:
         return measure()
-    except CheckError:
-        raise
+    except CheckError as error:
+        return {"wrong": str(error)}
     except (TimeIsOver, BackendUnavailableError) as error:
         return {"skipped": str(error)}
     except Exception as error:  # of any library, mostly out of memory

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from seginfer._cuda.compiler import require_cuda
 from seginfer._cuda.gpu import Gpu
-from seginfer._cuda.graph import CaptureError, Graph
+from seginfer._cuda.graph import CaptureError, Graph, Recording
 
 from . import report
 
@@ -35,8 +36,9 @@ def _calls(gpu: Gpu) -> Iterator[tuple[str, Callable[[], object]]]:
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record()
     yield "nothing", lambda: None
-    yield "allocation from the pool", lambda: gpu.free(gpu.allocate(1 << 24))
-    yield "pinned allocation and free", lambda: gpu.free(gpu.allocate_pinned(1 << 22))
+    pinned = require_cuda().LegacyPinnedMemoryResource()  # without the lock of `Gpu`, which waits for a recording
+    yield "allocation from the pool", lambda: gpu.device.allocate(1 << 24, stream=other).close(other)
+    yield "pinned allocation and free", lambda: pinned.allocate(1 << 22).close(other)
     yield "cuMemAlloc and cuMemFree", lambda: _value(driver.cuMemFree(_value(driver.cuMemAlloc(1 << 22))))
     yield "cuMemcpyDtoH", lambda: _value(driver.cuMemcpyDtoH(host.ctypes.data, int(memory.handle), 64))
     yield "wait for another stream", other.sync
@@ -45,7 +47,7 @@ def _calls(gpu: Gpu) -> Iterator[tuple[str, Callable[[], object]]]:
     yield "torch.cuda.empty_cache()", torch.cuda.empty_cache
     yield "torch.cuda.synchronize()", torch.cuda.synchronize
     yield "cuCtxSynchronize", lambda: _value(driver.cuCtxSynchronize())
-    yield "creation and destruction of a stream", lambda: gpu.new_stream().close()
+    yield "creation and destruction of a stream", lambda: gpu.device.create_stream().close()
 
 
 def call_during_capture(gpu: Gpu, call: Callable[[], object], *, is_threaded: bool) -> str:
@@ -72,7 +74,7 @@ def call_during_capture(gpu: Gpu, call: Callable[[], object], *, is_threaded: bo
         memory.fill(1, stream=on)
 
     try:
-        graph = Graph(gpu, stream, start)
+        graph = Graph(gpu, [Recording(gpu, stream, start)], stream)
         graph.launch(stream)
         stream.sync()
         graph.close()

@@ -13,7 +13,7 @@ import numpy as np
 from _gpu.clock import EventClock
 
 from seginfer import ClassSpec, InputSpec, ModelSpec, OutputSpec, Segmenter
-from seginfer._cuda.gpu import Gpu
+from seginfer._cuda.gpu import Gpu, Kernel
 from seginfer._cuda.graph import Graph
 from seginfer._pipelines.gpu import GpuPipeline
 
@@ -42,13 +42,14 @@ def recorded_frames(segmenter: Segmenter) -> tuple[Gpu, Any, list[RecordedFrame]
     context = pipeline._contexts._free[-1]
     recorded = []
     for frame in context._frames.values():
-        kernels = [
-            (f"{launch.kernel}, grid {launch.grid}", call)
-            for step in frame._steps
-            for launch, call in zip(step._launches, step.repeats(context.stream), strict=True)
+        kernels: list[tuple[str, Callable[[], None]]] = [
+            (f"{work.name}, grid {work.grid}", partial(pipeline.gpu.start, work, context.stream))
+            for step in frame.steps
+            for work in step.work
+            if isinstance(work, Kernel)
         ]
-        if frame.graph is not None:
-            recorded.append(RecordedFrame(len(frame._key.owners), frame.graph, kernels))
+        if len(frame.graphs) == 1:
+            recorded.append(RecordedFrame(len(frame._key.owners), frame.graphs[0], kernels))
     return pipeline.gpu, context.stream, recorded
 
 
