@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -17,10 +17,10 @@ import kernels_on_cpu as on_cpu
 import numpy as np
 import pytest
 from models import SPECS, save_model
-from shared import made_once
+from shared import OPTIONAL, made_once, skip_or_fail
 
-from seginfer import MissingDependencyError, ModelSpec
-from seginfer._system.driver import has_gpu
+from seginfer import MissingDependencyError, ModelSpec, _native
+from seginfer._system.driver import find_gpu, has_gpu
 from seginfer._tensorrt.library import find_library
 
 hypothesis.settings.register_profile("seginfer", deadline=None, database=None)
@@ -33,7 +33,7 @@ def engine_libraries() -> tuple[str, ...]:
     found = []
     for name in ("tensorrt", "tensorrt_rtx"):
         with suppress(MissingDependencyError):
-            found.append(find_library(name).description)
+            found.append(find_library(name, find_gpu() if has_gpu() else None).description)
     return tuple(found)
 
 
@@ -43,7 +43,31 @@ def _missing(item: pytest.Item) -> str:
         return "no CUDA device"
     if item.get_closest_marker("needs_tensorrt") is not None and not (has_gpu() and engine_libraries()):
         return "no CUDA device, or neither TensorRT nor TensorRT for RTX"
+    if item.get_closest_marker("needs_cuda") is not None and _native.core is None:
+        return f"nothing to compare a GPU with: {_native.describe()}"  # NumPy would be compared with itself
     return ""
+
+
+class TestFile(pytest.Module):
+    """A test file, which is skipped where one of the optional packages is missing."""
+
+    def collect(self) -> Iterable[pytest.Item | pytest.Collector]:
+        try:
+            return list(super().collect())
+        except self.CollectError as error:
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, ModuleNotFoundError):
+                cause = cause.__cause__
+            name = cause.name or "" if cause else ""
+            if name.partition(".")[0] not in OPTIONAL:
+                raise
+            pytest.skip(f"needs {name}: pip install 'seginfer[dev]'", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module:
+    """Make the collector of a file."""
+    file: pytest.Module = TestFile.from_parent(parent, path=module_path)
+    return file
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -80,11 +104,8 @@ def pytest_collection_finish() -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test where what its markers name is missing; FAIL_WITHOUT_CUDA=1 makes that a failure."""
-    missing = _missing(item)
-    if missing and os.environ.get("FAIL_WITHOUT_CUDA") == "1":
-        pytest.fail(f"{missing}, and FAIL_WITHOUT_CUDA=1 asks for it", pytrace=False)
-    if missing:
-        pytest.skip(missing)
+    if missing := _missing(item):
+        skip_or_fail(missing)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
