@@ -7,36 +7,32 @@ write wrong bytes are in the record, with the reason, and the others are measure
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from _errors import CheckError
 from _gpu.clock import EventClock
+from _gpu.kept import Kept
+from _gpu.measured import Measured, Record, check_same, describe, overlay_records
 from _machine import commit_record, machine_record, versions_record
-from numpy.typing import NDArray
 from pictures import mixed_share, picture, smooth_logits
 
 from seginfer import ClassSpec, InputSpec, ModelSpec, OutputSpec, SegInferError, postprocess, preprocess
-from seginfer._cuda import kernel_args
 from seginfer._cuda.gpu import Gpu
 from seginfer._cuda.graph import Graph, Recording
 from seginfer._cuda.steps import Step
 from seginfer._inputs import launches
 from seginfer._inputs.steps import InputStep
-from seginfer._system.atomic import atomic_path
 from seginfer._tasks.dense.launches import OutputAt, PlaneAt, ResultsAt
 from seginfer._tasks.dense.steps import MaskStep, OverlayStep
 
 IMAGE_HW, INPUT_HW, LOGITS_HW, CLASSES = (1080, 1920), (512, 1024), (128, 256), 19
-GOAL = 0.7
-"""Share of the copy bandwidth that every kernel should reach."""
 ROUNDS, WARM_UP, CALLS = 30, 5, 10
 """Calls of a round are one CUDA graph, so that the GPU never waits for a launch."""
 COPIED_BYTES = 1 << 29
@@ -44,33 +40,13 @@ FRAMES = 128
 """More than the cache of a large GPU holds: float16 logits of 32 frames are 42 MB, and the L2 of an H200 is 60 MB."""
 PICTURES = 16
 
-Array = NDArray[Any]
 Call = Callable[[Any], object]
 """Starts work on a stream."""
-Record = dict[str, Any]
 Resampling = Literal["opencv", "torch", "pillow"]
 DType = Literal["float32", "float16"]
 INPUTS: tuple[tuple[Resampling, DType], ...] = (
-    ("opencv", "float32"),
-    ("opencv", "float16"),
-    ("torch", "float32"),
-    ("pillow", "float32"),
-)
-
-
-class Measured(NamedTuple):
-    """Bytes and time of a kernel."""
-
-    name: str
-    moved_bytes: int
-    time_ms: float
-
-    def record(self, copy_gb_per_s: float) -> Record:
-        """Return the numbers, and their share of the copy bandwidth."""
-        rate = self.moved_bytes / self.time_ms / 1e6
-        share = rate / copy_gb_per_s
-        shares = {"gb_per_s": round(rate, 1), "share_of_copy": round(share, 3)}
-        return {**self._asdict(), **shares, "goal": GOAL, "is_met": share >= GOAL}
+    ("opencv", "float32"), ("opencv", "float16"), ("torch", "float32"), ("pillow", "float32"),
+)  # fmt: skip
 
 
 class Bench:
@@ -137,7 +113,7 @@ class Bench:
         step.start(self.gpu.stream)
         found = np.empty((self.count, *expected.shape[1:]), expected.dtype)
         self.gpu.download(batch, found, self.gpu.stream)
-        _check_same(found[:1], expected, resampling)
+        check_same(found[:1], expected, resampling)
         moved = self.count * (self.frames[0].nbytes + expected[0].nbytes)
         return [Measured(f"preprocess, {resampling}, {dtype}", moved, *self.kernel_times_ms(step))]
 
@@ -162,7 +138,7 @@ class Bench:
         step.check(self.gpu.stream)
         found = np.empty_like(expected)
         self.gpu.download(masks[0], found, self.gpu.stream)
-        _check_same(found, expected, "mask")
+        check_same(found, expected, "mask")
         mask, confidence = self.kernel_times_ms(step)
         return [
             Measured(f"mask, {dtype}", self.count * (logits[0].nbytes + expected.nbytes), mask),
@@ -176,13 +152,7 @@ class Bench:
         masks = [self.gpu.upload(mask) for _ in range(self.count)]
         self._buffers += masks
         outs = [self._allocate(self.frames[0].nbytes) for _ in range(self.count)]
-        records = np.zeros(self.count, kernel_args.OVERLAY)
-        records["height"], records["width"] = IMAGE_HW
-        records["channels"], records["mask_bytes"] = 3, 1
-        records["row_bytes"] = records["out_row_bytes"] = 3 * IMAGE_HW[1]
-        records["mask_row_stride"] = IMAGE_HW[1]
-        for name, buffers in (("pixels", self.frame_buffers), ("mask", masks), ("out", outs)):
-            records[name] = [int(buffer.handle) for buffer in buffers]
+        records = overlay_records(IMAGE_HW, self.frame_buffers, masks, outs)
         step = OverlayStep(self.gpu, colors, 128, records)
         self._steps.append(step)
         moved = self.count * (2 * self.frames[0].nbytes + mask.nbytes)
@@ -195,13 +165,6 @@ def _spec(resampling: Resampling, dtype: DType) -> ModelSpec:
     )
     names = tuple(f"class {i}" for i in range(CLASSES))
     return ModelSpec("semantic", source, ClassSpec(names), (OutputSpec(stride=4),))
-
-
-def _check_same(found: Array, expected: Array, what: str) -> None:
-    found_bytes, expected_bytes = (np.frombuffer(array.tobytes(), np.uint8) for array in (found, expected))
-    different = int((found_bytes != expected_bytes).sum())
-    if different:
-        raise CheckError(f"{what}: {different} of {found_bytes.size} bytes of the GPU differ from the CPU's")
 
 
 def measure(count: int, keep: Callable[[Record], object] = lambda _: None) -> Record:
@@ -259,8 +222,7 @@ def main() -> int:
 
     def keep(record: Record) -> None:
         arguments.folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(file(record)) as part:
-            part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        Kept(file(record)).keep(**record)
 
     try:
         record = measure(arguments.frames, keep)
@@ -269,15 +231,9 @@ def main() -> int:
         return 2
     sys.stdout.write(f"copy: {record['copy_gb_per_s']:.0f} GB/s\n")
     for kernel in record["kernels"]:
-        sys.stdout.write(f"{kernel['name']}: {_describe(kernel)}\n")
+        sys.stdout.write(f"{kernel['name']}: {describe(kernel)}\n")
     sys.stdout.write(f"wrote {file(record)}\n")
     return int(any("time_ms" not in kernel for kernel in record["kernels"]))
-
-
-def _describe(kernel: Record) -> str:
-    if "time_ms" in kernel:
-        return f"{kernel['time_ms']:.3f} ms, {kernel['share_of_copy']:.0%} of copy"
-    return f"WRONG, {kernel['wrong']}" if "wrong" in kernel else f"FAILED, {kernel['failed']}"
 
 
 def _parser() -> argparse.ArgumentParser:

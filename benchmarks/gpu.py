@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from _gpu.kept import Kept, find_wrong
 from _machine import commit_record, compiled_modules, machine_record
 
 from seginfer import BackendUnavailableError, SegInferError
 from seginfer._errors import MissingDependencyError
-from seginfer._system.atomic import atomic_path, make_folder
+from seginfer._system.atomic import make_folder
 from seginfer._system.driver import find_gpu
 
 if TYPE_CHECKING:
@@ -67,24 +67,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(130, f"stopped; {record.in_words()}")
 
 
-class Kept(dict[str, Any]):
-    """The record of a run. It is on the disk after every `keep`."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._path = path
-
-    def keep(self, **entries: Any) -> None:
-        """Add entries and write the file."""
-        self.update(entries)
-        with atomic_path(self._path) as part:
-            part.write_text(json.dumps(self, indent=2) + "\n", encoding="utf-8")
-
-    def in_words(self) -> str:
-        """Return what the file holds."""
-        return f"{len(self['cases'])} cases are in {self._path}" if self else "nothing was written"
-
-
 def _run(args: argparse.Namespace, record: Kept) -> int:
     try:
         if args.device == "cuda":
@@ -98,20 +80,11 @@ def _run(args: argparse.Namespace, record: Kept) -> int:
         return _failed(2, f"nothing to measure: {error}")
     except SegInferError as error:
         return _failed(1, str(error))
-    wrong = list(_wrong(record))
+    wrong = list(find_wrong(record))
     for reason in wrong:
         _failed(1, f"a result is wrong: {reason}")
     _say(f"wrote {args.json} in {record['elapsed_s']:.0f} s")
     return int(bool(wrong))
-
-
-def _wrong(node: Any) -> Iterator[str]:
-    """Yield the reasons of all wrong results in a record."""
-    if isinstance(node, dict):
-        yield from (reason for reason in [node.get("wrong")] if reason)
-        node = list(node.values())
-    for child in node if isinstance(node, list) else ():
-        yield from _wrong(child)
 
 
 class NothingToMeasureError(Exception):

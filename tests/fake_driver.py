@@ -37,7 +37,7 @@ int cuDeviceGetName(char *name, int length, int device) {
 }
 int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = ((size_t)8 << 30) * (size_t)(device + 1); return 0; }
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
-  *value = attribute == 75 ? 8 : attribute == 76 ? 6 + device : attribute == 16 ? 16 >> device : -1;
+  *value = attribute == 75 ? 8 : attribute == 76 ? 6 + 3 * device : attribute == 16 ? 16 >> device : -1;
   return 0;
 }
 #endif

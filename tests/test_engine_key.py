@@ -131,7 +131,7 @@ for index in range(3):
     said = fake_driver.run(fake_driver.install(folder, GPUS=2), code).splitlines()
     assert said == [
         "First GPU, compute capability 8.6, 16 multiprocessors",
-        "Second GPU, compute capability 8.7, 8 multiprocessors",
+        "Second GPU, compute capability 8.9, 8 multiprocessors",
         "BackendUnavailableError",
     ]
 

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import fake_cuda_core
@@ -280,7 +281,8 @@ def run_probes_on_fakes(library: str, model: str) -> None:
         with Segmenter(spec, backend, pixels="cuda") as segmenter:
             frames.time_frames(segmenter, _probes.make_frames(2))
         gpu = Gpu()
-        for name, call in {"nothing": lambda: None, "allocation": lambda: gpu.allocate(64)}.items():
+        allocate = partial(gpu.device.allocate, 64, stream=gpu.stream)  # `Gpu.allocate` waits for a recording
+        for name, call in {"nothing": lambda: None, "allocation": allocate}.items():
             for is_threaded in (True, False):
                 outcome = capture.call_during_capture(gpu, call, is_threaded=is_threaded)
                 _probes.report(f"{name}, {is_threaded}", outcome)

@@ -13,6 +13,7 @@
 #include "error.h"
 #include "geometry.h"
 #include "kernels/kernels.cuh"
+#include "taps.h"
 
 namespace seginfer {
 
@@ -223,6 +224,17 @@ inline void launch_overlay(const OverlayPixel* records, int count, Size largest,
   const dim3 grid = grid_of(largest, count, kOverlayCols, kBlockY);
   overlay_kernel<<<grid, block_of_threads(), 0, stream.handle()>>>(records);
   SEG_CUDA(cudaGetLastError());
+}
+
+// For every position, how often an earlier one read other samples than the one before it.
+inline std::vector<int> run_numbers(const Taps& taps) {
+  std::vector<int> runs(static_cast<size_t>(taps.positions));
+  for (int i = 1; i < taps.positions; ++i) {
+    bool is_same = true;
+    for (int t = 0; t < taps.count; ++t) is_same = is_same && taps.at(t, i) == taps.at(t, i - 1);
+    runs[static_cast<size_t>(i)] = runs[static_cast<size_t>(i) - 1] + !is_same;
+  }
+  return runs;
 }
 
 }  // namespace seginfer

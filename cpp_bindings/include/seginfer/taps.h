@@ -145,17 +145,6 @@ inline Taps mirrored_taps(int n, int m, int offset) {
   return taps;
 }
 
-// For every position, how often an earlier one read other samples than the one before it.
-inline std::vector<int> run_numbers(const Taps& taps) {
-  std::vector<int> runs(static_cast<size_t>(taps.positions));
-  for (int i = 1; i < taps.positions; ++i) {
-    bool is_same = true;
-    for (int t = 0; t < taps.count; ++t) is_same = is_same && taps.at(t, i) == taps.at(t, i - 1);
-    runs[static_cast<size_t>(i)] = runs[static_cast<size_t>(i) - 1] + !is_same;
-  }
-  return runs;
-}
-
 inline Taps part_of(const Taps& taps, Span part) {
   check_part(part, {0, taps.positions});
   Taps result(taps.count, part.count);
