@@ -231,7 +231,12 @@ def test_what_the_minutes_did_not_do_for_is_listed(tmp_path: Path) -> None:
 def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--json", str(tmp_path / "half.json"), "--device", "cpu"]
     chosen = ["--quick", "--backends", "onnxruntime", "--peers", "onnxruntime"]
-    with subprocess.Popen([*command, *chosen], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*command, *chosen],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job starts with it ignored
+    ) as process:
         assert process.stderr is not None
         while "batch 2 ..." not in process.stderr.readline():
             assert process.poll() is None
