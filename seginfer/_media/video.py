@@ -51,7 +51,7 @@ class VideoReader:
             self.frame_rate = rate.limit_denominator(1001) or rate
             self._end = _end(stream)
             self._is_avi = stream.container.format.name == "avi"
-            self.approximate_length = stream.frames or round((self._end or 0) * self.frame_rate)
+            self.approximate_length = max(0, stream.frames or round((self._end or 0) * self.frame_rate))
             """Number of frames in the header of the file, 0 if unknown."""
 
     def __iter__(self) -> Iterator[Image]:
