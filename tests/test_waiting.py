@@ -31,7 +31,8 @@ def collect(folder: Path, arguments: Sequence[str], **variables: str) -> subproc
     (folder / "hiding.py").write_text(HIDE)
     options = ["-o", "addopts=", "-p", "no:cacheprovider", "--collect-only", "-q", "-rs"]
     command = [sys.executable, "-m", "pytest", "-p", "hiding", *options, *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(folder), **variables}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    environment = {**inherited, "PYTHONPATH": str(folder), **variables}
     return subprocess.run(command, cwd=TESTS.parent, env=environment, capture_output=True, text=True, timeout=600)
 
 
