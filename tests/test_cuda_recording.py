@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -20,9 +24,11 @@ from fake_pipelines import on_gpu, picture, pipeline_of
 
 from seginfer._cuda.gpu import Gpu
 from seginfer._cuda.graph import CaptureError, Recording
-from seginfer._cuda.recording import making, recording
+from seginfer._cuda.recording import making, recording, would_wait
 from seginfer._pipelines import context as contexts
+from seginfer._system.fork import hold_forks
 from seginfer.backends._on_device import HostCalls
+from seginfer.backends.onnxruntime import OnnxRuntimeBackend
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
 
@@ -219,3 +225,68 @@ def test_the_fake_refuses_cubins_of_other_gpus_and_what_is_none() -> None:
     for content, error in [(b"cubin of sm_87", "NO_BINARY_FOR_GPU"), (b"\x7fELF", "INVALID_IMAGE")]:
         with pytest.raises(fake_cuda_core.CUDAError, match=error):
             fake_cuda_core.ObjectCode.from_cubin(content)
+
+
+def test_a_model_is_opened_while_another_is_made_and_a_third_waits_to_record(semantic_model: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        with making():
+
+            def record() -> None:
+                with recording():
+                    pass
+
+            recorded = pool.submit(record)
+            while not would_wait():
+                time.sleep(0.01)
+            opened = pool.submit(OnnxRuntimeBackend, semantic_model, ("logits",), device="cpu")
+            time.sleep(0.3)  # it waits for its turn, and must not hold up forks meanwhile
+            with hold_forks():
+                pass
+        recorded.result(20)
+        opened.result(20).close()
+
+
+@pytest.mark.usefixtures("world")
+def test_a_lent_array_that_goes_while_a_thread_waits_for_a_recording_waits_for_nobody() -> None:
+    gpu = Gpu(0)
+    lent = [gpu.lend((4,), np.dtype(np.uint8))]
+    done = threading.Event()
+
+    def record() -> None:
+        with recording():
+            done.set()
+
+    with making():
+        thread = threading.Thread(target=record)
+        thread.start()
+        while not would_wait():
+            pass
+        lent.clear()  # with a recorder waiting, and this thread's own turn
+    thread.join(20)
+    assert done.is_set()
+    gpu.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_recording_of_another_thread_does_not_hold_up_a_fork_for_ever() -> None:
+    script = (
+        "import os, signal, threading\n"
+        "from seginfer._cuda.recording import making, recording\n"
+        "begun, end = threading.Event(), threading.Event()\n"
+        "def record():\n"
+        "    with recording():\n"
+        "        begun.set()\n"
+        "        end.wait()\n"
+        "thread = threading.Thread(target=record)\n"
+        "thread.start()\n"
+        "begun.wait()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    signal.alarm(20)\n"
+        "    with making():\n"
+        "        os._exit(0)\n"
+        "end.set()\n"
+        "thread.join()\n"
+        "raise SystemExit(os.waitpid(child, 0)[1])\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=60).returncode == 0

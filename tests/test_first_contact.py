@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -282,7 +283,8 @@ def run_probes_on_fakes(library: str, model: str) -> None:
             frames.time_frames(segmenter, _probes.make_frames(2))
         gpu = Gpu()
         allocate = partial(gpu.device.allocate, 64, stream=gpu.stream)  # `Gpu.allocate` waits for a recording
-        for name, call in {"nothing": lambda: None, "allocation": allocate}.items():
+        calls: dict[str, Callable[[], object]] = {"nothing": lambda: None, "allocation": allocate}
+        for name, call in calls.items():
             for is_threaded in (True, False):
                 outcome = capture.call_during_capture(gpu, call, is_threaded=is_threaded)
                 _probes.report(f"{name}, {is_threaded}", outcome)

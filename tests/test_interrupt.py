@@ -55,7 +55,9 @@ def test_a_network_that_never_ends_can_be_interrupted(number: signal.Signals, tm
     model = save_endless(tmp_path / "m.onnx")
     cv2.imwrite(str(tmp_path / "a.png"), picture((24, 32)))
     command = [sys.executable, "-m", "seginfer", "run", str(model), str(tmp_path / "a.png"), "-o", str(tmp_path / "o")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    reset = lambda: signal.signal(number, signal.SIG_DFL)  # noqa: E731  # a background job starts with it ignored
+    with subprocess.Popen(command, **pipes, text=True, preexec_fn=reset) as process:  # type: ignore[call-overload]
         used = Path(f"/proc/{process.pid}/stat")
         while int(used.read_text().split()[13]) < 400:  # hundredths of a second: imports are done by far
             time.sleep(0.05)

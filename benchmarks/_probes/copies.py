@@ -53,5 +53,7 @@ def _cpu_share_of_wait(gpu: Gpu) -> float:
     cpu, wall = time.thread_time(), time.perf_counter()
     for _ in range(60):
         large.fill(0, stream=gpu.stream)
-    gpu.stream.sync()
+    event = gpu.new_event()
+    gpu.stream.record(event)
+    event.sync()  # as frames wait
     return round((time.thread_time() - cpu) / (time.perf_counter() - wall), 2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 from .._errors import InputError
 from .compiler import require_cuda
 from .errors import join_lines
-from .recording import making
 
 _CUDA, _MANAGED = 2, 13  # device types of DLPack
 
@@ -100,7 +98,12 @@ def import_array(owner: Any, device: int, name: str, stream: Any) -> DeviceArray
             "contiguous there, or copy it to the host"
         ) from error
     _check_device(view.device_id, device, name, kind)
-    shape, dtype = tuple(view.shape), np.dtype(view.dtype)
+    try:
+        shape, dtype = tuple(view.shape), np.dtype(view.dtype)
+    except TypeError as error:
+        raise InputError(
+            f"expected a tensor of a type that NumPy has, got {kind} of {view.dtype}; convert it"
+        ) from error
     steps = view.strides or [math.prod(shape[i + 1 :]) for i in range(len(shape))]
     return DeviceArray(
         int(view.ptr), shape, tuple(step * dtype.itemsize for step in steps), dtype, not view.readonly, owner
@@ -120,7 +123,7 @@ class Lent:
 
     Args:
         buffer: pinned buffer of cuda-core.
-        free: called with the buffer, once no array is left.
+        free: called with the buffer, once no array is left, in any thread at any moment. It must not wait.
     """
 
     def __init__(self, buffer: Any, free: Callable[[Any], None]) -> None:
@@ -134,5 +137,4 @@ class Lent:
         }
 
     def __del__(self) -> None:
-        with making(), suppress(Exception):  # at the end of the process, the driver may be gone
-            self._free(self._buffer)
+        self._free(self._buffer)

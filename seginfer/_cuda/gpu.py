@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import weakref
+from collections import deque
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from .errors import join_lines, translate_errors
 from .kernels import OVERLAY
 from .loader import Loader
 from .memory import Memory, as_bytes, unwrap
-from .recording import making
+from .recording import making, would_wait
 
 __all__ = ["Clear", "Gpu", "Kernel", "as_bytes", "unwrap"]
 
@@ -73,6 +74,7 @@ class Gpu(Memory):
         if self.waits not in WAITS:
             raise InputError(f"SEGINFER_WAIT must be one of {', '.join(WAITS)}, got {self.waits!r}; unset it")
         self._lent: weakref.WeakSet[Lent] = weakref.WeakSet()
+        self._returned: deque[Any] = deque()
         self._process = os.getpid()
         leak_in_children(self)
         self._is_closed = False
@@ -156,20 +158,28 @@ class Gpu(Memory):
             BackendError: if memory runs out.
         """
         self.use()
+        self._free_returned()
         nbytes = math.prod(shape) * dtype.itemsize
         buffer = self.allocate_pinned(nbytes)
         with self._lock:
             del self._live[id(buffer)]
-        lent = Lent(buffer, self._take_back)
-        self._lent.add(lent)
+            lent = Lent(buffer, self._take_back)
+            self._lent.add(lent)
         array = np.asarray(lent)[:nbytes].view(dtype).reshape(shape)
         array[...] = 0
         return array
 
     def _take_back(self, buffer: Any) -> None:
-        if not self.is_forked:
-            self.use()
-            buffer.close()
+        self._returned.append(buffer)
+        if self._is_closed and not self.is_forked and not would_wait():
+            self._free_returned()
+
+    def _free_returned(self) -> None:
+        """Free lent memory of which no array is left."""
+        # Not when an array goes: that may be in a thread that waits for a recording, or in the collector.
+        while self._returned:
+            with making(), suppress(Exception):  # another thread may have taken the last one
+                self._returned.popleft().close()
 
     def reach(self, array: NDArray[Any] | DeviceArray) -> int | None:
         """Return the address of an array without negative strides that this GPU reaches itself. Else None."""
@@ -178,7 +188,9 @@ class Gpu(Memory):
         if not self._lent:
             return None
         start = int(array.__array_interface__["data"][0])
-        return start if any(start >= lent.start and start + extent(array) <= lent.stop for lent in self._lent) else None
+        with self._lock:
+            known = list(self._lent)
+        return start if any(start >= lent.start and start + extent(array) <= lent.stop for lent in known) else None
 
     def kernel(self, name: str) -> Any:
         """Return a kernel of cuda-core, which is loaded once.
@@ -209,6 +221,7 @@ class Gpu(Memory):
             self.use()
         for buffer in buffers:
             self.free(buffer)
+        self._free_returned()
         self.trim()
         with making():
             self._kernels.close()

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -18,6 +19,11 @@ class _Turns:
         self._changed = threading.Condition()
         self._makers = self._waiting = self._recorder = 0
         self._own = threading.local()
+
+    @property
+    def is_taken(self) -> bool:
+        """See `would_wait`."""
+        return bool(self._recorder or self._waiting)
 
     @contextmanager
     def make(self) -> Iterator[None]:
@@ -58,11 +64,18 @@ class _Turns:
 
 
 _TURNS = _Turns()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_TURNS.__init__)  # type: ignore[misc]  # its other threads are not there
 
 
 def making() -> AbstractContextManager[None]:
     """Allocate, free, load or wait for the device within the block. No recording of the process runs meanwhile."""
     return _TURNS.make()
+
+
+def would_wait() -> bool:
+    """Return whether `making` would wait now."""
+    return _TURNS.is_taken
 
 
 @contextmanager

@@ -57,15 +57,15 @@ class Network:
         with making(), translate_errors("running a first batch"):  # which may allocate and wait
             self.execution.enqueue(stream)
             stream.sync()
-        reason = self.execution.obstacle
+        reason, is_broken = self.execution.obstacle, False
         if not reason:
             try:
                 self.recording = Recording(self._gpu, stream, self.execution.enqueue)
             except CaptureError as error:
-                reason = str(error)
+                reason, is_broken = str(error), True
                 self._runs, self._wait = self._wait, 2 * self._wait
         self.note_plain(reason)
-        return not reason or bool(self.execution.obstacle)
+        return not is_broken
 
     def start(self, stream: Any) -> None:
         """Start the network by itself."""

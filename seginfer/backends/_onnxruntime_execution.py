@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .._cuda.recording import making
 from .._cuda.tensors import DeviceMemory, DeviceTensor
 from .._errors import BackendError
 from .._system.fork import hold_forks, leak_in_children
@@ -41,10 +42,15 @@ class StreamSession:
     def __init__(self, path: str | Path, device_index: int, providers: Sequence[str], stream: Any) -> None:
         self.device_index, self._stream = device_index, stream
         self.turn = threading.Lock()
-        with hold_forks():
-            self.session: Any = open_session(path, cuda_first(device_index, int(stream.handle)), 1)
-            leak_in_children(self)
+        try:
+            with making(), hold_forks():  # in this order everywhere
+                self.session: Any = open_session(path, cuda_first(device_index, int(stream.handle)), 1)
+                leak_in_children(self)
+        except BaseException:
+            stream.close()
+            raise
         if self.session.get_providers() != providers:  # ONNX Runtime falls back to others without an error
+            self.close()
             raise BackendError(
                 f"ONNX Runtime could not open {path} on the GPU once more; free GPU memory, or use pixels='cpu'"
             )

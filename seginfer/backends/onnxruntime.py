@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -57,7 +58,7 @@ class OnnxRuntimeBackend:
             )
         self._path = path
         providers = cuda_first(index) if has_cuda and device != "cpu" else [CPU]
-        with hold_forks():
+        with making(), hold_forks():  # in this order everywhere
             self._session = open_session(path, providers, self.threads)
             leak_in_children(self._session)
         on_cuda = self._session.get_providers()[0] == CUDA
@@ -69,6 +70,8 @@ class OnnxRuntimeBackend:
         self.device = f"cuda:{index}" if on_cuda else "cpu"
         self.device_index: int | None = index if on_cuda else None
         self.reason = _reason(device, has_cuda, on_cuda)
+        self._providers = self._session.get_providers()
+        self._sharing = threading.Lock()
         self._shared: StreamSession | None = None
         self._turn: AbstractContextManager[object] = nullcontext()
         self._shape: tuple[int, ...] = ()
@@ -91,7 +94,7 @@ class OnnxRuntimeBackend:
 
     def execution(self, shape: tuple[int, ...], memory: DeviceMemory) -> Execution:
         """Make an execution. See `DeviceBackend.execution`."""
-        if self._open_session() is None or self.device_index is None:
+        if self.device_index is None:
             raise BackendUnavailableError(f"{self.description} has no GPU memory; open it with device='cuda'")
         from ._onnxruntime_execution import OnnxRuntimeExecution
 
@@ -99,14 +102,20 @@ class OnnxRuntimeBackend:
 
     def _share(self, memory: DeviceMemory, device_index: int) -> StreamSession:
         """Return the session of all executions. It replaces the first one, so that the GPU holds the weights once."""
-        if self._shared is None:
-            from ._onnxruntime_execution import StreamSession
+        from ._onnxruntime_execution import StreamSession
 
-            providers, self._session = self._open_session().get_providers(), None
-            stream = memory.stream.device.create_stream()
-            self._shared = StreamSession(self._path, device_index, providers, stream)
-            self._session, self._turn = self._shared.session, self._shared.turn
-        return self._shared
+        with making(), self._sharing:
+            self._open_session()
+            if self._shared is None:
+                self._session = None
+                try:
+                    stream = memory.stream.device.create_stream()
+                    self._shared = StreamSession(self._path, device_index, self._providers, stream)
+                except BaseException:
+                    self._session = open_session(self._path, cuda_first(device_index), self.threads)
+                    raise
+                self._session, self._turn = self._shared.session, self._shared.turn
+            return self._shared
 
     @property
     def description(self) -> str:
