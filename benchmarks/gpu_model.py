@@ -156,7 +156,7 @@ def kernel_rows(sheet: Sheet, record: dict[str, Any] | None) -> list[tuple[str, 
 
 
 def measured_us(record: dict[str, Any] | None, batch: int) -> float | None:
-    """Return what a frame takes beside its network in a record of gpu.py: its best backend, float32."""
+    """Return the measured time of a frame beside its network. It is that of the best backend in float32."""
     found = [
         1e3 * (result["end_to_end"]["median_ms"] - result["network"]["median_ms"])
         for case in (record or {}).get("cases", ())

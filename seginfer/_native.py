@@ -89,7 +89,7 @@ def shared_threads(size: int) -> _ext.Threads | None:
 
 
 def copy(source: NDArray[Any], target: NDArray[Any], threads: Any) -> None:
-    """Copy an array to one of its shape and dtype, with a pool of threads of the core if there is one."""
+    """Copy an array to one of its shape and dtype. A pool of threads of the core is used if there is one."""
     if core is None or threads is None:
         np.copyto(target, source)
     else:

@@ -1,4 +1,4 @@
-"""Arrays of a caller that a GPU reaches: tensors in its memory, and lent arrays in pinned memory."""
+"""Arrays of a caller that a GPU reaches: tensors and lent arrays."""
 
 from __future__ import annotations
 

@@ -87,7 +87,9 @@ class Pipeline(Protocol):
         """
 
     def lend(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return an array that images and results need not be copied from or to, where there is such memory.
+        """Return an array in memory that needs no copies on the host.
+
+        Without a GPU it is a plain array.
 
         Raises:
             BackendError: if memory runs out.

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def run_beside(work: Callable[[], object] | None) -> Iterator[None]:
-    """Run `work`, if any, in a thread while the block runs, or before it where no thread starts.
+    """Run `work`, if any, in a thread while the block runs.
+
+    Where no thread starts, it runs before the block.
 
     Its error is raised at the end of the block, and takes the place of an error of the block.
     """

@@ -18,7 +18,10 @@ _MAKING = threading.RLock()
 
 @contextmanager
 def hold_forks() -> Iterator[None]:
-    """Let forks of other threads wait while a native library is loaded, or an object made and registered."""
+    """Delay forks of other threads until the block ends.
+
+    In the block a native library is loaded, or an object is made and registered.
+    """
     with _MAKING:
         _WAS_USED.set()
         yield

@@ -57,7 +57,7 @@ class StreamSession:
 
     @contextmanager
     def after(self, stream: Any) -> Iterator[None]:
-        """Run the block after earlier work of a stream, and later work of that stream after the block."""
+        """Order the block on a stream: after earlier work, and before later work."""
         with self.turn:
             if self.session is None:
                 raise BackendError(CLOSED)

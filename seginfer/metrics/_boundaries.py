@@ -28,7 +28,7 @@ class Boundaries:
 
     @property
     def iou(self) -> Scores:
-        """Boundary IoU of each class: IoU of the bands inside of its boundary (Cheng et al., CVPR 2021)."""
+        """Boundary IoU of each class (Cheng et al., CVPR 2021). It is the IoU of the bands inside of its boundary."""
         both, ours, theirs = self.band.T
         return ratio(both, ours + theirs - both)
 

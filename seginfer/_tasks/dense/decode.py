@@ -48,7 +48,7 @@ def has_unseen(geometry: Geometry) -> bool:
 
 
 def clear(buffers: Sequence[object], spec: ModelSpec) -> None:
-    """Mark every pixel of mask, confidence and margin as unseen, as far as they are arrays of the host."""
+    """Mark every pixel of mask, confidence and margin as unseen. Tensors on a GPU are left out."""
     for values, unseen in zip(buffers, (spec.ignore_value, 0, 0), strict=True):
         if isinstance(values, np.ndarray):
             values[...] = unseen
